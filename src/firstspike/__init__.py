@@ -1,0 +1,26 @@
+"""Temporal-coded deep spiking neural networks: convert, train, simulate, measure.
+
+Names are imported on first use, so that `import firstspike` and `firstspike --help` stay quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from firstspike._version import __version__
+
+# public name -> module that defines it
+_PUBLIC: dict[str, str] = {}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'firstspike' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
