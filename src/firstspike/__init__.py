@@ -11,7 +11,14 @@ from typing import Any
 from firstspike._version import __version__
 
 # public name -> module that defines it
-_PUBLIC: dict[str, str] = {}
+_PUBLIC: dict[str, str] = {
+    **dict.fromkeys(("TTFS", "Exponential", "Learned", "Linear", "PowerOfTwo"), "firstspike.codes"),
+    **dict.fromkeys(("ConversionError", "SpikingNetwork", "trace"), "firstspike.networks"),
+    **dict.fromkeys(
+        ("KernelOptimization", "Maximum", "Percentile", "convert"), "firstspike.conversion"
+    ),
+    **dict.fromkeys(("Record", "simulate"), "firstspike.engines"),
+}
 
 __all__ = ["__version__", *_PUBLIC]
 

@@ -1,0 +1,52 @@
+"""Neural codes: what a population's spikes mean. Add a code in one file and one line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firstspike.codes.code import Code, Neuron
+from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
+from firstspike.codes.ttfs import TTFS
+
+CODES: dict[str, type[Code]] = {code.__name__: code for code in (TTFS,)}
+
+__all__ = [
+    "CODES",
+    "KERNELS",
+    "TTFS",
+    "Code",
+    "Exponential",
+    "Kernel",
+    "Learned",
+    "Linear",
+    "Neuron",
+    "PowerOfTwo",
+    "build_code",
+]
+
+
+def build_code(description: dict[str, Any]) -> Code:
+    """The code of `Code.describe()`, e.g. from a file.
+
+    Raises:
+        ValueError: if the name is unknown or a parameter does not belong to the code.
+
+    >>> build_code({"name": "TTFS", "window": 8, "kernel": {"name": "Linear"}})
+    TTFS(window=8, kernel=Linear(), offset=None, half_step=True)
+    """
+    values = {
+        key: _build(value, KERNELS, "kernel") if isinstance(value, dict) else value
+        for key, value in description.items()
+    }
+    return _build(values, CODES, "code")
+
+
+def _build(description: dict[str, Any], table: dict[str, Any], what: str) -> Any:
+    values = dict(description)
+    name = values.pop("name", None)
+    if name not in table:
+        raise ValueError(f"`{what}` must be one of {', '.join(table)}, got {name!r}.")
+    try:
+        return table[name](**values)
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be made from {values}: {error}.") from error

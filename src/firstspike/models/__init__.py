@@ -1,0 +1,19 @@
+"""Plain torch models of the papers, ready for conversion: images in [0, 1] in, logits out."""
+
+from firstspike.models.cnn import MNISTCNN, DigitsCNN
+from firstspike.models.layers import Normalize
+from firstspike.models.registry import build_model, model_names
+from firstspike.models.resnet import ResNet18, ResNet20
+from firstspike.models.vgg import VGG11, VGG16
+
+__all__ = [
+    "MNISTCNN",
+    "VGG11",
+    "VGG16",
+    "DigitsCNN",
+    "Normalize",
+    "ResNet18",
+    "ResNet20",
+    "build_model",
+    "model_names",
+]

@@ -1,0 +1,180 @@
+"""Time-to-first-spike coding with a threshold table (T2FSNN)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from firstspike.codes.code import (
+    Code,
+    Distribution,
+    Neuron,
+    State,
+    infinity_like,
+    require,
+    require_integer,
+)
+from firstspike.codes.kernels import Exponential, Kernel, KernelModule
+from firstspike.codes.lookup import look_up
+
+
+@dataclass(frozen=True)
+class TTFS(Code):
+    """One spike at most per neuron; the earlier it comes, the larger the value.
+
+    The threshold of a population falls through a table, `theta_0 > ... > theta_{T-1} > 0`. With u
+    the potential in units of the population's scale, the neuron fires at the first step t of its
+    window with `u >= theta_t` and then ignores what arrives; the spike stands for the value
+    `k(t)` of the kernel. Potentials above `theta_0` fire at step 0 (clipped), potentials below
+    `theta_{T-1}` never fire (pruned). A potential equal to a threshold fires.
+
+    Windows of successive populations start `offset` steps apart. `offset = window` (the default)
+    is the plain pipeline: everything has arrived before a population fires. A smaller offset is
+    early firing: lower latency, at the price of decisions on part of the input.
+
+    Args:
+        window: T, steps in which a population may fire.
+        kernel: `Exponential()`, `Linear()`, `PowerOfTwo()` or `Learned()`.
+        offset: steps between the windows of successive populations, 1 ... window; None = window.
+        half_step: thresholds half a step below the values, `theta_t = k(t + 1/2)`: potentials are
+            rounded to the nearest value. False is the paper's `theta_t = k(t)`, which rounds
+            every value down.
+
+    Source: Park et al. 2020, section III-A (code), III-C (early firing).
+
+    >>> TTFS(window=80, offset=40).latency(depth=15)  # VGG-16
+    680
+    """
+
+    window: int
+    kernel: Kernel = field(default_factory=Exponential)
+    offset: int | None = None
+    half_step: bool = True
+
+    single_spike: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_integer("window", self.window, 1, "Pass the number of steps, 4 to 80 are usual.")
+        if self.offset is not None:
+            require_integer("offset", self.offset, 1, "Half the window is usual; None waits.")
+            require(
+                self.offset <= self.window,
+                "offset",
+                f"be at most the window ({self.window})",
+                self.offset,
+                "A larger offset only adds idle steps.",
+            )
+        if not isinstance(self.kernel, Kernel):
+            raise TypeError(
+                f"`kernel` must be a kernel config, got {self.kernel!r}. Pass Exponential(), "
+                "Linear(), PowerOfTwo() or Learned()."
+            )
+
+    @property
+    def shift(self) -> int:
+        """Steps between the windows of successive populations."""
+        return self.window if self.offset is None else self.offset
+
+    @property
+    def has_closed_form(self) -> bool:
+        return self.shift == self.window
+
+    @property
+    def stride(self) -> int:
+        return self.shift
+
+    def window_of(self, depth: int) -> range:
+        return range(depth * self.shift, depth * self.shift + self.window)
+
+    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
+        return TableNeuron(
+            scale, self.kernel.build(self.window, distribution), self.window, self.half_step
+        )
+
+
+class TableNeuron(Neuron):
+    """A population whose threshold falls through a table."""
+
+    def __init__(self, scale: Tensor, kernel: KernelModule, window: int, half_step: bool) -> None:
+        super().__init__(scale)
+        self.kernel = kernel.to(scale.dtype)
+        self.window = window
+        self.half_step = half_step
+
+    def table(self) -> tuple[Tensor, Tensor]:
+        """Thresholds and values (T,), both falling, in units of the scale; differentiable."""
+        return self.kernel.table(self.window, self.half_step)
+
+    def encode(self, u: Tensor) -> Tensor:
+        """Spike times of complete potentials `u` (N, ...): 0 ... T - 1, `inf` = silent."""
+        with torch.no_grad():
+            thresholds, _ = self.table()
+            times = torch.arange(self.window, dtype=u.dtype, device=u.device)
+            return look_up(u, self.scale, thresholds, times, float("inf"))
+
+    def decode(self, times: Tensor) -> Tensor:
+        """Values that spikes at `times` stand for; 0 for `inf`."""
+        _, values = self.table()
+        fired = times.isfinite()
+        t = torch.where(fired, times, 0).long()
+        return torch.where(fired, values[t] * self.scale, 0)
+
+    def activate(self, u: Tensor) -> Tensor:
+        """`decode(encode(u))` in one pass.
+
+        Differentiable: the gradient passes straight through between 0 and the largest value, and
+        reaches the kernel's parameters and the scale through the value of each spike.
+        """
+        if not torch.is_grad_enabled() or not (
+            u.requires_grad or any(p.requires_grad for p in self.parameters())
+        ):
+            thresholds, values = self.table()
+            if self.scale.ndim == 0:
+                return look_up(u, self.scale, thresholds, values * self.scale, 0.0)
+            return look_up(u, self.scale, thresholds, values, 0.0) * self.scale
+        thresholds, values = self.table()
+        normal = self.normalize(u)
+        with torch.no_grad():
+            steps = torch.arange(self.window, dtype=u.dtype, device=u.device)
+            t = look_up(u, self.scale, thresholds, steps, float(self.window)).long()
+        spoken = torch.cat([values, values.new_zeros(1)])[t] * self.scale
+        inside = (normal > 0) & (normal <= values[0])
+        return spoken + torch.where(inside, u - u.detach(), torch.zeros_like(u))
+
+    # ---- step by step ---------------------------------------------------------------------------
+    def start(self, potential: Tensor) -> State:
+        thresholds, values = (x.detach() for x in self.table())
+        return {
+            "potential": potential.clone(),
+            "times": infinity_like(potential),
+            "thresholds": thresholds,
+            "values": values,
+        }
+
+    def step(
+        self, state: State, current: Tensor | None, t: int | None
+    ) -> tuple[State, Tensor | None]:
+        if current is not None:
+            state["potential"] += current
+        if t is None:
+            return state, None
+        silent = state["times"].isinf()
+        fires = silent & (self.normalize(state["potential"]) >= state["thresholds"][t])
+        state["times"] = torch.where(fires, float(t), state["times"])
+        return state, fires * (state["values"][t] * self.scale)
+
+    def spikes(self, state: State) -> Tensor:
+        return state["times"].isfinite().to(state["times"].dtype)
+
+    def spike_times(self, state: State) -> Tensor:
+        return state["times"]
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}, half_step={self.half_step}"
+
+    def summary(self) -> dict[str, Any]:
+        """Kernel parameters for people: tau and delay where there are such."""
+        return {name: float(p) for name, p in self.kernel.named_parameters() if p.ndim == 0}

@@ -1,0 +1,7 @@
+"""ANN to spiking network."""
+
+from firstspike.conversion.convert import convert
+from firstspike.conversion.kernel_optimization import KernelOptimization
+from firstspike.conversion.normalization import Maximum, Normalization, Percentile
+
+__all__ = ["KernelOptimization", "Maximum", "Normalization", "Percentile", "convert"]

@@ -1,0 +1,151 @@
+"""`convert`: a trained ANN becomes a spiking network."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike.codes import Code, Neuron
+from firstspike.codes.code import describe
+from firstspike.codes.ttfs import TableNeuron
+from firstspike.conversion.kernel_optimization import KernelOptimization, optimize_kernel, record
+from firstspike.conversion.normalization import Maximum, Normalization, Percentile
+from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
+from firstspike.networks import INPUT, Network, Node, SpikingNetwork, trace
+from firstspike.networks.ops import Affine, Op
+
+
+def convert(
+    model: nn.Module,
+    code: Code,
+    *,
+    calibration: Any,
+    normalization: Normalization | None = None,
+    kernel_optimization: KernelOptimization | None = None,
+) -> SpikingNetwork:
+    """Convert `model` to a spiking network that speaks `code`; the model is not changed.
+
+    1. The model is traced; batch norm folds away and everything that cannot be converted is
+       refused.
+    2. One pass over the calibration data finds the scale of every population. Weights stay as
+       trained: a population of scale s compares `u / s` with thresholds near 1 and its spikes
+       deliver s times their value.
+    3. Kernels that are fitted to activations are fitted.
+
+    Args:
+        model: see `trace` for what it may hold.
+        code: for instance `TTFS(window=16)`.
+        calibration: training images (N, ...) as a float tensor, or any iterable of batches of
+            images or (images, labels). Some hundred images do. Inputs may be negative (shifted
+            up to zero by the smallest calibration value); later inputs outside the range seen
+            here are clipped.
+        normalization: `Percentile(99.9)` by default. The input is always scaled by its maximum.
+        kernel_optimization: gradient descent on tau and t_d of exponential kernels; its curves
+            are kept in `network.origin["kernel_optimization"]`.
+
+    Returns:
+        The spiking network, in the model's dtype and on its device.
+
+    Raises:
+        ConversionError: if the model holds something without a spiking counterpart.
+        ValueError: for empty or non-finite calibration data, or silent populations.
+
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> from firstspike.codes import TTFS
+    >>> network = convert(model, TTFS(window=16), calibration=torch.rand(64, 1, 4, 4))
+    >>> network(torch.rand(2, 1, 4, 4)).shape
+    torch.Size([2, 3])
+    """
+    if not isinstance(code, Code):
+        raise TypeError(f"`code` must be a code config, got {code!r}. Pass e.g. TTFS(window=16).")
+    normalization = Percentile() if normalization is None else normalization
+    batches = calibration_batches(calibration)
+    first = next(batches)
+    parameter = next(iter(model.parameters()), torch.empty(0))
+    if first.device != parameter.device or first.dtype != parameter.dtype:
+        first = first.to(parameter.device, parameter.dtype)
+    network = trace(model, first)
+    moved = (b.to(parameter.device, parameter.dtype) for b in itertools.chain([first], batches))
+    histograms = collect(network, moved, normalization.per_channel)
+    network, scales, samples, low = _scales(network, histograms, normalization, first)
+    neurons = {name: code.neuron(scales[name], samples[name]) for name in scales}
+    origin = {
+        "model": type(model).__name__,
+        "normalization": describe(normalization),
+        "calibration_images": int(histograms[INPUT].counts[0].sum()) // max(1, first[0, 0].numel()),
+    }
+    if kernel_optimization is not None:
+        history = _optimize(neurons, samples, kernel_optimization)
+        origin["kernel_optimization"] = record(kernel_optimization, history)
+    spiking = SpikingNetwork(network, code, neurons, low, origin)
+    return spiking.to(parameter.device, parameter.dtype).eval()
+
+
+def _optimize(
+    neurons: Mapping[str, Neuron], samples: Mapping[str, Sample], config: KernelOptimization
+) -> dict[str, dict[str, list[float]]]:
+    history = {}
+    for name, neuron in neurons.items():
+        if not isinstance(neuron, TableNeuron):
+            raise ValueError(
+                "`kernel_optimization` must go with a TTFS code, got a code without kernels."
+            )
+        history[name] = optimize_kernel(neuron, samples[name], config)
+    return history
+
+
+def _scales(
+    network: Network,
+    histograms: Mapping[str, Histogram],
+    normalization: Normalization,
+    like: Tensor,
+) -> tuple[Network, dict[str, Tensor], dict[str, Sample], Tensor]:
+    """Scale and sample of every population, and the shift that makes the input non-negative."""
+    scales: dict[str, Tensor] = {}
+    samples: dict[str, Sample] = {}
+    inputs = histograms[INPUT]
+    low = inputs.minimum.clamp(max=0.0)
+    shape = (-1,) + (1,) * (len(network.input_shape) - 1)
+    span = (inputs.maximum - low).max()
+    if not span > 0:
+        raise ValueError(
+            "`calibration` must vary, all its pixels are zero. Pass real training images."
+        )
+    scales[INPUT] = span.to(like.dtype)
+    samples[INPUT] = Sample(inputs, low, span.expand(len(low)))
+    if (low < 0).any():
+        network = _add_low(network, low.to(like.dtype).reshape(shape))
+        input_low = low.to(like.dtype).reshape(shape)
+    else:
+        input_low = torch.zeros((1,) * len(network.input_shape), dtype=like.dtype)
+    for name in network.populations:
+        histogram = histograms[name]
+        scale = normalization.scale(name, histogram)
+        clip = network.op(name).hyper["clip"]
+        if clip is not None:
+            scale = scale.clamp(max=clip)
+        samples[name] = Sample(histogram, torch.zeros_like(scale), scale)
+        view = (-1,) + (1,) * (len(network.node[name].shape) - 1)
+        scale = scale.reshape(view) if normalization.per_channel else scale.squeeze(0)
+        scales[name] = scale.to(like.dtype)
+    return network, scales, samples, input_low
+
+
+def _add_low(network: Network, low: Tensor) -> Network:
+    """Undo the input's shift behind the input population: `x = (x - low) + low`."""
+    name = "input_low"
+    node = Node(name, (INPUT,), network.input_shape)
+    nodes = [network.nodes[0], node]
+    for old in network.nodes[1:]:
+        inputs = tuple(name if i == INPUT else i for i in old.inputs)
+        nodes.append(Node(old.name, inputs, old.shape, old.source))
+    ops: dict[str, Op] = {name: Affine({"scale": None, "shift": low})}
+    ops.update(network.ops.items())  # type: ignore[arg-type]
+    return Network(nodes, ops, network.notes)
+
+
+__all__ = ["Maximum", "Percentile", "convert"]

@@ -1,0 +1,168 @@
+"""Activation statistics in one pass over the calibration data, with fixed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstspike.networks import INPUT, Network
+
+_BINS = 4096
+
+
+class Histogram:
+    """Histogram of a stream of numbers whose range is not known beforehand.
+
+    The range doubles when needed (neighbouring bins merge), so memory is `channels * bins`
+    whatever the stream's length. Quantiles are exact to one bin, `range / bins`.
+
+    Args:
+        channels: separate histograms, one per channel.
+        signed: whether numbers may be negative.
+    """
+
+    def __init__(self, channels: int = 1, signed: bool = False, bins: int = _BINS) -> None:
+        self.counts = torch.zeros(channels, bins, dtype=torch.int64)
+        self.minimum = torch.full((channels,), float("inf"), dtype=torch.float64)
+        self.maximum = torch.full((channels,), float("-inf"), dtype=torch.float64)
+        self.signed = signed
+        self.range = 0.0
+
+    @property
+    def low(self) -> float:
+        return -self.range if self.signed else 0.0
+
+    @property
+    def width(self) -> float:
+        return (self.range - self.low) / self.counts.shape[1]
+
+    def update(self, values: Tensor) -> None:
+        """Add `values` (channels, n)."""
+        values = values.detach().cpu()
+        self.minimum = torch.minimum(self.minimum, values.amin(1).double())
+        self.maximum = torch.maximum(self.maximum, values.amax(1).double())
+        self._grow(float(values.abs().max()))
+        if self.range == 0.0:
+            self.counts[:, 0] += values.shape[1]
+            return
+        channels, bins = self.counts.shape
+        index = ((values - self.low) / self.width).long().clamp_(0, bins - 1)
+        index += torch.arange(channels).unsqueeze(1) * bins
+        self.counts += torch.bincount(index.flatten(), minlength=channels * bins).view(channels, -1)
+
+    def _grow(self, largest: float) -> None:
+        if largest <= self.range:
+            return
+        if self.range == 0.0:
+            zeros = self.counts[:, 0].clone()
+            self.range = largest
+            self.counts[:, 0] = 0
+            self.counts[:, int(-self.low / self.width)] = zeros
+            return
+        while largest > self.range:
+            channels, bins = self.counts.shape
+            pairs = self.counts.view(channels, bins // 2, 2).sum(2)
+            start = bins // 4 if self.signed else 0
+            self.counts = torch.zeros_like(self.counts)
+            self.counts[:, start : start + bins // 2] = pairs
+            self.range *= 2
+
+    def quantile(self, q: Tensor | float) -> Tensor:
+        """Quantiles `q` in [0, 1], (channels, len(q)): upper edges of the bins that hold them."""
+        q = torch.as_tensor(q, dtype=torch.float64).reshape(-1)
+        cumulative = self.counts.cumsum(1).double()
+        wanted = (q * cumulative[:, -1:]).contiguous()
+        index = torch.searchsorted(cumulative, wanted).clamp(max=self.counts.shape[1] - 1)
+        edges = self.low + (index.double() + 1) * self.width
+        edges = torch.where((index == 0) & (not self.signed), edges * 0.0, edges)
+        return torch.minimum(edges, self.maximum.unsqueeze(1))
+
+
+class Sample:
+    """A population's activations in units of its scale, drawn evenly from their distribution."""
+
+    def __init__(self, histogram: Histogram, low: Tensor, scale: Tensor) -> None:
+        self.histogram = histogram
+        self.low = low.double().reshape(-1, 1)
+        self.scale = scale.double().reshape(-1, 1)
+
+    def sample(self, size: int) -> Tensor:
+        """`size` numbers (or a few fewer), rising: the quantiles at evenly spaced ranks."""
+        channels = len(self.histogram.counts)
+        each = max(size // channels, 16)
+        ranks = (torch.arange(each, dtype=torch.float64) + 0.5) / each
+        values = (self.histogram.quantile(ranks) - self.low) / self.scale
+        return values.flatten().sort().values
+
+
+def calibration_batches(calibration: Any, batch_size: int = 256) -> Iterator[Tensor]:
+    """Batches of images from a tensor, a DataLoader or any iterable of images or (images, labels).
+
+    Raises:
+        ValueError: if there are no images, or some are not finite.
+    """
+    if isinstance(calibration, Tensor):
+        source: Iterable[Any] = calibration.split(batch_size) if len(calibration) else ()
+    elif hasattr(calibration, "batches"):
+        source = calibration.batches(batch_size)
+    elif isinstance(calibration, Iterable):
+        source = calibration
+    else:
+        raise TypeError(
+            f"`calibration` must be a tensor of images, a Dataset or an iterable of batches, got "
+            f"{type(calibration).__name__}. Pass for instance 1,000 training images."
+        )
+    empty = True
+    for number, batch in enumerate(source):
+        images = batch[0] if isinstance(batch, tuple | list) else batch
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f"`calibration` must yield tensors, batch {number} is a {type(images).__name__}."
+            )
+        if images.numel() == 0:
+            continue
+        if not images.is_floating_point():
+            raise TypeError(
+                f"`calibration` must be floating-point images, got {images.dtype}. Scale them to "
+                "[0, 1] first, e.g. `images.float() / 255`."
+            )
+        if not torch.isfinite(images).all():
+            raise ValueError(
+                f"`calibration` must be finite, batch {number} holds NaN or infinite pixels. "
+                "Check the preprocessing of the images."
+            )
+        empty = False
+        yield images
+    if empty:
+        raise ValueError(
+            "`calibration` must hold at least one image, got none. Pass some hundred training "
+            "images; they set the scale of every population."
+        )
+
+
+@torch.no_grad()
+def collect(network: Network, batches: Iterable[Tensor], per_channel: bool) -> dict[str, Histogram]:
+    """Histograms of the ANN's activations in every population, the input included."""
+    histograms: dict[str, Histogram] = {}
+
+    def watch(name: str, u: Tensor) -> Tensor:
+        values = u if name == INPUT else network.op(name)(u)
+        rows = values.transpose(0, 1).flatten(1) if per_channel or name == INPUT else values
+        rows = rows if per_channel or name == INPUT else values.reshape(1, -1)
+        if not torch.isfinite(rows).all():
+            raise ValueError(
+                f"activations of population {name!r} must be finite, got NaN or infinity. Check "
+                "the model's weights and the calibration images."
+            )
+        if name not in histograms:
+            histograms[name] = Histogram(len(rows), signed=name == INPUT)
+        histograms[name].update(rows)
+        return values
+
+    for images in batches:
+        network.check_input(images, "calibration")
+        network.evaluate(images, watch)
+    return histograms

@@ -1,0 +1,86 @@
+"""One pass over the network: exact where all input of a population arrives before it fires."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from firstspike.engines.record import Record
+
+if TYPE_CHECKING:
+    from firstspike.networks import SpikingNetwork
+
+
+def logits(spiking: SpikingNetwork, x: Tensor) -> Tensor:
+    """Logits (N, classes), differentiable; nothing is recorded.
+
+    A population that feeds a max pool alone is pooled first: codes are monotone, so
+    `pool(code(u)) = code(pool(u))`, and fewer potentials are looked up.
+    """
+    return spiking.network.evaluate(
+        spiking.shifted(x), lambda name, u: spiking.neuron(name).activate(u), pool_first=True
+    )
+
+
+def run(
+    spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
+) -> Record:
+    """Logits and spike times of every population; see `simulate`.
+
+    Raises:
+        ValueError: if the code has no closed form.
+    """
+    if not spiking.code.has_closed_form:
+        raise ValueError(
+            f"`engine` must be 'clock' for {spiking.code}, got 'closed_form': populations fire "
+            "before all of their input has arrived (early firing), or fire more than once."
+        )
+    start = {name: spiking.window_of(name).start for name in spiking.populations}
+    record = Record("closed_form", x, spiking.latency, start)
+
+    def activate(name: str, u: Tensor) -> Tensor:
+        neuron = spiking.neuron(name)
+        times = neuron.encode(u)
+        record.spike_times[name] = times
+        record.spike_counts[name] = times.isfinite().to(u.dtype)
+        if potentials:
+            record.potentials[name] = u
+        return neuron.decode(times)
+
+    with torch.no_grad():
+        record.logits = spiking.network.evaluate(spiking.shifted(x), activate)
+        if over_time:
+            record.logits_over_time = _readout_over_time(spiking, record)
+    return record
+
+
+def _readout_over_time(spiking: SpikingNetwork, record: Record) -> Tensor:
+    """Readout potential after every step, from the spike times of what feeds the readout.
+
+    Only the weight operations between the last populations and the readout run, once per step in
+    which one of these populations may fire.
+    """
+    network = spiking.network
+    nodes, sources = network.segment(network.output.name)
+    n = len(record.logits)
+    zeros = {name: torch.zeros_like(record.spike_times[name]) for name in sources}
+    bias = network.run_segment(nodes, zeros)
+    out = bias.new_empty(spiking.latency, n, bias.shape[1])
+    state: dict[str, Tensor] = dict(zeros)
+    current = bias
+    for step in range(spiking.latency):
+        changed = False
+        for name in sources:
+            t = step - spiking.window_of(name).start
+            if 0 <= t < len(spiking.window_of(name)):
+                fires = record.spike_times[name] == t
+                if bool(fires.any()):
+                    decoded = spiking.neuron(name).decode(record.spike_times[name])
+                    state[name] = torch.where(fires, decoded, state[name])
+                    changed = True
+        if changed:
+            current = network.run_segment(nodes, state)
+        out[step] = current
+    return out

@@ -1,0 +1,61 @@
+"""What a simulation returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Record:
+    """Result of running a spiking network on a batch of N samples.
+
+    Attributes:
+        engine: "closed_form" or "clock".
+        logits: (N, classes), the readout's potential after the last step.
+        latency: steps until then.
+        window_start: global step at which each population's window opens, by name.
+        spike_counts: spikes of every neuron, (N, *population), by population; the input under
+            "input".
+        spike_times: single-spike codes only: step within the population's own window, `inf` =
+            never fired; same shapes.
+        logits_over_time: (latency, N, classes) potential of the readout after every step, or None
+            if not asked for.
+        potentials: membrane potentials before firing (closed form) or at the end (clock), by
+            population; empty if not asked for.
+        spike_trains: (steps of the window, N, *population) of spikes per step, for the
+            populations asked for.
+    """
+
+    engine: str
+    logits: Tensor
+    latency: int
+    window_start: dict[str, int] = field(default_factory=dict)
+    spike_counts: dict[str, Tensor] = field(default_factory=dict)
+    spike_times: dict[str, Tensor] = field(default_factory=dict)
+    logits_over_time: Tensor | None = None
+    potentials: dict[str, Tensor] = field(default_factory=dict)
+    spike_trains: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def predictions(self) -> Tensor:
+        """Class with the largest potential, (N,)."""
+        return self.logits.argmax(1)
+
+    def decision_steps(self) -> Tensor:
+        """First step from which the predicted class no longer changes, (N,), 1 ... latency.
+
+        Raises:
+            ValueError: if the time course was not recorded.
+        """
+        if self.logits_over_time is None:
+            raise ValueError(
+                "`logits_over_time` must be recorded to find decisions, got None. Pass "
+                "`over_time=True` to `simulate`."
+            )
+        same = self.logits_over_time.argmax(2) == self.predictions
+        from_the_end = (~same).flip(0).to(torch.uint8).argmax(0)  # 0 also where always the same
+        steps = len(same) - from_the_end + 1
+        return torch.where(same.all(0), 1, steps)

@@ -1,0 +1,157 @@
+"""Rewrites that leave the network's function as it is: fold affine layers, pool after spiking."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from firstspike.networks.errors import ConversionError
+from firstspike.networks.network import INPUT, Network, Node
+from firstspike.networks.ops import (
+    Affine,
+    Concatenate,
+    Convolution,
+    Dense,
+    MaxPool,
+    Op,
+    Rectifier,
+    Reshape,
+    TransposedConvolution,
+)
+
+
+def fold_affine(network: Network) -> Network:
+    """Fold every `Affine` into the convolution, dense or affine layer that it alone follows.
+
+    For a layer `W x + b` with output channels on the first axis of `W`:
+    `scale (W x + b) + shift = (scale W) x + (scale b + shift)`. A batch norm that follows an
+    activation stays a weight operation of its own: it is affine, so it acts as part of the next
+    population's synapses, and its shift becomes a bias current, exact at zero-padded borders too.
+    """
+    nodes = list(network.nodes)
+    ops: dict[str, Op] = dict(network.ops.items())  # type: ignore[arg-type]
+    alias: dict[str, str] = {}
+    kept: list[Node] = []
+    for node in nodes:
+        node = replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs))
+        op = ops.get(node.name)
+        below = ops.get(node.inputs[0]) if node.inputs else None
+        if (
+            isinstance(op, Affine)
+            and below is not None
+            and network.uses(node.inputs[0]) == 1
+            and (folded := _fold(below, op, node.shape)) is not None
+        ):
+            alias[node.name] = node.inputs[0]
+            ops[node.inputs[0]] = folded
+            del ops[node.name]
+            continue
+        kept.append(node)
+    if not alias:
+        return network
+    return fold_affine(Network(kept, {n.name: ops[n.name] for n in kept[1:]}, network.notes))
+
+
+def _fold(below: Op, affine: Affine, shape: tuple[int, ...]) -> Op | None:
+    dtype = next(t for t in affine.parameters()).dtype
+    scale = torch.ones(()) if affine.scale is None else affine.scale.detach()
+    shift = torch.zeros(()) if affine.shift is None else affine.shift.detach()
+    if isinstance(below, Affine):
+        first_scale = torch.ones(()) if below.scale is None else below.scale.detach()
+        first_shift = torch.zeros(()) if below.shift is None else below.shift.detach()
+        return Affine(
+            {
+                "scale": (scale.double() * first_scale.double()).to(dtype),
+                "shift": (scale.double() * first_shift.double() + shift.double()).to(dtype),
+            }
+        )
+    if not isinstance(below, Convolution | Dense):
+        return None
+    channels = _per_channel(scale, shape, below), _per_channel(shift, shape, below)
+    if channels[0] is None or channels[1] is None:
+        return None
+    weight = below.weight.detach().double()
+    bias = 0.0 if below.bias is None else below.bias.detach().double()
+    if isinstance(below, TransposedConvolution):
+        if below.hyper.get("groups", 1) != 1:
+            return None
+        weight = weight * channels[0].reshape(1, -1, *[1] * (weight.ndim - 2))
+    else:
+        weight = weight * channels[0].reshape(-1, *[1] * (weight.ndim - 1))
+    tensors: dict[str, Tensor | None] = {
+        "weight": weight.to(dtype),
+        "bias": (channels[0] * bias + channels[1]).to(dtype),
+    }
+    return type(below)(tensors, **below.hyper)
+
+
+def _per_channel(value: Tensor, shape: tuple[int, ...], below: Op) -> Tensor | None:
+    """`value` as one float64 number per output channel, or None where it varies within one."""
+    channel_axis = len(shape) - 1 if isinstance(below, Dense) else 0
+    if value.ndim > len(shape):
+        return None
+    full = value.double().reshape((1,) * (len(shape) - value.ndim) + tuple(value.shape))
+    if any(size != 1 for axis, size in enumerate(full.shape) if axis != channel_axis):
+        return None
+    return full.reshape(-1).expand(shape[channel_axis])
+
+
+def pool_after_population(network: Network) -> Network:
+    """Move every max pool that precedes a ReLU behind it: `relu(max(u)) = max(relu(u))`.
+
+    Spikes are pooled, potentials are not: the population comes before the pool. An `Affine` with
+    positive scales in between moves along.
+
+    Raises:
+        ConversionError: for a max pool over signals that are not spikes and cannot become spikes.
+    """
+    for node in network.nodes[1:]:
+        if isinstance(network.op(node.name), MaxPool) and not _spiking(network, node.inputs[0]):
+            return pool_after_population(_swap(network, node))
+    return network
+
+
+def _spiking(network: Network, name: str) -> bool:
+    """Whether the node passes on spikes: one per neuron, not sums of them."""
+    if name == INPUT or network.is_population(name):
+        return True
+    if isinstance(network.op(name), MaxPool | Concatenate | Reshape):
+        return all(_spiking(network, below) for below in network.node[name].inputs)
+    return False
+
+
+def _swap(network: Network, pool: Node) -> Network:
+    """Exchange `pool` with the node that alone consumes it."""
+    users = [n for n in network.nodes if pool.name in n.inputs]
+    user = users[0] if len(users) == 1 else None
+    op = network.op(user.name) if user is not None else None
+    movable = isinstance(op, MaxPool | Rectifier) or (
+        isinstance(op, Affine)
+        and (op.scale is None or bool((op.scale > 0).all()))
+        and (op.shift is None or _constant_in_space(op.shift))
+        and (op.scale is None or _constant_in_space(op.scale))
+    )
+    if user is None or not movable or isinstance(op, MaxPool):
+        where = f" at {pool.source}" if pool.source else ""
+        raise ConversionError(
+            f"node {pool.name!r} (max pooling){where} cannot be converted: it pools potentials "
+            "that are not spikes. To convert the model, place the max pool right after (or right "
+            "before) a ReLU, or use average pooling."
+        )
+    below = network.node[pool.inputs[0]]
+    moved_user = replace(user, inputs=(below.name,), shape=below.shape)
+    moved_pool = replace(pool, inputs=(user.name,))
+    nodes: list[Node] = []
+    for node in network.nodes:
+        if node.name == pool.name:
+            nodes += [moved_user, moved_pool]
+        elif node.name != user.name:
+            inputs = tuple(pool.name if name == user.name else name for name in node.inputs)
+            nodes.append(replace(node, inputs=inputs))
+    return Network(nodes, dict(network.ops.items()), network.notes)  # type: ignore[arg-type]
+
+
+def _constant_in_space(value: Tensor) -> bool:
+    return value.numel() == 1 or value.shape[0] == value.numel()

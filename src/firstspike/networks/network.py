@@ -1,0 +1,201 @@
+"""A traced network: weight operations with a population wherever the ANN had an activation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from firstspike.networks.ops import MaxPool, Op, Rectifier, WeightOp, build_op, describe_op
+
+INPUT = "input"  # name of the population that encodes the image
+
+
+@dataclass(frozen=True)
+class Node:
+    """One step of the network. Every node but the input runs the operation of the same name."""
+
+    name: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]  # of one sample
+    source: str = ""  # where the model's code asked for it, "file.py:12"
+
+
+class Network(nn.Module):
+    """The analogue network as a list of nodes in order of execution; the last one is the readout.
+
+    Calling it computes what the traced model computes. Engines walk the same list.
+
+    Attributes:
+        nodes: the nodes, the input first.
+        ops: operation of every other node, by name.
+        notes: what tracing left out or changed, for people.
+    """
+
+    def __init__(
+        self, nodes: Sequence[Node], ops: Mapping[str, Op], notes: Sequence[str] = ()
+    ) -> None:
+        super().__init__()
+        self.nodes = tuple(nodes)
+        self.ops = nn.ModuleDict(dict(ops))
+        self.notes = tuple(notes)
+        uses = Counter(name for node in self.nodes for name in node.inputs)
+        self._uses = uses
+        self.node = {node.name: node for node in self.nodes}
+        self.depth = self._depths()
+        self._pool_of = self._pools_alone()
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return self.nodes[0].shape
+
+    @property
+    def output(self) -> Node:
+        return self.nodes[-1]
+
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """Names of the hidden populations in order of execution (the input is not one of them)."""
+        return tuple(n.name for n in self.nodes[1:] if isinstance(self.op(n.name), Rectifier))
+
+    def op(self, name: str) -> Op:
+        """The operation of a node (all but the input have one)."""
+        return self.ops[name]  # type: ignore[return-value]
+
+    def is_population(self, name: str) -> bool:
+        return name != INPUT and isinstance(self.op(name), Rectifier)
+
+    def uses(self, name: str) -> int:
+        """How many inputs of other nodes the node feeds."""
+        return self._uses[name]
+
+    def _depths(self) -> dict[str, int]:
+        """Longest path from the input to each node, counted in populations (the node included)."""
+        depth = {INPUT: 0}
+        for node in self.nodes[1:]:
+            below = max(depth[name] for name in node.inputs)
+            depth[node.name] = below + isinstance(self.op(node.name), Rectifier)
+        return depth
+
+    def _pools_alone(self) -> dict[str, str]:
+        """Populations that feed one max pool and nothing else, with that pool."""
+        return {
+            node.inputs[0]: node.name
+            for node in self.nodes[1:]
+            if isinstance(self.op(node.name), MaxPool)
+            and self.is_population(node.inputs[0])
+            and self._uses[node.inputs[0]] == 1
+        }
+
+    def check_input(self, x: Tensor, argument: str = "x") -> None:
+        """Refuse a batch that this network cannot take."""
+        if x.ndim != len(self.input_shape) + 1 or tuple(x.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"`{argument}` must have shape (batch, {', '.join(map(str, self.input_shape))}), "
+                f"got {tuple(x.shape)}. Pass a batch of images of the size the network was traced "
+                "with; trace again with an example of another size if needed."
+            )
+        if not x.is_floating_point():
+            raise TypeError(
+                f"`{argument}` must be a floating-point tensor, got {x.dtype}. Scale images to "
+                "[0, 1] first, e.g. `images.float() / 255`."
+            )
+
+    def evaluate(
+        self, x: Tensor, activate: Callable[[str, Tensor], Tensor], pool_first: bool = False
+    ) -> Tensor:
+        """Run all nodes on `x` (N, *input_shape) with `activate(name, potential)` as activations.
+
+        `activate` is called for the input population as well. Intermediate values are dropped as
+        soon as no later node needs them.
+
+        Args:
+            pool_first: take max pools before the population they alone follow. The result is the
+                same for monotone activations, and fewer of them are computed.
+        """
+        values = {INPUT: activate(INPUT, x)}
+        left = Counter(self._uses)
+        for node in self.nodes[1:]:
+            arguments = [values[name] for name in node.inputs]
+            if isinstance(self.op(node.name), Rectifier):
+                pool = self._pool_of.get(node.name) if pool_first else None
+                u = arguments[0] if pool is None else self.op(pool)(arguments[0])
+                values[node.name] = activate(node.name, u)
+            elif pool_first and node.name in self._pool_of.values():
+                values[node.name] = arguments[0]
+            else:
+                values[node.name] = self.op(node.name)(*arguments)
+            for name in node.inputs:
+                left[name] -= 1
+                if not left[name]:
+                    del values[name]
+        return values[self.output.name]
+
+    def segment(self, target: str) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+        """Nodes that lead from populations to `target`, and these populations.
+
+        Both in order of execution; `target` itself is included unless it is a population.
+        """
+        nodes: dict[str, None] = {}
+        sources: dict[str, None] = {}
+
+        def visit(name: str, root: bool = False) -> None:
+            if not root and (name == INPUT or self.is_population(name)):
+                sources[name] = None
+                return
+            for below in self.node[name].inputs:
+                visit(below)
+            if not self.is_population(name):
+                nodes[name] = None
+
+        visit(target, root=True)
+        ordered = tuple(n for n in self.nodes if n.name in nodes)
+        return ordered, tuple(n.name for n in self.nodes if n.name in sources)
+
+    def run_segment(self, nodes: Sequence[Node], values: Mapping[str, Tensor]) -> Tensor:
+        """Run `nodes` on the values of populations; the value of the last node."""
+        known = dict(values)
+        result = next(iter(values.values()))
+        for node in nodes:
+            result = self.op(node.name)(*(known[name] for name in node.inputs))
+            known[node.name] = result
+        return result
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        return self.evaluate(x, lambda name, u: u if name == INPUT else self.op(name)(u))
+
+    def weight_ops(self) -> dict[str, WeightOp]:
+        return {name: op for name, op in self.ops.items() if isinstance(op, WeightOp)}
+
+    def max_pools(self) -> tuple[str, ...]:
+        return tuple(name for name, op in self.ops.items() if isinstance(op, MaxPool))
+
+    def describe(self) -> dict[str, Any]:
+        """Plain-data description: everything but the values of the tensors."""
+        return {
+            "notes": list(self.notes),
+            "nodes": [
+                {
+                    "name": node.name,
+                    "inputs": list(node.inputs),
+                    "shape": list(node.shape),
+                    "source": node.source,
+                    **({} if node.name == INPUT else describe_op(self.op(node.name))),
+                }
+                for node in self.nodes
+            ],
+        }
+
+    @classmethod
+    def from_description(cls, description: dict[str, Any]) -> Network:
+        """Rebuild the structure; load the tensors with `load_state_dict`."""
+        nodes = [
+            Node(n["name"], tuple(n["inputs"]), tuple(n["shape"]), n.get("source", ""))
+            for n in description["nodes"]
+        ]
+        ops = {n["name"]: build_op(n) for n in description["nodes"] if n["name"] != INPUT}
+        return cls(nodes, ops, description.get("notes", ()))

@@ -1,0 +1,175 @@
+"""`SpikingNetwork`: a traced network whose populations speak a neural code."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike._files import load_tensors, save_tensors
+from firstspike.codes import Code, Neuron, build_code
+from firstspike.networks.network import INPUT, Network
+
+_FORMAT = 1
+
+
+class SpikingNetwork(nn.Module):
+    """Weight operations of the ANN, neurons of a code.
+
+    Calling it returns logits (N, classes) in ANN units from the fastest exact engine its code has:
+    one pass where the code has a closed form, the clock-driven engine otherwise.
+
+    Args:
+        network: the traced ANN.
+        code: what spikes mean.
+        neurons: one per hidden population, and one for the input under the name "input".
+        input_low: smallest input value, (1, ...) or (C, 1, ...): the input population encodes
+            `x - input_low >= 0`.
+
+    Attributes:
+        network, code, neurons: as given.
+        origin: plain data on how the network came about (method, calibration), saved with it.
+    """
+
+    input_low: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        code: Code,
+        neurons: Mapping[str, Neuron],
+        input_low: Tensor,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.code = code
+        self.neurons = nn.ModuleDict(dict(neurons))
+        self.register_buffer("input_low", input_low.detach().clone())
+        self.origin = dict(origin or {})
+
+    # ---- structure ------------------------------------------------------------------------------
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """The input and the hidden populations, in order of execution."""
+        return (INPUT, *self.network.populations)
+
+    @property
+    def depth(self) -> int:
+        """Hidden populations on the longest path."""
+        return max(self.network.depth.values())
+
+    @property
+    def latency(self) -> int:
+        """Steps after which the readout is final: D * offset + T for single-spike codes."""
+        return self.code.latency(self.depth)
+
+    def window_of(self, population: str) -> range:
+        """Global steps in which the population may fire."""
+        return self.code.window_of(self.network.depth[population])
+
+    def neuron(self, population: str) -> Neuron:
+        """The population's neuron: its scale, kernel and dynamics."""
+        return self.neurons[population]  # type: ignore[return-value]
+
+    def neuron_count(self, population: str) -> int:
+        return int(torch.Size(self.network.node[population].shape).numel())
+
+    # ---- running --------------------------------------------------------------------------------
+    def shifted(self, x: Tensor) -> Tensor:
+        """The input as the network takes it: `x - input_low`."""
+        self.network.check_input(x)
+        return x - self.input_low
+
+    def analog(self, x: Tensor) -> Tensor:
+        """Logits of the ANN that this network came from, (N, classes)."""
+        return self.network(self.shifted(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        from firstspike.engines import clock, closed_form
+
+        if self.code.has_closed_form:
+            return closed_form.logits(self, x)
+        return clock.run(self, x).logits
+
+    def with_offset(self, offset: int | None) -> SpikingNetwork:
+        """A copy with another offset between windows (early firing); parameters are copied."""
+        if not hasattr(self.code, "offset"):
+            raise ValueError(f"{self.code.name} has no windows that could be shifted.")
+        twin = copy.deepcopy(self)
+        twin.code = replace(self.code, offset=offset)  # type: ignore[call-arg]
+        return twin
+
+    # ---- files ----------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> None:
+        """Write structure, code and tensors to one safetensors file, atomically, without pickle."""
+        description = {
+            "format": _FORMAT,
+            "network": self.network.describe(),
+            "code": self.code.describe(),
+            "origin": self.origin,
+        }
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        save_tensors(path, tensors, {"firstspike": json.dumps(description)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> SpikingNetwork:
+        """Read a network written by `save`; the original model's code is not needed.
+
+        Raises:
+            ValueError: if the file is damaged or is not a spiking network.
+        """
+        tensors, metadata = load_tensors(path)
+        if "firstspike" not in metadata:
+            raise ValueError(
+                f"{path} holds tensors but no spiking network. Pass a file written by "
+                "`network.save(path)`; weights of an ANN are converted with `convert` first."
+            )
+        description = json.loads(metadata["firstspike"])
+        if description.get("format") != _FORMAT:
+            raise ValueError(
+                f"{path} has network format {description.get('format')!r}, this version reads "
+                f"{_FORMAT}. Load it with the version that wrote it."
+            )
+        network = Network.from_description(description["network"])
+        code = build_code(description["code"])
+        prefix = "neurons."
+        names = {key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)}
+        neurons = {
+            name: _empty_neuron(
+                code,
+                {k: t for k, t in tensors.items() if k.startswith(f"{prefix}{name}.")},
+                f"{prefix}{name}.",
+            )
+            for name in (INPUT, *network.populations)
+            if name in names
+        }
+        spiking = cls(network, code, neurons, tensors["input_low"], description["origin"])
+        spiking.to(tensors["input_low"].dtype)
+        spiking.load_state_dict(tensors)
+        return spiking
+
+    # ---- for people -----------------------------------------------------------------------------
+    def __str__(self) -> str:
+        from firstspike.networks.plan import plan
+
+        return plan(self)
+
+
+def _empty_neuron(code: Code, tensors: dict[str, Tensor], prefix: str) -> Neuron:
+    """A neuron of the right shape whose tensors are filled in by `load_state_dict`."""
+    scale = tensors[f"{prefix}scale"]
+    return code.neuron(scale, _Placeholder())
+
+
+class _Placeholder:
+    """Stands in for calibration data where tensors are about to be loaded."""
+
+    def sample(self, size: int) -> Tensor:
+        return torch.linspace(0.0, 1.0, 1000)
