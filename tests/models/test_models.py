@@ -1,0 +1,165 @@
+"""Sizes published for the models, their structure under torch.fx, start values, refusals."""
+
+import math
+
+import pytest
+import torch
+import torch.fx
+from torch import nn
+
+from firstspike.models import MNISTCNN, VGG16, Normalize, ResNet20, build_model, model_names
+
+IMAGES = {"digits_cnn": (1, 8), "mnist_cnn": (1, 28)}  # channels and side; all others (3, 32)
+SMALL = {name: {"width": 0.125} for name in ("vgg11", "vgg16", "resnet18")}
+SMALL["vgg16"] = SMALL["vgg11"] = {"width": 0.125, "head": (16, 16)}
+
+
+def images(name, n=2):
+    channels, side = IMAGES.get(name, (3, 32))
+    return torch.rand(n, channels, side, side)
+
+
+def small(name, **options):
+    return build_model(name, **(SMALL.get(name, {}) | options))
+
+
+def neurons(model, x):
+    """Outputs of all ReLUs, and the logits, of one sample."""
+    sizes = []
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(lambda _m, _i, out: sizes.append(out[0].numel()))
+    with torch.no_grad():
+        logits = model.eval()(x)
+    return sum(sizes) + logits[0].numel()
+
+
+def count(model, kind):
+    return sum(isinstance(module, kind) for module in model.modules())
+
+
+def test_vgg16_has_the_published_number_of_neurons():
+    with torch.device("meta"):
+        model, x = VGG16(), torch.rand(1, 3, 32, 32)
+        assert neurons(model, x) == 284_682
+    assert count(model, nn.Conv2d) == 13 and count(model, nn.ReLU) == 15
+
+
+@pytest.mark.parametrize(("head", "relus"), [((), 13), ((512,), 14), ((4096, 4096), 15)])
+def test_vgg16_heads(head, relus):
+    with torch.device("meta"):
+        model = VGG16(head=head, classes=100)
+    assert count(model, nn.ReLU) == relus
+    assert [m.out_features for m in model.modules() if isinstance(m, nn.Linear)] == [*head, 100]
+
+
+def test_both_readings_of_the_mnist_network():
+    layers = [m for m in MNISTCNN().modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in layers] == [(512, 800), (800, 128), (128, 10)]
+    other = MNISTCNN(padding=1, hidden=(128,))
+    assert next(m for m in other.modules() if isinstance(m, nn.Linear)).in_features == 800
+    for model in (MNISTCNN(), other, MNISTCNN(padding=2, image_size=12)):
+        side = 12 if model.features[0].padding == (2, 2) else 28
+        assert model(torch.rand(2, 1, side, side)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "weight_layers", "parameters"),
+    # 9 n + 2 and 3x3 convolutions of He et al. 2016, table 6; plus 2 or 3 shortcut convolutions.
+    [("resnet20", 20 + 2, 0.27e6), ("resnet18", 18 + 3, 11.2e6), ("vgg11", 11, 28.1e6)],
+)
+def test_published_sizes(name, weight_layers, parameters):
+    with torch.device("meta"):
+        model = build_model(name)
+    assert count(model, nn.Conv2d | nn.Linear) == weight_layers
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.02)
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("pool", ["max", "average"])
+@pytest.mark.parametrize("name", model_names())
+def test_traced_models_have_a_relu_between_layers_and_pool_after_it(name, pool, batch_norm):
+    model = small(name, batch_norm=batch_norm, pool=pool, classes=7).eval()
+    assert (count(model, nn.BatchNorm2d) > 0) == batch_norm
+    traced = torch.fx.symbolic_trace(model)
+    x = images(name)
+    assert torch.equal(traced(x), model(x)) and model(x).shape == (2, 7)
+    for node in traced.graph.nodes:
+        module = traced.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.MaxPool2d | nn.AvgPool2d):
+            assert isinstance(_source(traced, node.args[0]), nn.ReLU | str)
+
+
+PASSIVE = nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveMaxPool2d | nn.AdaptiveAvgPool2d
+PASSIVE = PASSIVE | nn.Flatten | nn.Dropout | nn.Identity
+
+
+def _source(traced, node):
+    """The module whose output reaches `node` through pools and reshapes, or the input's name."""
+    while node.op == "call_module":
+        module = traced.get_submodule(node.target)
+        if not isinstance(module, PASSIVE):
+            return module
+        node = node.args[0]
+    assert node.op == "placeholder", f"{node} feeds a weight layer or pool without a ReLU"
+    return node.name
+
+
+@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_start_values_keep_the_signal(name, batch_norm):
+    model = small(name, batch_norm=batch_norm)
+    outputs = []
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.register_forward_hook(lambda _m, _i, out: outputs.append(out.detach()))
+    logits = model(images(name, 16))
+    for activation in outputs:
+        assert 0.02 < activation.square().mean().sqrt() < 20
+    loss = nn.functional.cross_entropy(logits, torch.arange(16) % 10)
+    assert loss.item() == pytest.approx(math.log(10), abs=0.5)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_dropout_and_width():
+    assert count(MNISTCNN(dropout=0.5), nn.Dropout) == 2 and count(MNISTCNN(), nn.Dropout) == 0
+    assert count(ResNet20(dropout=0.1), nn.Dropout) == 1
+    assert ResNet20(width=2).stem[0][0].out_channels == 32
+
+
+def test_normalize():
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+    x = torch.rand(4, 3, 5, 5)
+    model = Normalize(mean, std)
+    expected = torch.stack([(x[:, c] - mean[c]) / std[c] for c in range(3)], 1)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
+    assert set(model.state_dict()) == {"mean", "std"} and not list(model.parameters())
+    assert "mean=[0.1" in repr(model)
+    with pytest.raises(ValueError, match="one number per channel each, got 1 and 2"):
+        Normalize((0.5,), (1.0, 1.0))
+    with pytest.raises(ValueError, match="`std` must be positive"):
+        Normalize((0.5,), (0.0,))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("vgg13", {}, "no model 'vgg13'. Known models: digits_cnn, mnist_cnn"),
+        ("vgg16", {"depth": 3}, "'vgg16' has no option 'depth'. Its options: in_channels, classes"),
+        ("vgg11", {"image_size": 28}, "`image_size` must be at least 32 .* of VGG11, got 28"),
+        ("mnist_cnn", {"image_size": 12}, "leaves no pixels"),
+        ("digits_cnn", {"image_size": 3}, "at least 4 for two pools, got 3"),
+        ("resnet18", {"image_size": 4}, "at least 8, got 4"),
+        ("resnet20", {"pool": "mean"}, '`pool` must be "max" or "average", got \'mean\''),
+        ("mnist_cnn", {"pool": "mean"}, '`pool` must be "max" or "average", got \'mean\''),
+        ("mnist_cnn", {"classes": 1}, "`classes` must be at least 2, got 1"),
+        ("mnist_cnn", {"in_channels": 0}, "`in_channels` must be at least 1, got 0"),
+        ("mnist_cnn", {"width": 0}, "`width` must be positive, got 0"),
+        ("mnist_cnn", {"dropout": 1.0}, r"`dropout` must lie in \[0, 1\), got 1.0"),
+        ("mnist_cnn", {"hidden": (0,)}, r"at least 1 neuron, got \(0,\)"),
+    ],
+)
+def test_nonsense_is_refused(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build_model(name, **options)
