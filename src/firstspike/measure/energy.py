@@ -48,6 +48,9 @@ class EnergyEstimate:
     reference: str | None = None
     not_counted: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_non_negative("total", self.total, "Are the counts per sample, and in range?")
+
     def __str__(self) -> str:
         return format_energy(self.total, self.unit)
 
