@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Failures of the disk itself; another OSError raised while writing has its own, better message.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 @contextlib.contextmanager
@@ -70,7 +70,7 @@ def atomic_write(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
         os.replace(temporary, target)
     except OSError as error:
         _remove(temporary)
-        if entered and error.errno not in _DISK_ERRORS:
+        if entered and error.errno not in DISK_ERRORS:
             raise
         raise _write_error(target, error) from error
     except BaseException:

@@ -1,6 +1,40 @@
 """Labelled images: `Dataset`, standard data sets, fixed validation splits, batch augmentation."""
 
+from firstspike.data.arrays import from_arrays, from_loader, load_npz
 from firstspike.data.augmentation import Compose, Cutout, RandomCrop, RandomFlip, RandomShift
-from firstspike.data.dataset import Dataset
+from firstspike.data.dataset import Augmentation, Dataset
+from firstspike.data.download import DownloadError
+from firstspike.data.splits import validation_indices
+from firstspike.data.standard import (
+    CIFAR10,
+    CIFAR100,
+    MNIST,
+    Digits,
+    FashionMNIST,
+    dataset_names,
+    load_dataset,
+    split_validation,
+)
 
-__all__ = ["Compose", "Cutout", "Dataset", "RandomCrop", "RandomFlip", "RandomShift"]
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "Augmentation",
+    "Compose",
+    "Cutout",
+    "Dataset",
+    "Digits",
+    "DownloadError",
+    "FashionMNIST",
+    "RandomCrop",
+    "RandomFlip",
+    "RandomShift",
+    "dataset_names",
+    "from_arrays",
+    "from_loader",
+    "load_dataset",
+    "load_npz",
+    "split_validation",
+    "validation_indices",
+]
