@@ -13,11 +13,17 @@ from firstspike._version import __version__
 # public name -> module that defines it
 _PUBLIC: dict[str, str] = {
     **dict.fromkeys(("TTFS", "Exponential", "Learned", "Linear", "PowerOfTwo"), "firstspike.codes"),
+    **dict.fromkeys(
+        ("Bernoulli", "Direct", "FirstSpikes", "Rate", "Regular"),
+        "firstspike.codes",
+    ),
     **dict.fromkeys(("ConversionError", "SpikingNetwork", "trace"), "firstspike.networks"),
     **dict.fromkeys(
         ("KernelOptimization", "Maximum", "Percentile", "convert"), "firstspike.conversion"
     ),
-    **dict.fromkeys(("Record", "simulate"), "firstspike.engines"),
+    "Result": "firstspike.measure.result",
+    "evaluate": "firstspike.measure.evaluate",
+    **dict.fromkeys(("Certain", "Margin", "Record", "simulate"), "firstspike.engines"),
 }
 
 __all__ = ["__version__", *_PUBLIC]

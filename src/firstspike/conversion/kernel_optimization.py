@@ -46,7 +46,7 @@ class KernelOptimization:
     steps: int = 300
     learning_rate: float = 0.05
     batch_size: int = 4096
-    minimum_percentile: float = 5.0
+    minimum_percentile: float = 12.0
     maximum_percentile: float = 99.9
     minimum_weight: float = 1.0
     seed: int = 0
@@ -73,7 +73,7 @@ class KernelOptimization:
             "minimum_percentile, maximum_percentile",
             "satisfy 0 <= minimum < maximum <= 100",
             (self.minimum_percentile, self.maximum_percentile),
-            "5 and 99.9 are usual.",
+            "12 and 99.9 are the defaults.",
         )
 
 
@@ -113,8 +113,8 @@ def optimize_kernel(
         (kernel.tau.grad,) = torch.autograd.grad(for_tau, kernel.tau, retain_graph=True)
         (kernel.delay.grad,) = torch.autograd.grad(losses["maximum"], kernel.delay)
         optimizer.step()
-        with torch.no_grad():
-            kernel.tau.clamp_(min=0.1)
+        kernel.clamp_(neuron.window)
+    optimizer.zero_grad(set_to_none=True)
     return history
 
 

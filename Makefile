@@ -1,0 +1,36 @@
+# Every target sets itself up: .venv is made on first use (see scripts/setup.sh for choices).
+.PHONY: demo test test-all lint format docs clean
+
+PYTHON := .venv/bin/python
+# Two threads are slower than one on small networks when the other core is busy.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+demo: .venv/ready  ## digits: train, convert, compare engines, report
+	$(ONE_THREAD) .venv/bin/firstspike demo --out runs/demo
+
+test: .venv/ready  ## lint, types, fast tests
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(ONE_THREAD) $(PYTHON) -m pytest
+
+test-all: .venv/ready  ## also the long tests
+	$(ONE_THREAD) $(PYTHON) -m pytest -m "slow or not slow"
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/ready
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+docs: .venv/ready  ## schema and tables in docs/ from the code and the stored results
+	$(PYTHON) scripts/render_docs.py
+
+.venv/ready: pyproject.toml scripts/setup.sh
+	scripts/setup.sh
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache

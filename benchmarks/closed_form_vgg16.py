@@ -1,0 +1,96 @@
+"""Closed-form inference of a spiking VGG-16 against the plain ANN forward pass.
+
+    python benchmarks/closed_form_vgg16.py
+
+Batch 64, 3 x 32 x 32, float32, random weights (time does not depend on them beyond the share of
+positive potentials, which is printed). Interleaved repeats, medians, one process; the result is
+stored in benchmarks/results/closed_form_vgg16.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import firstspike as fs
+from firstspike._files import write_json
+from firstspike.measure.environment import describe_environment
+from firstspike.models import VGG16
+
+STORE = Path(__file__).parent / "results" / "closed_form_vgg16.json"
+
+
+def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of every function, called in turn `repeats` times after one warm-up."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--batch", type=int, default=64)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    model = VGG16(head=(512,), batch_norm=True).eval()
+    x = torch.rand(arguments.batch, 3, 32, 32)
+    codes = {
+        "exponential T=80": fs.TTFS(80),
+        "exponential T=16": fs.TTFS(16),
+        "linear T=16": fs.TTFS(16, fs.Linear()),
+        "learned T=8": fs.TTFS(8, fs.Learned()),
+    }
+    networks = {name: fs.convert(model, code, calibration=x) for name, code in codes.items()}
+    traced = fs.trace(model, x)
+    functions: dict[str, Callable[[], object]] = {
+        "ANN": lambda: model(x),
+        "ANN, batch norm folded": lambda: traced(x),
+        **{name: (lambda network=network: network(x)) for name, network in networks.items()},
+    }
+    with torch.no_grad():
+        seconds = interleaved(functions, arguments.repeats)
+    floor = statistics.median(seconds["ANN, batch norm folded"])
+    rows = {
+        name: {
+            "median_s": statistics.median(times),
+            "min_s": min(times),
+            "max_s": max(times),
+            "ratio_to_folded_ann": statistics.median(times) / floor,
+            "ratio_to_ann": statistics.median(times) / statistics.median(seconds["ANN"]),
+        }
+        for name, times in seconds.items()
+    }
+    for name, row in rows.items():
+        print(
+            f"{name:24s} {1e3 * row['median_s']:8.1f} ms  ({1e3 * row['min_s']:.1f} ... "
+            f"{1e3 * row['max_s']:.1f})  {row['ratio_to_folded_ann']:.3f} x folded ANN  "
+            f"{row['ratio_to_ann']:.3f} x ANN"
+        )
+    write_json(
+        STORE,
+        {
+            "benchmark": "closed_form_vgg16",
+            "batch": arguments.batch,
+            "repeats": arguments.repeats,
+            "rows": rows,
+            "environment": describe_environment().model_dump(mode="json"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Options that verbs share, and how they print and save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from firstspike.measure.result import Result
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random in this command.", min=0)]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="CPU threads; by default torch decides. Small networks like 1.", min=1),
+]
+DataRoot = Annotated[
+    Path | None, typer.Option("--root", help="Folder of the data sets, if not found by itself.")
+]
+
+
+def console() -> Console:
+    """The terminal; wide enough for tables where the output goes to a file or a pipe."""
+    from rich.console import Console
+
+    made = Console()
+    return made if made.is_terminal else Console(width=120)
+
+
+def prepare(seed: int, device: str, threads: int | None) -> None:
+    """Seed torch, check the device, set the number of threads."""
+    import torch
+
+    torch.manual_seed(seed)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"`--device` must be a device that this machine has, got {device!r}: {error}"
+        ) from None
+
+
+def show(results: Sequence[Result], json_file: Path | None, title: str | None = None) -> None:
+    """Print the table of `results` and write them to `json_file` if one is given."""
+    from firstspike.measure.result import write_results
+    from firstspike.report import results_table
+
+    table = results_table(results)
+    if title:
+        table.title = title
+    console().print(table)
+    if json_file is not None:
+        if len(results) == 1:
+            results[0].to_json(json_file)
+        else:
+            write_results(results, json_file)
+        typer.echo(f"wrote {json_file}")

@@ -1,0 +1,61 @@
+"""`firstspike evaluate`: accuracy, latency and spikes of a spiking network."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstspike.cli._options import DataRoot, Device, JsonFile, Seed, Threads, prepare, show
+
+
+class EngineName(str, Enum):
+    """Engines on the command line."""
+
+    auto = "auto"
+    closed_form = "closed_form"
+    clock = "clock"
+
+
+def evaluate(
+    network: Annotated[
+        Path, typer.Argument(help="File of a spiking network, or the run that holds it.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="validation, test, or train.")] = "test",
+    samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
+    engine: Annotated[EngineName, typer.Option(help="auto takes the fastest exact one.")] = (
+        EngineName.auto
+    ),
+    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
+    root: DataRoot = None,
+    json_file: JsonFile = None,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Measure a spiking network on labelled images.
+
+    Example: firstspike evaluate runs/digits --split test --json result.json
+    """
+    import firstspike as fs
+    from firstspike.runs import find_dataset, load_network
+
+    prepare(seed, device, threads)
+    spiking = load_network(network).to(device)
+    dataset, name = find_dataset(network, data, split, root)
+    result = fs.evaluate(
+        spiking,
+        dataset,
+        engine=None if engine is EngineName.auto else engine.value,
+        samples=samples,
+        batch_size=batch_size,
+        model=name,
+        seed=seed,
+        progress=True,
+    )
+    show([result], json_file)

@@ -1,0 +1,207 @@
+"""`evaluate`: run a spiking network on labelled images and say what it does, as a `Result`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from firstspike.engines import Record, simulate
+from firstspike.networks import INPUT, SpikingNetwork
+
+if TYPE_CHECKING:
+    from firstspike.measure.result import LayerResult, Result
+
+
+@dataclass
+class _LayerTally:
+    """Sums over samples for one population."""
+
+    spikes: float = 0.0
+    silent: int = 0
+    first: float = 0.0
+    heard: int = 0  # samples with at least one spike
+
+    def add(self, record: Record, name: str) -> None:
+        counts = record.spike_counts[name].flatten(1)
+        self.spikes += float(counts.sum(dtype=torch.float64))
+        self.silent += int((counts == 0).sum())
+        if name in record.spike_times:
+            earliest = record.spike_times[name].flatten(1).amin(1)
+            fired = earliest.isfinite()
+            self.first += float(earliest[fired].sum())
+            self.heard += int(fired.sum())
+
+
+@dataclass
+class _Tally:
+    """Sums over samples for the whole network."""
+
+    latency: int
+    layers: dict[str, _LayerTally]
+    samples: int = 0
+    correct: int = 0
+    ann_correct: int = 0
+    agree: int = 0
+    decision_steps: int = 0
+    correct_over_time: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+    def add(self, record: Record, ann: Tensor, labels: Tensor) -> None:
+        classes = record.predictions
+        self.samples += len(labels)
+        self.correct += int((classes == labels).sum())
+        self.ann_correct += int((ann == labels).sum())
+        self.agree += int((ann == classes).sum())
+        self.decision_steps += int(record.decision_steps().sum())
+        assert record.logits_over_time is not None
+        right = (record.logits_over_time.argmax(2) == labels).sum(1).cpu()
+        if not len(self.correct_over_time):
+            self.correct_over_time = torch.zeros_like(right)
+        self.correct_over_time += right
+        for name, layer in self.layers.items():
+            layer.add(record, name)
+
+
+@torch.no_grad()
+def evaluate(
+    network: SpikingNetwork,
+    dataset: Any,
+    *,
+    engine: str | None = None,
+    samples: int | None = None,
+    batch_size: int = 250,
+    model: str | None = None,
+    seed: int | None = None,
+    progress: bool = False,
+) -> Result:
+    """Measure `network` on labelled images.
+
+    The ANN's accuracy is that of the traced network without spikes, on the same images. Spikes of
+    the input are counted apart. `accuracy_over_time[g]` is the accuracy of the readout after
+    global step g + 1.
+
+    Args:
+        dataset: a `firstspike.data.Dataset`, a DataLoader, or any iterable of (images, labels).
+        engine: "closed_form" or "clock"; by default the closed form where the code has one.
+        samples: use the first so many images only.
+        batch_size: images at a time (for a `Dataset`).
+        model: name of the model in the result; by default its class.
+        seed: noted in the result; nothing here is random.
+        progress: show a progress bar on a terminal.
+
+    Raises:
+        ValueError: if there are no images, labels do not fit, or pixels are not finite.
+    """
+    from firstspike.measure.energy_tables import estimate_energy
+    from firstspike.measure.environment import describe_environment
+    from firstspike.measure.result import Result
+
+    engine = engine or ("closed_form" if network.code.has_closed_form else "clock")
+    started = time.perf_counter()
+    tally = _Tally(network.latency, {name: _LayerTally() for name in network.populations})
+    batches = _batches(dataset, batch_size, samples, next(network.buffers()))
+    total = samples or (len(dataset) if hasattr(dataset, "__len__") else None)
+    for images, labels in _bar(batches, total, progress):
+        record = simulate(network, images, engine, over_time=True)
+        tally.add(record, network.analog(images).argmax(1), labels)
+    if not tally.samples:
+        raise ValueError("`dataset` must hold at least one image, got none.")
+    hidden = [name for name in network.populations if name != INPUT]
+    layers = [_layer(network, name, tally) for name in network.populations]
+    counted = sum(network.neuron_count(name) for name in hidden)
+    n = tally.samples
+    spikes = sum(tally.layers[name].spikes for name in hidden) / n
+    return Result(
+        model=model or str(network.origin.get("model", "network")),
+        dataset=str(getattr(dataset, "name", "custom")),
+        split=str(getattr(dataset, "split", "test")),
+        samples=n,
+        seed=seed,
+        code=_code(network),
+        accuracy=tally.correct / n,
+        ann_accuracy=tally.ann_correct / n,
+        agreement=tally.agree / n,
+        latency_steps=network.latency,
+        decision_steps_mean=tally.decision_steps / n,
+        accuracy_over_time=[int(c) / n for c in tally.correct_over_time],
+        spikes_per_sample=spikes,
+        input_spikes_per_sample=tally.layers[INPUT].spikes / n,
+        neurons=counted + network.network.output.shape[0],
+        silent_fraction=sum(tally.layers[name].silent for name in hidden) / (counted * n),
+        layers=layers,
+        energy=estimate_energy({"spikes": spikes, "steps": network.latency}),
+        not_counted=[
+            "spikes of the input population are given apart",
+            "the readout is a potential and emits no spikes",
+        ],
+        environment=describe_environment(next(network.buffers()).device),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _code(network: SpikingNetwork) -> dict[str, Any]:
+    """The code as plain data, with how its kernels were optimized if they were."""
+    optimization = network.origin.get("kernel_optimization")
+    description = network.code.describe()
+    return (
+        description
+        if optimization is None
+        else description | {"kernel_optimization": optimization["config"]}
+    )
+
+
+def _layer(network: SpikingNetwork, name: str, tally: _Tally) -> LayerResult:
+    from firstspike.measure.result import LayerResult
+
+    layer, neurons = tally.layers[name], network.neuron_count(name)
+    return LayerResult(
+        name=name,
+        neurons=neurons,
+        spikes_per_sample=layer.spikes / tally.samples,
+        silent_fraction=layer.silent / (neurons * tally.samples),
+        depth=network.network.depth[name],
+        window_start=network.window_of(name).start,
+        first_spike_mean=layer.first / layer.heard if layer.heard else None,
+    )
+
+
+def _batches(
+    dataset: Any, batch_size: int, samples: int | None, like: Tensor
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches on the network's device and in its dtype, `samples` images in all."""
+    source = dataset.batches(batch_size) if hasattr(dataset, "batches") else dataset
+    if not isinstance(source, Iterable):
+        raise TypeError(
+            f"`dataset` must be a Dataset, a DataLoader or an iterable of (images, labels), got "
+            f"{type(dataset).__name__}."
+        )
+    left = samples
+    for images, labels in source:
+        if left is not None:
+            images, labels = images[:left], labels[:left]
+            left -= len(images)
+        if len(images):
+            if not torch.isfinite(images).all():
+                raise ValueError("`dataset` must have finite pixels, got NaN or infinity.")
+            yield images.to(like.device, like.dtype), labels.to(like.device)
+        if left == 0:
+            return
+
+
+def _bar(batches: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
+    if not progress:
+        yield from batches
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("evaluating", total=total)
+        for images, labels in batches:
+            yield images, labels
+            bar.advance(task, len(images))

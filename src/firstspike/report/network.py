@@ -1,0 +1,112 @@
+"""The report of one spiking network: runs it on a few images and draws what its neurons do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from firstspike.engines import simulate
+from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.plots import (
+    plot_accuracy_over_time,
+    plot_activations,
+    plot_kernel_losses,
+    plot_raster,
+    plot_spike_time_histograms,
+)
+from firstspike.report.html import write_report
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from firstspike.data import Dataset
+    from firstspike.measure.result import Result
+
+
+@torch.no_grad()
+def report_network(
+    path: str | Path,
+    network: SpikingNetwork,
+    dataset: Dataset,
+    results: Sequence[Result],
+    *,
+    title: str,
+    notes: Sequence[str] = (),
+    images: int = 100,
+) -> Path:
+    """Write a self-contained HTML page about `network`; figures come from its first `images`.
+
+    Args:
+        results: what `evaluate` gave, for this network and others to compare with.
+        notes: paragraphs of text for people.
+
+    Returns:
+        The path of the page.
+    """
+    figures = network_figures(network, dataset.subset(min(images, len(dataset))), results)
+    write_report(
+        path,
+        title=title,
+        results=list(results),
+        figures=figures,
+        network_plan=str(network),
+        notes=[*network.notes, *notes],
+    )
+    return Path(path)
+
+
+@torch.no_grad()
+def network_figures(
+    network: SpikingNetwork, dataset: Dataset, results: Sequence[Result]
+) -> dict[str, Figure]:
+    """The figures of the report, by caption, from the images of `dataset` (some hundred do)."""
+    like = next(network.buffers())
+    images = dataset.float_images(like.dtype).to(like.device)
+    record = simulate(network, images, "closed_form" if network.code.has_closed_form else "clock")
+    window_start = {name: float(start) for name, start in record.window_start.items()}
+    figures: dict[str, Figure] = {}
+    curves = {r.model: r.accuracy_over_time for r in results if r.accuracy_over_time}
+    if len(curves) < sum(r.accuracy_over_time is not None for r in results):
+        curves = {r.label: r.accuracy_over_time for r in results if r.accuracy_over_time}
+    if curves:
+        figures["Accuracy if the readout is asked after every step."] = plot_accuracy_over_time(
+            curves, ann_accuracy=results[0].ann_accuracy
+        )[0]
+    if record.spike_times:
+        window = len(network.window_of(INPUT))
+        times = {name: t.cpu().numpy() for name, t in record.spike_times.items()}
+        figures["Spikes of the first image; every neuron fires at most once."] = plot_raster(
+            {name: t[0] for name, t in times.items()}, window_start, window
+        )[0]
+        figures[f"Spike times in each population's window, {len(images)} images."] = (
+            plot_spike_time_histograms(times, window)[0]
+        )
+        figures["What the ANN says and what the spikes say, 20 images."] = _activations(
+            network, images[:20], record.spike_times
+        )
+    optimization = network.origin.get("kernel_optimization")
+    if optimization is not None:
+        figures[f"Kernel optimization, one point every {optimization['stride']} steps."] = (
+            plot_kernel_losses(optimization["history"])[0]
+        )
+    return figures
+
+
+def _activations(
+    network: SpikingNetwork, images: torch.Tensor, spike_times: dict[str, torch.Tensor]
+) -> Figure:
+    ann: dict[str, Any] = {}
+
+    def watch(name: str, u: torch.Tensor) -> torch.Tensor:
+        ann[name] = u if name == INPUT else network.network.op(name)(u)
+        return ann[name]
+
+    network.network.evaluate(network.shifted(images), watch)
+    names = network.network.populations
+    decoded = {n: network.neuron(n).decode(spike_times[n][: len(images)]) for n in names}
+    return plot_activations({n: ann[n].cpu() for n in names}, {n: decoded[n].cpu() for n in names})[
+        0
+    ]
