@@ -5,22 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from firstspike.codes.code import Code, Neuron
+from firstspike.codes.few_step import FewStep
+from firstspike.codes.inputs import INPUTS, Bernoulli, Direct, FirstSpikes, Input, Regular
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
+from firstspike.codes.rate import Rate
+from firstspike.codes.thresholds import RULES, Fixed, GridSearch, PercentileSearch, ThresholdRule
 from firstspike.codes.ttfs import TTFS
 
-CODES: dict[str, type[Code]] = {code.__name__: code for code in (TTFS,)}
+CODES: dict[str, type[Code]] = {code.__name__: code for code in (TTFS, Rate, FewStep)}
+
+_NESTED: dict[str, dict[str, Any]] = {"kernel": KERNELS, "input": INPUTS, "thresholds": RULES}
 
 __all__ = [
     "CODES",
+    "INPUTS",
     "KERNELS",
+    "RULES",
     "TTFS",
+    "Bernoulli",
     "Code",
+    "Direct",
     "Exponential",
+    "FewStep",
+    "FirstSpikes",
+    "Fixed",
+    "GridSearch",
+    "Input",
     "Kernel",
     "Learned",
     "Linear",
     "Neuron",
+    "PercentileSearch",
     "PowerOfTwo",
+    "Rate",
+    "Regular",
+    "ThresholdRule",
     "build_code",
 ]
 
@@ -35,7 +54,7 @@ def build_code(description: dict[str, Any]) -> Code:
     TTFS(window=8, kernel=Linear(), offset=None, half_step=True)
     """
     values = {
-        key: _build(value, KERNELS, "kernel") if isinstance(value, dict) else value
+        key: _build(value, _NESTED[key], key) if key in _NESTED else value
         for key, value in description.items()
     }
     return _build(values, CODES, "code")

@@ -8,6 +8,7 @@ kernel parameters.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -37,6 +38,9 @@ class Neuron(nn.Module, ABC):
 
     scale: Tensor
 
+    analog: ClassVar[bool] = False  # True: delivers analogue values and no spikes (direct input)
+    shared_state: ClassVar[frozenset[str]] = frozenset()  # entries of the state without batch axis
+
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("scale", scale.detach().clone())
@@ -58,8 +62,13 @@ class Neuron(nn.Module, ABC):
         raise TypeError(f"{type(self).__name__} has no single spike times to decode.")
 
     @abstractmethod
-    def start(self, potential: Tensor) -> State:
-        """State before the first step; `potential` holds the bias (the image, at the input)."""
+    def start(self, bias: Tensor) -> State:
+        """State before the first step.
+
+        Args:
+            bias: (N, *population) what the neuron receives without any spike (at the input: the
+                image). It is injected `code.dose(t)` times at step t.
+        """
 
     @abstractmethod
     def step(
@@ -75,6 +84,53 @@ class Neuron(nn.Module, ABC):
         Returns:
             The new state and the values its spikes deliver at this step (`None`: no spikes).
         """
+
+    def run(
+        self, state: State, currents: Tensor | None, steps: Sequence[int | None]
+    ) -> tuple[State, Tensor | None]:
+        """A block of B steps; the same as B calls of `step`, which is what it does by default.
+
+        Codes whose steps can share one pass over memory override it.
+
+        Args:
+            state: from `start` or the block before; may be changed in place.
+            currents: (B, N, *population); may be overwritten. None: nothing arrives.
+            steps: the `t` of `step`, one per step.
+
+        Returns:
+            The new state and the values delivered, (B, N, *population), or None.
+        """
+        if all(t is None for t in steps):  # integration alone does not mind the order
+            return (state if currents is None else self.step(state, currents.sum(0), None)[0]), None
+        out: Tensor | None = None
+        for i, t in enumerate(steps):
+            arriving = None if currents is None else currents[i]
+            if arriving is None and t is None:
+                continue
+            state, values = self.step(state, arriving, t)
+            if values is not None:
+                if out is None:
+                    out = values.new_zeros(len(steps), *values.shape)
+                out[i] = values
+        return state, out if out is not None and bool(out.any()) else None
+
+    def select(self, state: State, keep: Tensor) -> State:
+        """The state of the samples `keep` (indices along the batch) alone."""
+        return {
+            name: value if name in self.shared_state else value[keep]
+            for name, value in state.items()
+        }
+
+    def ceiling(self, state: State, t: int) -> Tensor:
+        """Most that each neuron can still deliver in all steps after `t`, (N | 1, *population).
+
+        Raises:
+            TypeError: for codes whose neurons have no such bound.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no bound on what it may still deliver; stop on a margin "
+            "instead of on certainty."
+        )
 
     @abstractmethod
     def spikes(self, state: State) -> Tensor:
@@ -113,9 +169,27 @@ class Code(ABC):
         """Whether one pass over the network gives the exact result."""
         return False
 
+    def dose(self, step: int) -> float:
+        """How many times biases are injected at the global `step`, here and at the readout.
+
+        The readout says `logits = (what has arrived + doses so far * bias) / doses so far`. Codes
+        that say a value once inject biases once, before the first step (the default). Codes that
+        repeat the value inject them again with every repetition, and the division leaves the
+        mean over the repetitions.
+        """
+        return 1.0 if step == 0 else 0.0
+
     @abstractmethod
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
         """The neuron of a population whose activations reach up to about `scale`."""
+
+    def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
+        """The neuron of the input population; by default the same as of all others."""
+        return self.neuron(scale, distribution)
+
+    def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
+        """What people should know about a network with these max pools under this code."""
+        return ()
 
     def describe(self) -> dict[str, Any]:
         """Plain data: `{"name": ..., parameter: value, ...}`; nested configs likewise."""

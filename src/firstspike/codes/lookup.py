@@ -10,14 +10,14 @@ decides. Elsewhere, and under `torch.compile`, `torch.searchsorted` gives the sa
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from firstspike.codes._threads import in_parts
 
 _MAX_BUCKETS = 1 << 16
 _BITS = {torch.float32: (np.int32, 23), torch.float64: (np.int64, 52)}
@@ -142,25 +142,10 @@ def _look_up_compiled(
             below,
         )
 
-    _in_parts(work, len(source))
+    in_parts(work, len(source), _SPLIT)
     return out
 
 
 def _flat(x: Tensor) -> Any:
     """The storage of a dense tensor in memory order, as a numpy array."""
     return x.as_strided((x.numel(),), (1,)).numpy()
-
-
-def _in_parts(work: Any, size: int) -> None:
-    """Run `work(slice)` over `size` elements on as many threads as torch uses."""
-    threads = torch.get_num_threads()
-    if threads == 1 or size < _SPLIT:
-        work(slice(0, size))
-        return
-    edges = np.linspace(0, size, threads + 1).astype(int)
-    list(_pool(threads).map(work, [slice(a, b) for a, b in pairwise(edges)]))
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="firstspike-lookup")

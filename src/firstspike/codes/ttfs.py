@@ -98,6 +98,8 @@ class TTFS(Code):
 class TableNeuron(Neuron):
     """A population whose threshold falls through a table."""
 
+    shared_state: ClassVar[frozenset[str]] = frozenset({"thresholds", "values"})
+
     def __init__(self, scale: Tensor, kernel: KernelModule, window: int, half_step: bool) -> None:
         super().__init__(scale)
         self.kernel = kernel.to(scale.dtype)
@@ -145,11 +147,11 @@ class TableNeuron(Neuron):
         return spoken + torch.where(inside, u - u.detach(), torch.zeros_like(u))
 
     # ---- step by step ---------------------------------------------------------------------------
-    def start(self, potential: Tensor) -> State:
+    def start(self, bias: Tensor) -> State:
         thresholds, values = (x.detach() for x in self.table())
         return {
-            "potential": potential.clone(),
-            "times": infinity_like(potential),
+            "potential": bias.clone(),
+            "times": infinity_like(bias),
             "thresholds": thresholds,
             "values": values,
         }
@@ -165,6 +167,11 @@ class TableNeuron(Neuron):
         fires = silent & (self.normalize(state["potential"]) >= state["thresholds"][t])
         state["times"] = torch.where(fires, float(t), state["times"])
         return state, fires * (state["values"][t] * self.scale)
+
+    def ceiling(self, state: State, t: int) -> Tensor:
+        if t + 1 >= self.window:
+            return torch.zeros_like(state["potential"])
+        return state["times"].isinf() * (state["values"][max(t + 1, 0)] * self.scale)
 
     def spikes(self, state: State) -> Tensor:
         return state["times"].isfinite().to(state["times"].dtype)

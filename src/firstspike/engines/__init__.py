@@ -1,6 +1,7 @@
-"""Engines: three ways to the same spikes."""
+"""Engines that run a spiking network: closed form and clock-driven."""
 
+from firstspike.engines.decide import Certain, Decision, Margin
 from firstspike.engines.record import Record
 from firstspike.engines.simulate import ENGINES, simulate
 
-__all__ = ["ENGINES", "Record", "simulate"]
+__all__ = ["ENGINES", "Certain", "Decision", "Margin", "Record", "simulate"]

@@ -1,4 +1,4 @@
-"""The clock-driven engine: every population steps through time; the reference for all others.
+"""Clock-driven engine: every population steps through time; the reference for all others.
 
 The network is walked layer by layer over blocks of steps: weight operations see a block of B steps
 at once as a batch of `B * N`, and neurons step through the block. Since synapses have no delay
@@ -9,20 +9,24 @@ budget, so memory does not grow with the number of steps.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from firstspike.engines.decide import Decision, Readout, first_arrival
+from firstspike.engines.pooling import SpikePool
 from firstspike.engines.record import Record
-from firstspike.networks.network import INPUT, Node
+from firstspike.networks.network import INPUT, Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
 
 if TYPE_CHECKING:
     from firstspike.codes.code import State
     from firstspike.networks import SpikingNetwork
 
-DEFAULT_MEMORY = 256 * 2**20  # bytes for the signals of one block
+DEFAULT_MEMORY = 64 * 2**20  # bytes for the signals of one block; small enough for caches
 
 
 @torch.no_grad()
@@ -31,144 +35,290 @@ def run(
     x: Tensor,
     *,
     over_time: bool = False,
+    spikes_over_time: bool = False,
     potentials: bool = False,
+    watch: Mapping[str, Sequence[int]] | None = None,
+    decide: Decision | None = None,
     memory: int = DEFAULT_MEMORY,
 ) -> Record:
     """Simulate step by step; see `simulate` for the arguments."""
-    return _Run(spiking, x, over_time, memory).record(potentials)
+    simulation = _Run(spiking, x, decide, memory)
+    if over_time:
+        simulation.course = simulation.logits.new_zeros(simulation.steps, *simulation.logits.shape)
+    if spikes_over_time:
+        simulation.observe_spikes()
+    simulation.observe_neurons(watch or {})
+    return simulation.record(potentials)
 
 
 class _Run:
-    """One simulation of a batch."""
+    """One simulation of a batch of N samples, n of which are still running."""
 
-    def __init__(self, spiking: SpikingNetwork, x: Tensor, over_time: bool, memory: int) -> None:
+    def __init__(
+        self, spiking: SpikingNetwork, x: Tensor, decide: Decision | None, memory: int
+    ) -> None:
         self.spiking = spiking
-        self.network = spiking.network
+        self.network: Network = spiking.network
         self.x = spiking.shifted(x)
         self.steps = spiking.latency
-        self.block = _block_length(spiking, x, memory)
+        self.block = block_length(spiking, x, memory)
+        self.decide = decide
+        self.rule = None if decide is None else decide.prepare(spiking)
+        self.rows = torch.arange(len(x), device=x.device)  # samples still running
         self.states: dict[str, State] = {}
-        self.pooled: dict[str, Tensor] = {}
-        self.readout = self._start()
-        self.course: list[Tensor] | None = [] if over_time else None
+        self.pools: dict[str, SpikePool] = {}
+        self.bias = self._start()
+        self.arrived = self.bias.new_zeros(len(x), self.bias.shape[1])  # at the readout, no bias
+        self.doses = 0.0
+        self.logits = self.arrived.clone()
+        self.decided_at = torch.full((len(x),), self.steps, device=x.device)
+        self.finished: dict[str, dict[str, Tensor]] = {}
+        self.course: Tensor | None = None
+        self.spike_course: dict[str, Tensor] = {}
+        self.watched: dict[str, Tensor] = {}
+        self.traces: dict[str, Tensor] = {}
+        self.trains: dict[str, Tensor] = {}
 
     def _start(self) -> Tensor:
-        """Inject biases: potentials of all populations and of the readout without any spike."""
+        """Give populations their biases; the readout's bias (1, classes)."""
 
         def inject(name: str, u: Tensor) -> Tensor:
-            neuron = self.spiking.neuron(name)
             potential = self.x if name == INPUT else u.expand(len(self.x), *u.shape[1:])
-            self.states[name] = neuron.start(potential)
+            self.states[name] = self.spiking.neuron(name).start(potential)
             return torch.zeros_like(u)
 
         silence = self.x.new_zeros(1, *self.x.shape[1:])
         bias = self.network.evaluate(silence, inject)
-        return bias.expand(len(self.x), *bias.shape[1:]).clone()
+        return bias.to(torch.float64 if bias.dtype == torch.float64 else torch.float32)
 
+    # ---- what to observe ------------------------------------------------------------------------
+    def observe_spikes(self) -> None:
+        """Record spikes per step of every population."""
+        for name in self.spiking.populations:
+            self.spike_course[name] = self.arrived.new_zeros(self.steps, len(self.x))
+
+    def observe_neurons(self, watch: Mapping[str, Sequence[int]]) -> None:
+        """Record potentials and spikes per step of chosen neurons."""
+        for name, indices in watch.items():
+            if name not in self.states:
+                raise ValueError(
+                    f"`watch` must name populations, got {name!r}. This network has "
+                    f"{', '.join(self.states)}."
+                )
+            index = torch.as_tensor(indices, device=self.x.device)
+            neurons = self.spiking.neuron_count(name)
+            if index.ndim != 1 or not bool(((index >= 0) & (index < neurons)).all()):
+                raise ValueError(
+                    f"`watch[{name!r}]` must hold indices in 0 ... {neurons - 1} (of the flattened "
+                    f"population), got {indices!r}."
+                )
+            self.watched[name] = index
+            shape = (self.steps, len(self.x), len(index))
+            self.traces[name] = self.arrived.new_full(shape, float("nan"))
+            self.trains[name] = self.arrived.new_zeros(shape)
+
+    # ---- the run --------------------------------------------------------------------------------
     def record(self, potentials: bool) -> Record:
-        for start in range(0, self.steps, self.block):
-            self._run_block(range(start, min(start + self.block, self.steps)))
-        spiking = self.spiking
-        starts = {name: spiking.window_of(name).start for name in spiking.populations}
-        record = Record("clock", self.readout, self.steps, starts)
-        for name, state in self.states.items():
-            neuron = spiking.neuron(name)
-            record.spike_counts[name] = neuron.spikes(state)
-            times = neuron.spike_times(state)
-            if times is not None:
-                record.spike_times[name] = times
-            if potentials:
-                record.potentials[name] = state["potential"]
-        if self.course is not None:
-            record.logits_over_time = torch.cat(self.course)
-        return record
+        start, first = 0, self.steps if self.rule is None else first_arrival(self.spiking)
+        while start < self.steps and len(self.rows):
+            stop = min(start + self.block, self.steps)
+            if self.decide is not None:  # stop at the first arrival, then at every check
+                stop = min(stop, first if start < first else start + self.decide.every)
+            self._run_block(range(start, stop))
+            if self.rule is not None and stop > first and stop < self.steps:
+                self._decide(stop, potentials)
+            start = stop
+        self._finish(torch.ones_like(self.rows, dtype=torch.bool), potentials)
+        return self._collect()
 
     def _run_block(self, steps: range) -> None:
-        """Advance everything by the steps of one block; signals are (B, N, ...) or None."""
+        """Advance everything by the steps of one block; signals are (B, n, ...) or None."""
         signals: dict[str, Tensor | None] = {}
+        left = Counter({node.name: self.network.uses(node.name) for node in self.network.nodes})
         for node in self.network.nodes:
             if node.name in self.spiking.neurons:
-                current = signals[node.inputs[0]] if node.inputs else None
-                signals[node.name] = self._fire(node, current, steps)
+                current = _take(node.inputs[0], signals, left) if node.inputs else None
+                signals[node.name] = self._fire(node.name, current, steps)
+                del current
             elif isinstance(op := self.network.op(node.name), MaxPool):
-                signals[node.name] = self._pool(node, signals[node.inputs[0]])
+                signal = signals[node.inputs[0]]
+                pool = self.pools.setdefault(node.name, SpikePool())
+                signals[node.name] = None if signal is None else pool(op, signal)
+                del signal
             else:
                 assert isinstance(op, WeightOp)
                 arguments = [signals[name] for name in node.inputs]
                 signals[node.name] = _apply(op, arguments, node, self.network.node)
-        self._integrate_readout(signals[self.network.output.name], len(steps))
+                del arguments
+            for name in node.inputs:
+                left[name] -= 1
+                if not left[name]:
+                    signals.pop(name, None)
+        self._read(signals[self.network.output.name], steps)
 
-    def _fire(self, node: Node, current: Tensor | None, steps: range) -> Tensor | None:
-        neuron, state = self.spiking.neuron(node.name), self.states[node.name]
-        window = self.spiking.window_of(node.name)
-        if current is not None and steps.stop <= window.start:
-            state, _ = neuron.step(state, current.sum(0), None)
-        elif steps.start < window.stop:
-            return self._fire_in_window(node.name, current, steps, window)
-        self.states[node.name] = state
-        return None
-
-    def _fire_in_window(
-        self, name: str, current: Tensor | None, steps: range, window: range
-    ) -> Tensor | None:
-        neuron, state = self.spiking.neuron(name), self.states[name]
-        out: Tensor | None = None
-        for i, step in enumerate(steps):
-            t = step - window.start if step in window else None
-            arriving = None if current is None else current[i]
-            if arriving is None and t is None:
-                continue
-            state, values = neuron.step(state, arriving, t)
-            if values is not None:
-                if out is None:
-                    out = values.new_zeros(len(steps), *values.shape)
-                out[i] = values
-        self.states[name] = state
-        return out if out is not None and bool(out.any()) else None
-
-    def _pool(self, node: Node, signal: Tensor | None) -> Tensor | None:
-        """The earliest spike of every pooling window passes, later ones do not."""
-        if signal is None:
+    def _fire(self, name: str, current: Tensor | None, steps: range) -> Tensor | None:
+        neuron, window = self.spiking.neuron(name), self.spiking.window_of(name)
+        if steps.start >= window.stop or (current is None and steps.stop <= window.start):
             return None
-        out = torch.stack([self.network.op(node.name)(values) for values in signal])
-        done = self.pooled.get(node.name)
-        for values in out:
-            done = torch.zeros_like(values, dtype=torch.bool) if done is None else done
-            fires = values > 0
-            values.masked_fill_(done, 0.0)
-            done = done | fires
-        assert done is not None
-        self.pooled[node.name] = done
+        times = [step - window.start if step in window else None for step in steps]
+        if name in self.spike_course or name in self.watched:
+            return self._fire_observed(name, current, times, steps)
+        self.states[name], out = neuron.run(self.states[name], current, times)
         return out
 
-    def _integrate_readout(self, signal: Tensor | None, steps: int) -> None:
+    def _fire_observed(
+        self, name: str, current: Tensor | None, times: Sequence[int | None], steps: range
+    ) -> Tensor | None:
+        """Step by step, noting spikes and potentials after each."""
+        neuron, outs = self.spiking.neuron(name), []
+        before = neuron.spikes(self.states[name]).clone()
+        for i, step in enumerate(steps):
+            now = None if current is None else current[i : i + 1].clone()
+            self.states[name], out = neuron.run(self.states[name], now, times[i : i + 1])
+            outs.append(out)
+            spikes = neuron.spikes(self.states[name])
+            if name in self.spike_course:
+                course = (spikes - before).flatten(1).sum(1, dtype=self.bias.dtype)
+                self.spike_course[name][step, self.rows] = course
+            if (index := self.watched.get(name)) is not None:
+                potential = self.states[name]["potential"].flatten(1)[:, index]
+                self.traces[name][step, self.rows] = potential.to(self.bias.dtype)
+                train = (spikes - before).flatten(1)[:, index]
+                self.trains[name][step, self.rows] = train.to(self.bias.dtype)
+            before = spikes.clone()
+        known = next((out for out in outs if out is not None), None)
+        if known is None:
+            return None
+        return torch.cat([torch.zeros_like(known) if out is None else out for out in outs])
+
+    def _read(self, signal: Tensor | None, steps: range) -> None:
+        """Integrate what reaches the readout and say the logits."""
+        doses = [self.spiking.code.dose(step) for step in steps]
+        total = self.bias.new_tensor(doses).cumsum(0) + self.doses
         if self.course is not None:
-            if signal is None:
-                self.course.append(self.readout.expand(steps, *self.readout.shape).clone())
-            else:
-                self.course.append(self.readout + signal.cumsum(0))
+            high = self.arrived.expand(len(steps), *self.arrived.shape)
+            if signal is not None:
+                high = high + signal.to(self.bias.dtype).cumsum(0)
+            self.course[steps.start : steps.stop, self.rows] = (
+                high / total[:, None, None] + self.bias
+            )
         if signal is not None:
-            self.readout = self.readout + signal.sum(0)
+            self.arrived = self.arrived + signal.sum(0, dtype=self.bias.dtype)
+        self.doses = float(total[-1])
+        self.logits[self.rows] = self.arrived / self.doses + self.bias
+
+    # ---- samples that stop ----------------------------------------------------------------------
+    def _decide(self, step: int, potentials: bool) -> None:
+        """Stop the samples that are decided after `step` steps and go on with the others."""
+        assert self.rule is not None
+        rest = sum(self.spiking.code.dose(s) for s in range(step, self.steps))
+        settled = self.arrived / (self.doses + rest) + self.bias
+        readout = Readout(
+            self.logits[self.rows], settled, step - 1, self.states, 1 / (self.doses + rest)
+        )
+        stops, logits = self.rule(readout)
+        if not bool(stops.any()):
+            return
+        done = self.rows[stops]
+        self.decided_at[done] = step
+        self.logits[done] = logits[stops]
+        if self.course is not None:
+            self.course[step:, done] = logits[stops]
+        self._finish(stops, potentials)
+        keep = (~stops).nonzero().squeeze(1)
+        for name, state in self.states.items():
+            self.states[name] = self.spiking.neuron(name).select(state, keep)
+        for pool in self.pools.values():
+            pool.select(keep)
+        self.rows, self.arrived = self.rows[keep], self.arrived[keep]
+
+    def _finish(self, stops: Tensor, potentials: bool) -> None:
+        """Keep what the record needs of the samples that stop, (n,) bool."""
+        for name, state in self.states.items():
+            neuron = self.spiking.neuron(name)
+            kept = {"counts": neuron.spikes(state), "times": neuron.spike_times(state)}
+            if potentials:
+                kept["potentials"] = state["potential"]
+            store = self.finished.setdefault(name, {})
+            for key, value in kept.items():
+                if value is None:
+                    continue
+                if len(self.rows) == len(self.x) and bool(stops.all()):
+                    store[key] = value
+                else:
+                    if key not in store:
+                        store[key] = value.new_zeros(len(self.x), *value.shape[1:])
+                    store[key][self.rows[stops]] = value[stops]
+
+    def _collect(self) -> Record:
+        starts = {name: self.spiking.window_of(name).start for name in self.spiking.populations}
+        record = Record("clock", self.logits, self.steps, starts)
+        for name, kept in self.finished.items():
+            record.spike_counts[name] = kept["counts"]
+            if "times" in kept:
+                record.spike_times[name] = kept["times"]
+            if "potentials" in kept:
+                record.potentials[name] = kept["potentials"]
+        record.logits_over_time = self.course
+        record.spikes_over_time = self.spike_course
+        record.potentials_over_time = self.traces
+        record.spike_trains = self.trains
+        record.decided_at = None if self.decide is None else self.decided_at
+        return record
+
+
+def _take(name: str, signals: dict[str, Tensor | None], left: Counter[str]) -> Tensor | None:
+    """The signal of `name` for a neuron that may overwrite it: a copy if anyone else needs it."""
+    signal = signals[name]
+    if signal is None:
+        return None
+    others = left[name] > 1 or any(
+        other is not None
+        and key != name
+        and other.untyped_storage().data_ptr() == signal.untyped_storage().data_ptr()
+        for key, other in signals.items()
+    )
+    return signal.clone() if others and signal.stride(0) != 0 else signal
 
 
 def _apply(
-    op: WeightOp, arguments: list[Tensor | None], node: Node, nodes: dict[str, Node]
+    op: WeightOp, arguments: list[Tensor | None], node: Node, nodes: Mapping[str, Node]
 ) -> Tensor | None:
-    """The linear part of `op` on a block of signals, all steps in one call."""
-    known = next((a for a in arguments if a is not None), None)
-    if known is None:
+    """The linear part of `op` on a block of signals, all steps in one call.
+
+    Signals of stride 0 along the block are the same at every step: one step is computed.
+    """
+    known = [a for a in arguments if a is not None]
+    if not known:
         return None
-    block, batch = known.shape[:2]
+    block, batch = known[0].shape[:2]
+    same = all(a.stride(0) == 0 for a in known)
+    steps = 1 if same else block
     flat = [
-        known.new_zeros(block * batch, *nodes[name].shape) if a is None else a.flatten(0, 1)
+        known[0].new_zeros(steps * batch, *nodes[name].shape)
+        if a is None
+        else a[:steps].flatten(0, 1)
         for name, a in zip(node.inputs, arguments)
     ]
     out = op.linear(*flat)
-    return out.reshape(block, batch, *out.shape[1:])
+    out = out.reshape(steps, batch, *out.shape[1:])
+    return out.expand(block, *out.shape[1:]) if same else out
 
 
-def _block_length(spiking: SpikingNetwork, x: Tensor, memory: int) -> int:
+def block_length(spiking: SpikingNetwork, x: Tensor, memory: int) -> int:
     """Steps whose signals fit into `memory` bytes: at most the steps of one offset."""
-    widest = max(torch.Size(node.shape).numel() for node in spiking.network.nodes)
-    per_step = 4 * widest * max(len(x), 1) * x.element_size()  # in, out and scratch
+    if memory < 1:
+        raise ValueError(f"`memory` must be positive, got {memory}. Pass bytes, e.g. 64 * 2**20.")
+    network = spiking.network
+    left = Counter({node.name: network.uses(node.name) for node in network.nodes})
+    live: dict[str, int] = {}
+    peak = 0
+    for node in network.nodes:
+        live[node.name] = int(torch.Size(node.shape).numel())
+        peak = max(peak, sum(live.values()))
+        for name in node.inputs:
+            left[name] -= 1
+            if not left[name]:
+                live.pop(name, None)
+    per_step = peak * max(len(x), 1) * x.element_size()
     return int(max(1, min(spiking.latency, spiking.code.stride, memory // per_step)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -25,8 +26,13 @@ class Record:
             if not asked for.
         potentials: membrane potentials before firing (closed form) or at the end (clock), by
             population; empty if not asked for.
-        spike_trains: (steps of the window, N, *population) of spikes per step, for the
-            populations asked for.
+        spikes_over_time: (latency, N) spikes of every population at every step; empty if not
+            asked for.
+        potentials_over_time: (latency, N, k) potentials of the k watched neurons of a population
+            after every step, NaN while nothing can change them; empty if none are watched.
+        spike_trains: (latency, N, k) spikes of the watched neurons at every step.
+        decided_at: (N,) steps after which every sample stopped, `latency` for those that never
+            did; None without a decision rule.
     """
 
     engine: str
@@ -37,7 +43,10 @@ class Record:
     spike_times: dict[str, Tensor] = field(default_factory=dict)
     logits_over_time: Tensor | None = None
     potentials: dict[str, Tensor] = field(default_factory=dict)
+    spikes_over_time: dict[str, Tensor] = field(default_factory=dict)
+    potentials_over_time: dict[str, Tensor] = field(default_factory=dict)
     spike_trains: dict[str, Tensor] = field(default_factory=dict)
+    decided_at: Tensor | None = None
 
     @property
     def predictions(self) -> Tensor:
@@ -59,3 +68,19 @@ class Record:
         from_the_end = (~same).flip(0).to(torch.uint8).argmax(0)  # 0 also where always the same
         steps = len(same) - from_the_end + 1
         return torch.where(same.all(0), 1, steps)
+
+    def latency_distribution(
+        self, quantiles: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+    ) -> dict[float, float]:
+        """Steps by which each fraction of the samples had decided, under a decision rule.
+
+        Raises:
+            ValueError: if the run had no decision rule.
+        """
+        if self.decided_at is None:
+            raise ValueError(
+                "`decided_at` must be recorded, got None. Pass `decide=Margin(...)` or "
+                "`decide=Certain()` to `simulate`."
+            )
+        steps = self.decided_at.double()
+        return {q: float(steps.quantile(q, interpolation="higher")) for q in quantiles}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from torch import Tensor
 
 from firstspike.engines import clock, closed_form
+from firstspike.engines.decide import Decision
 from firstspike.engines.record import Record
 from firstspike.networks import SpikingNetwork
 
@@ -17,7 +20,10 @@ def simulate(
     engine: str = "clock",
     *,
     over_time: bool = False,
+    spikes_over_time: bool = False,
     potentials: bool = False,
+    watch: Mapping[str, Sequence[int]] | None = None,
+    decide: Decision | None = None,
     memory: int = clock.DEFAULT_MEMORY,
 ) -> Record:
     """Run `network` on the images `x` (N, ...) and record what its neurons do.
@@ -25,11 +31,18 @@ def simulate(
     Args:
         engine: "closed_form" (one pass; codes that have one) or "clock" (step by step; all codes).
         over_time: record the readout's potential after every step.
+        spikes_over_time: record every population's spikes per step (clock).
         potentials: record membrane potentials.
-        memory: bytes that the clock-driven engine may use for the signals of one block of steps.
+        watch: population -> indices of neurons (of the flattened population) whose potentials and
+            spikes are recorded at every step (clock).
+        decide: `Margin(...)` or `Certain()`: stop every sample as soon as the rule says so
+            (clock); the record then holds when each sample stopped, and spikes up to there.
+        memory: bytes that the clock-driven engine may use for the signals of one block of steps
+            (not counting membrane potentials). It changes speed, not results.
 
     Raises:
-        ValueError: if the engine is unknown or the code has no closed form.
+        ValueError: if the engine is unknown, the code has no closed form, or the closed form is
+            asked for what only the clock-driven engine records.
 
     >>> from torch import nn, rand
     >>> from firstspike import TTFS, convert
@@ -41,7 +54,21 @@ def simulate(
     True
     """
     if engine == "closed_form":
+        if spikes_over_time or watch or decide is not None:
+            raise ValueError(
+                "`engine` must be 'clock' to record spikes over time, to watch neurons or to "
+                "decide early, got 'closed_form'."
+            )
         return closed_form.run(network, x, over_time=over_time, potentials=potentials)
     if engine == "clock":
-        return clock.run(network, x, over_time=over_time, potentials=potentials, memory=memory)
+        return clock.run(
+            network,
+            x,
+            over_time=over_time,
+            spikes_over_time=spikes_over_time,
+            potentials=potentials,
+            watch=watch,
+            decide=decide,
+            memory=memory,
+        )
     raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")

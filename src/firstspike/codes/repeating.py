@@ -1,0 +1,57 @@
+"""What codes share that repeat a value over all steps: rate, phase and burst coding."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from firstspike.codes.code import Code, Distribution, Neuron, require_integer
+from firstspike.codes.inputs import Input
+
+
+class RepeatingCode(Code):
+    """Every population may fire at every step; a value is the mean of what its spikes deliver.
+
+    All populations run side by side for `steps` steps, and the readout is divided by the doses of
+    bias injected so far, so that logits come out in the ANN's units at every step.
+    """
+
+    steps: int
+    input: Input
+
+    def __post_init__(self) -> None:
+        require_integer("steps", self.steps, 1, "Pass the number of steps, e.g. 64.")
+        if not isinstance(self.input, Input):
+            raise TypeError(
+                f"`input` must be an input config, got {self.input!r}. Pass Direct(), Regular(), "
+                "Bernoulli() or FirstSpikes()."
+            )
+
+    def window_of(self, depth: int) -> range:
+        return range(self.steps)
+
+    def dose(self, step: int) -> float:
+        return 1.0
+
+    @abstractmethod
+    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron: ...
+
+    def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
+        return self.input.neuron(scale, self)
+
+    @property
+    def graded_pool(self) -> str:
+        """What a max pool passes on under this code, beyond the spikes of its members."""
+        return ""
+
+    def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
+        if not max_pools:
+            return ()
+        return (
+            f"max pooling ({', '.join(max_pools)}): a pool adds up what each of its neurons has "
+            "delivered and passes on by how much the largest sum has grown, so that at every step "
+            "its output sums to the exact maximum; its error is that of its inputs and falls with "
+            "the number of steps." + self.graded_pool,
+        )

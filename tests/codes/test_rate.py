@@ -1,0 +1,238 @@
+"""Rate coding: against a naive loop, independent libraries and the ANN it stands for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import firstspike as fs
+from firstspike.networks import INPUT
+
+
+def cnn(pool: type[nn.Module] = nn.AvgPool2d) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1),
+        nn.ReLU(),
+        pool(2),
+        nn.Conv2d(6, 8, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 20),
+        nn.ReLU(),
+        nn.Linear(20, 5),
+    )
+
+
+def images(count: int = 16) -> Tensor:
+    return torch.rand(count, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def relative_error(network: fs.SpikingNetwork, x: Tensor) -> float:
+    """Error of the logits over their spread between images (biases alone are easy)."""
+    with torch.no_grad():
+        logits = network.analog(x)
+        return float((network(x) - logits).norm() / (logits - logits.mean(0)).norm())
+
+
+def naive(network: fs.SpikingNetwork, x: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+    """Step the whole network; a max pool emits the growth of its largest accumulated input."""
+    traced = network.network
+    u: dict[str, Tensor] = {}
+    count: dict[str, Tensor] = {}
+    seen: dict[str, Tensor] = {}
+    total = 0
+    for _ in range(steps):
+        value = {INPUT: x}
+        for node in traced.nodes[1:]:
+            arguments = [value[name] for name in node.inputs]
+            if node.name in network.neurons:
+                scale = network.neuron(node.name).scale
+                start = 0.5 * scale + torch.zeros_like(arguments[0])
+                u[node.name] = u.get(node.name, start) + arguments[0]
+                spikes = (u[node.name] >= scale).to(x.dtype)
+                u[node.name] = u[node.name] - spikes * scale
+                count[node.name] = count.get(node.name, 0) + spikes
+                value[node.name] = spikes * scale
+            elif node.name in traced.max_pools():
+                before = seen.get(node.name, torch.zeros_like(arguments[0]))
+                seen[node.name] = before + arguments[0]
+                pool = traced.op(node.name)
+                value[node.name] = pool(seen[node.name]) - pool(before)
+            else:
+                value[node.name] = traced.op(node.name)(*arguments)
+        total = total + value[traced.output.name]
+    return total / steps, count
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+def test_engine_agrees_with_the_naive_loop_neuron_by_neuron(pool: type[nn.Module]) -> None:
+    x = images().double()
+    network = fs.convert(cnn(pool).double(), fs.Rate(24), calibration=x)
+    with torch.no_grad():
+        logits, counts = naive(network, x, 24)
+    record = fs.simulate(network, x)
+    assert torch.allclose(record.logits, logits, rtol=1e-12, atol=1e-13)
+    for name in network.network.populations:
+        assert torch.equal(record.spike_counts[name], counts[name])
+    assert not record.spike_counts[INPUT].any()  # direct input: no input spikes
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+@pytest.mark.parametrize("input", [fs.Direct(), fs.Regular()])
+def test_output_tends_to_the_anns_as_one_over_steps(
+    pool: type[nn.Module], input: fs.codes.Input
+) -> None:
+    """Nothing is clipped (scale = maximum over these very images), so nothing else is lost."""
+    x, model = images(), cnn(pool)
+    errors = []
+    for steps in (64, 256, 1024):
+        code = fs.Rate(steps, input=input)
+        network = fs.convert(model, code, calibration=x, normalization=fs.Maximum())
+        errors.append(relative_error(network, x) * steps)
+    assert max(errors) < 1.5 * errors[0]  # error * steps stays bounded
+    assert errors[0] < 10.0
+
+
+def test_half_a_threshold_at_the_start_beats_none() -> None:
+    x, model = images(), cnn()
+    half, zero = (
+        relative_error(fs.convert(model, fs.Rate(32, start), calibration=x), x)
+        for start in (0.5, 0.0)
+    )
+    assert half < zero
+
+
+def test_values_above_the_scale_are_clipped_and_more_steps_do_not_help() -> None:
+    """The documented limit: a neuron fires once a step at most."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 1, bias=False))
+    for parameter in model.parameters():
+        nn.init.ones_(parameter)
+    for steps in (64, 4096):
+        network = fs.convert(model, fs.Rate(steps), calibration=torch.tensor([[0.5]]))
+        output = network(torch.tensor([[0.25], [0.75]])).flatten()
+        assert torch.allclose(output, torch.tensor([0.25, 0.5]), atol=1e-3)
+
+
+def test_first_spike_input_is_exact_to_its_levels_and_bernoulli_on_average() -> None:
+    x = torch.tensor([[0.0, 0.25, 0.5, 1.0, 0.51]])
+    model = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
+    for input, spikes in (
+        (fs.FirstSpikes(4), [0, 20, 20, 20, 20]),
+        (fs.Bernoulli(), [0, 20, 40, 80, 41]),
+        (fs.Regular(), [0, 20, 40, 80, 41]),
+    ):
+        network = fs.convert(model, fs.Rate(80, input=input), calibration=x)
+        counts = fs.simulate(network, x).spike_counts[INPUT][0]
+        tolerance = 15 if isinstance(input, fs.Bernoulli) else 0
+        assert ((counts - torch.tensor(spikes)).abs() <= tolerance).all()
+    neuron = fs.Rate(8, input=fs.FirstSpikes(4)).input_neuron(torch.tensor(1.0))
+    _, values = neuron.run(neuron.start(x), None, range(8))
+    assert torch.allclose(values.mean(0), torch.tensor([[0.0, 0.25, 0.5, 1.0, 0.5]]))
+
+
+def test_bernoulli_spikes_depend_on_the_seed_alone() -> None:
+    x, model = images(4), cnn()
+    runs = [
+        fs.simulate(
+            fs.convert(model, fs.Rate(40, input=fs.Bernoulli(seed)), calibration=x),
+            x,
+            memory=memory,
+        )
+        for seed, memory in ((0, 1), (0, 2**26), (1, 2**26))
+    ]
+    assert torch.equal(runs[0].spike_counts[INPUT], runs[1].spike_counts[INPUT])
+    assert not torch.equal(runs[0].spike_counts[INPUT], runs[2].spike_counts[INPUT])
+
+
+def exact_model() -> nn.Sequential:
+    """Weights are multiples of 2^-8 and inputs of 2^-6: every sum is exact in float32."""
+    model = cnn()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_((parameter * 2**8).round() / 2**8)
+    return model
+
+
+def exact_network(steps: int) -> tuple[fs.SpikingNetwork, Tensor]:
+    """The spiking network of `exact_model` with all thresholds 1/2 and its input."""
+    x = (images() * 2**6).round() / 2**6
+    network = fs.convert(exact_model(), fs.Rate(steps, initial_potential=0.0), calibration=x)
+    for name in network.network.populations:
+        network.neuron(name).scale.fill_(0.5)
+    return network, x
+
+
+def test_spike_counts_equal_spikingjelly() -> None:
+    neuron = pytest.importorskip(
+        "spikingjelly.activation_based.neuron", reason="spikingjelly is not installed"
+    )
+    network, x = exact_network(steps=32)
+    peer = neuron.IFNode(v_threshold=0.5, v_reset=None, step_mode="s")
+    _compare_with_peer(network, x, [_copy_of(peer) for _ in range(3)])
+
+
+def test_spike_counts_equal_snntorch() -> None:
+    snntorch = pytest.importorskip("snntorch", reason="snntorch is not installed")
+    network, x = exact_network(steps=32)
+    # threshold above by less than any sum's grid: snnTorch fires at u > threshold, we at u >= it
+    threshold = 0.5 - 2**-20
+
+    class Leaky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.u: Tensor | None = None
+
+        def forward(self, current: Tensor) -> Tensor:
+            self.u = torch.zeros_like(current) if self.u is None else self.u
+            cell = snntorch.Leaky(beta=1.0, threshold=threshold, reset_mechanism="none")
+            spikes, self.u = cell(current, self.u)
+            self.u = self.u - 0.5 * spikes  # soft reset in the same step, by the full threshold
+            return spikes
+
+    _compare_with_peer(network, x, [Leaky() for _ in range(3)])
+
+
+def _copy_of(module: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(module)
+
+
+def _compare_with_peer(network: fs.SpikingNetwork, x: Tensor, peers: list[nn.Module]) -> None:
+    """Put the peer's neurons where the ReLUs were and count its spikes, neuron by neuron."""
+    layers = list(exact_model())
+    counts = [torch.zeros(()) for _ in peers]
+    with torch.no_grad():
+        for _ in range(network.latency):
+            value, k = x, 0
+            for layer in layers:
+                if isinstance(layer, nn.ReLU):
+                    spikes = peers[k](value)
+                    counts[k] = counts[k] + spikes
+                    value, k = spikes * 0.5, k + 1
+                else:
+                    value = layer(value)
+    record = fs.simulate(network, x)
+    for name, expected in zip(network.network.populations, counts):
+        assert expected.sum() > 100
+        assert torch.equal(record.spike_counts[name], expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": 0}, "`steps` must be at least 1"),
+        ({"steps": 8, "initial_potential": 2.0}, "`initial_potential` must lie in"),
+        ({"steps": 8, "input": fs.FirstSpikes(8), "initial_potential": -0.1}, "lie in"),
+    ],
+)
+def test_nonsense_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fs.Rate(**arguments)
+
+
+def test_an_input_that_is_no_input_is_refused() -> None:
+    with pytest.raises(TypeError, match="`input` must be an input config"):
+        fs.Rate(8, input="constant")
