@@ -1,0 +1,21 @@
+"""Plots: each takes plain data and `ax=None`, returns figure and axes, and leaves pyplot alone.
+
+Figures made here belong to no window and no global state: save them with `figure.savefig(path)`.
+"""
+
+from firstspike.plots.accuracy_over_time import plot_accuracy_over_time
+from firstspike.plots.activations import plot_activations
+from firstspike.plots.kernel_losses import plot_kernel_losses
+from firstspike.plots.raster import plot_raster
+from firstspike.plots.spike_time_histograms import plot_spike_time_histograms
+from firstspike.plots.tradeoff import pareto_front, plot_tradeoff
+
+__all__ = [
+    "pareto_front",
+    "plot_accuracy_over_time",
+    "plot_activations",
+    "plot_kernel_losses",
+    "plot_raster",
+    "plot_spike_time_histograms",
+    "plot_tradeoff",
+]
