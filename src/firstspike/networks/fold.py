@@ -16,6 +16,7 @@ from firstspike.networks.ops import (
     Dense,
     MaxPool,
     Op,
+    Pad,
     Rectifier,
     Reshape,
     TransposedConvolution,
@@ -35,13 +36,14 @@ def fold_affine(network: Network) -> Network:
     alias: dict[str, str] = {}
     kept: list[Node] = []
     for node in nodes:
+        alone = bool(node.inputs) and network.uses(node.inputs[0]) == 1
         node = replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs))
         op = ops.get(node.name)
         below = ops.get(node.inputs[0]) if node.inputs else None
         if (
             isinstance(op, Affine)
             and below is not None
-            and network.uses(node.inputs[0]) == 1
+            and alone
             and (folded := _fold(below, op, node.shape)) is not None
         ):
             alias[node.name] = node.inputs[0]
@@ -107,7 +109,7 @@ def pool_after_population(network: Network) -> Network:
     Raises:
         ConversionError: for a max pool over signals that are not spikes and cannot become spikes.
     """
-    for node in network.nodes[1:]:
+    for node in reversed(network.nodes[1:]):
         if isinstance(network.op(node.name), MaxPool) and not _spiking(network, node.inputs[0]):
             return pool_after_population(_swap(network, node))
     return network
@@ -117,7 +119,7 @@ def _spiking(network: Network, name: str) -> bool:
     """Whether the node passes on spikes: one per neuron, not sums of them."""
     if name == INPUT or network.is_population(name):
         return True
-    if isinstance(network.op(name), MaxPool | Concatenate | Reshape):
+    if isinstance(network.op(name), MaxPool | Concatenate | Reshape | Pad):
         return all(_spiking(network, below) for below in network.node[name].inputs)
     return False
 
@@ -127,13 +129,13 @@ def _swap(network: Network, pool: Node) -> Network:
     users = [n for n in network.nodes if pool.name in n.inputs]
     user = users[0] if len(users) == 1 else None
     op = network.op(user.name) if user is not None else None
-    movable = isinstance(op, MaxPool | Rectifier) or (
+    movable = isinstance(op, Rectifier) or (
         isinstance(op, Affine)
         and (op.scale is None or bool((op.scale > 0).all()))
         and (op.shift is None or _constant_in_space(op.shift))
         and (op.scale is None or _constant_in_space(op.scale))
     )
-    if user is None or not movable or isinstance(op, MaxPool):
+    if user is None or not movable:
         where = f" at {pool.source}" if pool.source else ""
         raise ConversionError(
             f"node {pool.name!r} (max pooling){where} cannot be converted: it pools potentials "

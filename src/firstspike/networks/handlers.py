@@ -1,27 +1,22 @@
-"""How each torch layer, function and method becomes an operation of a `Network`.
+"""How each kind of torch layer, function and method becomes an operation of a `Network`.
 
-Three tables (modules by class, functions by object, methods by name) lead to the same few
-builders. Supporting a new layer means one more line here.
+`dispatch` lists which torch layer leads to which of these builders.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from firstspike.networks import ops
 
 if TYPE_CHECKING:
     from firstspike.networks.trace import _Builder
 
-Handler = Callable[["Handlers", fx.Node, dict[str, Any]], None]
-
-_RELU = "use nn.ReLU (or ReLU6, clamp) there and train again"
+ADVICE_RELU = "use nn.ReLU (or ReLU6, clamp) there and train again"
 
 
 def _tuple(value: Any, dims: int) -> tuple[int, ...]:
@@ -29,45 +24,33 @@ def _tuple(value: Any, dims: int) -> tuple[int, ...]:
 
 
 class Handlers:
-    """Dispatches fx nodes to the builders below."""
+    """Builders: each takes an fx node and its arguments by their torch names."""
 
     def __init__(self, builder: _Builder) -> None:
         self.builder = builder
 
-    def handle(self, node: fx.Node) -> None:
-        if node.op == "call_module":
-            module = self.builder.module.get_submodule(str(node.target))
-            for kind, handler in MODULES.items():
-                if isinstance(module, kind):
-                    return handler(self, node, _module_arguments(module))
-            self.builder.refuse(
-                node, f"{type(module).__name__} has no spiking counterpart here", _advice(module)
-            )
-        table: dict[Any, tuple[Handler, tuple[str, ...]]] = (
-            FUNCTIONS if node.op == "call_function" else METHODS
-        )
-        if node.target not in table:
-            self.builder.refuse(
-                node, "this operation has no spiking counterpart here", _advice(node.target)
-            )
-        handler, names = table[node.target]
-        arguments = dict(zip(names, node.args[1:])) | {
-            k: v for k, v in node.kwargs.items() if k not in ("inplace", "input")
-        }
-        if (rest := node.args[1 + len(names) :]) and names:
-            arguments[names[-1]] = (arguments[names[-1]], *rest)
-        return handler(self, node, arguments)
-
     def source(self, node: fx.Node) -> fx.Node:
-        """The node's first operand."""
-        return node.args[0] if node.args else node.kwargs["input"]  # type: ignore[return-value]
+        """The node's first operand: a signal (an fx node), or the value of a constant."""
+        operand = node.args[0] if node.args else node.kwargs["input"]
+        return self.builder.known(operand)
 
     def add(self, node: fx.Node, op: ops.Op) -> None:
         self.builder.add(node, op, (self.source(node),))
 
+    def tensors(self, node: fx.Node, a: dict[str, Any]) -> dict[str, Tensor | None]:
+        """Copies of weight and bias, which may not depend on the input."""
+        for name in ("weight", "bias"):
+            if isinstance(a.get(name), fx.Node):
+                self.builder.refuse(node, f"its {name} depends on the input", "use fixed weights")
+        return {
+            name: a[name].detach().clone() if a.get(name) is not None else None
+            for name in ("weight", "bias")
+        }
+
     # ---- builders ------------------------------------------------------------------------------
     def dropout(self, node: fx.Node, a: dict[str, Any]) -> None:
-        if self.builder.constant(a.get("training", True)):
+        always_off = node.target in (F.alpha_dropout, F.feature_alpha_dropout)  # their default
+        if a.get("training", a.get("train", not always_off)):
             self.builder.refuse(
                 node, "it drops units in evaluation mode too", "pass training=self.training to it"
             )
@@ -86,21 +69,22 @@ class Handlers:
         if a.get("transposed"):
             names.append("output_padding")
         hyper = {name: a[name] for name in names if name in a}
-        tensors = {name: _copy(self.builder.constant(a.get(name))) for name in ("weight", "bias")}
-        self.add(node, cls(tensors, **hyper))
+        self.add(node, cls(self.tensors(node, a), **hyper))
+
+    def transposed_convolution(self, node: fx.Node, a: dict[str, Any]) -> None:
+        self.convolution(node, a | {"transposed": True})
 
     def dense(self, node: fx.Node, a: dict[str, Any]) -> None:
-        tensors = {name: _copy(self.builder.constant(a.get(name))) for name in ("weight", "bias")}
-        self.add(node, ops.Dense(tensors))
+        self.add(node, ops.Dense(self.tensors(node, a)))
 
     def batch_norm(self, node: fx.Node, a: dict[str, Any]) -> None:
-        mean, variance = (self.builder.constant(a.get(k)) for k in ("running_mean", "running_var"))
+        mean, variance = a.get("running_mean"), a.get("running_var")
         if mean is None or variance is None or a.get("training", False) is True:
             self.builder.refuse(
                 node, "it has no running statistics", "use track_running_stats=True and train"
             )
         scale = torch.rsqrt(variance.double() + a.get("eps", 1e-5))
-        weight, bias = (self.builder.constant(a.get(name)) for name in ("weight", "bias"))
+        weight, bias = a.get("weight"), a.get("bias")
         if weight is not None:
             scale = scale * weight.double()
         shift = -mean.double() * scale + (0 if bias is None else bias.double())
@@ -116,9 +100,11 @@ class Handlers:
     def clamp(self, node: fx.Node, a: dict[str, Any]) -> None:
         low = a.get("min", a.get("min_val"))
         high = a.get("max", a.get("max_val"))
+        if any(isinstance(bound, Tensor) and bound.numel() != 1 for bound in (low, high)):
+            self.builder.refuse(node, "its bounds are not single numbers", "clamp to [0, c]")
         if low is None or float(low) != 0.0 or (high is not None and float(high) <= 0):
             self.builder.refuse(
-                node, f"it clamps to [{low}, {high}], not to [0, c] with c > 0", _RELU
+                node, f"it clamps to [{low}, {high}], not to [0, c] with c > 0", ADVICE_RELU
             )
         self.add(node, ops.Rectifier(clip=None if high is None else float(high)))
 
@@ -126,7 +112,7 @@ class Handlers:
         self.add(node, ops.Rectifier(clip=6.0))
 
     def average_pool(self, node: fx.Node, a: dict[str, Any]) -> None:
-        dims = a.pop("dims", None) or self._dims(node)
+        dims = self._dims(node)
         names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
         hyper = {name: a[name] for name in names if a.get(name) is not None}
         if dims > 1 and a.get("divisor_override") is not None:
@@ -136,7 +122,7 @@ class Handlers:
     def max_pool(self, node: fx.Node, a: dict[str, Any]) -> None:
         if a.get("return_indices"):
             self.builder.refuse(node, "it returns indices", "pool with return_indices=False")
-        dims = a.pop("dims", None) or self._dims(node)
+        dims = self._dims(node)
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
         hyper = {name: a[name] for name in names if a.get(name) is not None}
         self.add(node, ops.MaxPool(dims=dims, **hyper))
@@ -152,7 +138,13 @@ class Handlers:
         self.add(node, ops.MaxPool(dims=dims, output_size=self.builder.shape(node)[-dims:]))
 
     def _dims(self, node: fx.Node) -> int:
-        return len(self.builder.shape(node)) - 1
+        """Pooled axes: all of a sample but its channels."""
+        dims = len(self.builder.shape(node)) - 1
+        if dims < 1:
+            self.builder.refuse(
+                node, "it pools features without a channel axis", "unflatten to (N, 1, L) first"
+            )
+        return dims
 
     def mean(self, node: fx.Node, a: dict[str, Any]) -> None:
         axes = len(self.builder.values[self.source(node)].shape)
@@ -169,14 +161,14 @@ class Handlers:
         self.add(node, ops.Reshape(shape=shape))
 
     def pad(self, node: fx.Node, a: dict[str, Any]) -> None:
-        if a.get("mode", "constant") != "constant" or a.get("value") or a.get("padding_value"):
+        if a.get("mode", "constant") != "constant" or a.get("value"):
             self.builder.refuse(node, "it does not pad with zeros", "pad with zeros")
         self.add(node, ops.Pad(pad=tuple(a["pad"])))
 
     def concatenate(self, node: fx.Node, a: dict[str, Any]) -> None:
         tensors = tuple(node.args[0] if node.args else node.kwargs["tensors"])  # type: ignore[arg-type]
         dim = a.get("dim", 0) % len(self.builder.values[node].shape)
-        if dim == 0 or not all(t in self.builder.alias for t in tensors):
+        if dim == 0 or not all(isinstance(self.builder.known(t), fx.Node) for t in tensors):
             self.builder.refuse(
                 node, "it joins samples or constants", "concatenate features of one sample only"
             )
@@ -185,11 +177,12 @@ class Handlers:
     def plus(self, node: fx.Node, a: dict[str, Any], sign: float = 1.0) -> None:
         left, right = self.source(node), a["other"]
         alpha = float(a.get("alpha", 1.0)) * sign
-        if left in self.builder.alias and right in self.builder.alias:
+        if isinstance(left, fx.Node) and isinstance(right, fx.Node):
             if self.builder.shape(left) != self.builder.shape(right):
                 self.builder.refuse(node, "it broadcasts one operand", "add equal shapes")
             return self.builder.add(node, ops.Add(coefficients=(1.0, alpha)), (left, right))
-        if left in self.builder.alias:
+        self._check_shape(node, left if isinstance(left, fx.Node) else right)
+        if isinstance(left, fx.Node):
             shift = alpha * self._constant_tensor(node, right)
             return self.builder.add(node, ops.Affine({"scale": None, "shift": shift}), (left,))
         scale = torch.as_tensor(alpha, dtype=self.builder.values[node].dtype)
@@ -201,19 +194,23 @@ class Handlers:
 
     def times(self, node: fx.Node, a: dict[str, Any]) -> None:
         left, right = self.source(node), a["other"]
-        if left in self.builder.alias and right in self.builder.alias:
+        if isinstance(left, fx.Node) and isinstance(right, fx.Node):
             self.builder.refuse(
                 node,
                 "it multiplies two signals",
                 "keep products to constants (gates and attention have no spiking form here)",
             )
-        signal, factor = (left, right) if left in self.builder.alias else (right, left)
+        signal, factor = (left, right) if isinstance(left, fx.Node) else (right, left)
+        self._check_shape(node, signal)
         scale = self._constant_tensor(node, factor)
         self.builder.add(node, ops.Affine({"scale": scale, "shift": None}), (signal,))
 
     def divide(self, node: fx.Node, a: dict[str, Any]) -> None:
-        if a["other"] in self.builder.alias:
+        if isinstance(a["other"], fx.Node):
             self.builder.refuse(node, "it divides by a signal", "divide by constants only")
+        if a.get("rounding_mode") is not None:
+            self.builder.refuse(node, "it rounds the quotient", "divide without rounding_mode")
+        self._check_shape(node, self.source(node))
         scale = 1.0 / self._constant_tensor(node, a["other"])
         self.add(node, ops.Affine({"scale": scale, "shift": None}))
 
@@ -221,10 +218,16 @@ class Handlers:
         scale = torch.tensor(-1.0, dtype=self.builder.values[node].dtype)
         self.add(node, ops.Affine({"scale": scale, "shift": None}))
 
+    def _check_shape(self, node: fx.Node, signal: fx.Node) -> None:
+        if self.builder.shape(node) != self.builder.shape(signal):
+            self.builder.refuse(
+                node, "the constant broadcasts the signal to another shape", "keep its shape"
+            )
+
     def _constant_tensor(self, node: fx.Node, value: Any) -> Tensor:
         """A constant operand as a tensor that broadcasts against one sample."""
         like = self.builder.values[node]
-        tensor = torch.as_tensor(self.builder.constant(value), dtype=like.dtype).detach().clone()
+        tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach().clone()
         if tensor.ndim == like.ndim:
             if tensor.shape[0] != 1:
                 self.builder.refuse(
@@ -242,128 +245,3 @@ class Handlers:
             f"{node.name}: (log-)softmax at the output left out; it does not change the class."
         )
         self.builder.same(node, self.source(node))
-
-
-def _copy(tensor: Any) -> Any:
-    return tensor.detach().clone() if isinstance(tensor, Tensor) else tensor
-
-
-def _module_arguments(module: nn.Module) -> dict[str, Any]:
-    """A layer's hyper-parameters and tensors by the names its functional form uses."""
-    names = [
-        "weight",
-        "bias",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "padding_mode",
-        "output_padding",
-        "transposed",
-        "running_mean",
-        "running_var",
-        "eps",
-        "kernel_size",
-        "ceil_mode",
-        "count_include_pad",
-        "divisor_override",
-        "return_indices",
-        "min_val",
-        "max_val",
-    ]
-    arguments = {name: getattr(module, name) for name in names if hasattr(module, name)}
-    if isinstance(module, nn.ZeroPad1d | nn.ZeroPad2d | nn.ZeroPad3d):
-        arguments = {"pad": module.padding}
-    return arguments
-
-
-def _advice(target: Any) -> str:
-    name = (type(target).__name__ if isinstance(target, nn.Module) else str(target)).lower()
-    if any(
-        word in name for word in ("elu", "sigmoid", "tanh", "silu", "swish", "mish", "softplus")
-    ):
-        return _RELU
-    if any(word in name for word in ("rnn", "lstm", "gru", "attention", "transformer")):
-        return "use a feed-forward network: recurrence and attention are outside its scope"
-    if "norm" in name:
-        return "use batch normalization, whose statistics are fixed at inference and fold away"
-    return "replace it by layers from the list in the documentation of `trace`"
-
-
-H = Handlers
-MODULES: dict[Any, Handler] = {
-    nn.modules.conv._ConvNd: H.convolution,
-    nn.Linear: H.dense,
-    nn.modules.batchnorm._BatchNorm: H.batch_norm,
-    nn.ReLU6: H.relu6,
-    nn.ReLU: H.relu,
-    nn.Hardtanh: H.clamp,
-    nn.modules.pooling._AvgPoolNd: H.average_pool,
-    nn.modules.pooling._MaxPoolNd: H.max_pool,
-    nn.modules.pooling._AdaptiveAvgPoolNd: H.adaptive_average_pool,
-    nn.modules.pooling._AdaptiveMaxPoolNd: H.adaptive_max_pool,
-    nn.Flatten: H.reshape,
-    nn.Unflatten: H.reshape,
-    nn.ZeroPad1d: H.pad,
-    nn.ZeroPad2d: H.pad,
-    nn.ZeroPad3d: H.pad,
-    nn.modules.dropout._DropoutNd: H.identity,
-    nn.Identity: H.identity,
-    nn.Softmax: H.softmax,
-    nn.LogSoftmax: H.softmax,
-}
-
-_CONV = ("weight", "bias", "stride", "padding", "dilation", "groups")
-_AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-_MAXP = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-_BN = ("running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-FUNCTIONS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
-    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), (H.convolution, _CONV)),
-    F.linear: (H.dense, ("weight", "bias")),
-    F.batch_norm: (H.batch_norm, _BN),
-    **dict.fromkeys((F.relu, torch.relu, torch.relu_, F.relu_), (H.relu, ())),
-    F.relu6: (H.relu6, ()),
-    **dict.fromkeys((torch.clamp, torch.clip, F.hardtanh), (H.clamp, ("min", "max"))),
-    **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), (H.average_pool, _AVG)),
-    **dict.fromkeys(
-        (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d),
-        (H.max_pool, _MAXP),
-    ),
-    **dict.fromkeys(
-        (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
-        (H.adaptive_average_pool, ("output_size",)),
-    ),
-    **dict.fromkeys(
-        (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d),
-        (H.adaptive_max_pool, ("output_size",)),
-    ),
-    **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze), (H.reshape, ("shape",))),
-    torch.unsqueeze: (H.reshape, ("shape",)),
-    F.pad: (H.pad, ("pad", "mode", "value")),
-    **dict.fromkeys((torch.cat, torch.concat), (H.concatenate, ("dim",))),
-    **dict.fromkeys((operator.add, operator.iadd, torch.add), (H.plus, ("other",))),
-    **dict.fromkeys((operator.sub, operator.isub, torch.sub), (H.minus, ("other",))),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul), (H.times, ("other",))),
-    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div), (H.divide, ("other",))),
-    **dict.fromkeys((operator.neg, torch.neg), (H.negate, ())),
-    torch.mean: (H.mean, ("dim", "keepdim")),
-    **dict.fromkeys((F.dropout, F.dropout2d, F.alpha_dropout), (H.dropout, ("p", "training"))),
-    **dict.fromkeys((F.softmax, F.log_softmax, torch.softmax), (H.softmax, ("dim",))),
-    torch.log_softmax: (H.softmax, ("dim",)),
-}
-METHODS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
-    **dict.fromkeys(("relu", "relu_"), (H.relu, ())),
-    **dict.fromkeys(("clamp", "clamp_", "clip"), (H.clamp, ("min", "max"))),
-    "clamp_min": (H.clamp, ("min",)),
-    **dict.fromkeys(
-        ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten"), (H.reshape, ("shape",))
-    ),
-    **dict.fromkeys(("add", "add_"), (H.plus, ("other",))),
-    **dict.fromkeys(("sub", "sub_"), (H.minus, ("other",))),
-    **dict.fromkeys(("mul", "mul_"), (H.times, ("other",))),
-    **dict.fromkeys(("div", "div_"), (H.divide, ("other",))),
-    "neg": (H.negate, ()),
-    "mean": (H.mean, ("dim", "keepdim")),
-    **dict.fromkeys(("contiguous", "detach", "clone", "float", "double", "to"), (H.identity, ())),
-    **dict.fromkeys(("softmax", "log_softmax"), (H.softmax, ("dim",))),
-}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from firstspike.networks.ops import MaxPool, Op, Rectifier, WeightOp, build_op, describe_op
 
 INPUT = "input"  # name of the population that encodes the image
+_RESERVED = frozenset(dir(nn.ModuleDict())) | {INPUT}
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, lengthened until no other node has it and `nn.ModuleDict` allows it as a key.
+
+    >>> free_name("conv", {"relu"}), free_name("values", ()), free_name("input", {"input_"})
+    ('conv', 'values_', 'input__')
+    """
+    while name in _RESERVED or name in taken:
+        name += "_"
+    return name
 
 
 @dataclass(frozen=True)

@@ -6,21 +6,22 @@ What cannot be converted is refused here, before anything runs as a spiking netw
 from __future__ import annotations
 
 import copy
+import os
 import re
-from typing import Any
+import traceback
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 
+from firstspike.networks.dispatch import handle
 from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_affine, pool_after_population
 from firstspike.networks.handlers import Handlers
-from firstspike.networks.network import INPUT, Network, Node
+from firstspike.networks.network import INPUT, Network, Node, free_name
 from firstspike.networks.ops import Op, Rectifier
 
-
-class _Tracer(fx.Tracer):
-    record_stack_traces = True
+_NOT_THE_USERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
 
 
 def _source(node: fx.Node) -> str:
@@ -28,37 +29,83 @@ def _source(node: fx.Node) -> str:
     frames = re.findall(
         r'File "([^"]+)", line (\d+), in [^\n]+\n\s*([^\n]*)', node.stack_trace or ""
     )
-    own = [f for f in frames if "/torch/" not in f[0] and not f[0].startswith("<")]
+    return _last_own([(path, int(line), code) for path, line, code in frames])
+
+
+def _last_own(frames: list[tuple[str, int, str]]) -> str:
+    """The last (path, line, code) that is neither torch's nor ours, "file.py:12: code"."""
+    own = [f for f in frames if not f[0].startswith((*_NOT_THE_USERS, "<"))]
     if not own:
         return ""
     path, line, code = own[-1]
-    return f"{path.rsplit('/', 1)[-1]}:{line}: {code.strip()}"
+    return f"{os.path.basename(path)}:{line}: {code.strip().rstrip(':')}"
+
+
+def _raised_at(error: Exception) -> str:
+    """Where the user's code raised `error`, " at file.py:12: code" or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = _last_own([(f.filename, f.lineno or 0, f.line or "") for f in frames])
+    return f" at {where}" if where else ""
+
+
+def _label(module: nn.Module, node: fx.Node) -> str:
+    """Node, what it calls and the source line, for messages."""
+    target = node.target
+    if node.op == "call_module":
+        target = f"{node.target}: {type(module.get_submodule(str(node.target))).__name__}"
+    elif callable(target):
+        target = getattr(target, "__name__", str(target))
+    where = f" at {source}" if (source := _source(node)) else ""
+    return f"node {node.name!r} ({target}){where}"
 
 
 def _fx_graph(model: nn.Module) -> fx.GraphModule:
-    tracer = _Tracer()
+    tracer = fx.Tracer()
     tracer.record_stack_traces = True
     try:
         graph = tracer.trace(model)
     except Exception as error:  # fx raises whatever the model's own code raises on proxies
         raise ConversionError(
-            f"{type(model).__name__} cannot be traced: {error}. Its `forward` may not depend on "
-            "the values of its input (if, while, int(tensor)); move such code out of the model."
+            f"{type(model).__name__} cannot be traced{_raised_at(error)}: {error}. Its `forward` "
+            "may not depend on the values of its input (if, while, int(tensor)); move such code "
+            "out of the model."
         ) from error
     return fx.GraphModule(model, graph)
 
 
 class _ShapeRecorder(fx.Interpreter):
-    """Runs the graph once and notes every value, so that shapes and constants are known."""
+    """Runs the graph once and notes every value, so that shapes and constants are known.
+
+    Attributes:
+        values: result of every node.
+        in_place: nodes that changed an operand instead of making a new tensor.
+    """
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
+        self.extra_traceback = False
         self.values: dict[fx.Node, Any] = {}
+        self.in_place: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
+        operands = [v for m in n.all_input_nodes if isinstance(v := self.values[m], Tensor)]
+        versions = [v._version for v in operands]
+        try:
+            value = super().run_node(n)
+        except Exception as error:
+            raise ConversionError(
+                f"{_label(self.module, n)} cannot run on {self._shapes(n)}: {error}. Pass "
+                "calibration images of the shape the model was trained on."
+            ) from error
         self.values[n] = value
+        if versions != [v._version for v in operands]:
+            self.in_place.add(n)
         return value
+
+    def _shapes(self, node: fx.Node) -> str:
+        operands = [self.values[m] for m in node.all_input_nodes]
+        shapes = [str(tuple(v.shape)) for v in operands if isinstance(v, Tensor)]
+        return f"shape {', '.join(shapes)}" if shapes else "its input"
 
 
 def _check_model(model: nn.Module) -> None:
@@ -84,7 +131,15 @@ def trace(model: nn.Module, example: Tensor) -> Network:
         ConversionError: naming the node, its source line and what to do.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+        raise TypeError(
+            f"`model` must be a torch.nn.Module, got {type(model).__name__}. Wrap functions in one."
+        )
+    if not isinstance(example, Tensor) or example.ndim < 2 or len(example) == 0:
+        shape = tuple(example.shape) if isinstance(example, Tensor) else type(example).__name__
+        raise ValueError(
+            f"`example` must be a batch of at least one input, (N, ...), got {shape}. A single "
+            "image becomes a batch with `image.unsqueeze(0)`."
+        )
     _check_model(model)
     reference = copy.deepcopy(model).eval()
     module = _fx_graph(reference)
@@ -95,21 +150,15 @@ def trace(model: nn.Module, example: Tensor) -> Network:
             "in a module with a single input."
         )
     recorder = _ShapeRecorder(module)
-    sample = example[:1].expand(2, *example.shape[1:])  # two samples: the batch axis shows itself
-    try:
-        with torch.no_grad():
-            result = recorder.run(sample)
-    except Exception as error:
-        raise ConversionError(
-            f"{type(model).__name__} cannot run on an input of shape {tuple(sample.shape)}: "
-            f"{error}. Pass calibration images of the shape the model was trained on."
-        ) from error
+    sample = torch.cat([example[:1]] * 2)  # two samples: the batch axis shows itself
+    with torch.no_grad():
+        result = recorder.run(sample)
     if not isinstance(result, Tensor):
         raise ConversionError(
             f"`model` must return one tensor of logits, got {type(result).__name__}. Wrap it so "
             "that it returns the logits alone."
         )
-    network = _Builder(module, recorder.values).build()
+    network = _Builder(module, recorder).build()
     network = fold_affine(pool_after_population(network))
     _check_same(network, reference, example[:8])
     return network
@@ -118,25 +167,28 @@ def trace(model: nn.Module, example: Tensor) -> Network:
 def _check_same(network: Network, model: nn.Module, x: Tensor) -> None:
     """The traced network must compute what the model computes."""
     with torch.no_grad():
-        expected, got = model(x), network(x)
-    if network.notes and any("softmax" in note for note in network.notes):
-        expected, got = expected.argmax(-1), got.argmax(-1)
+        expected, got = model(x.clone()), network(x)
+    readings = [got]
+    if any("softmax" in note for note in network.notes):
+        readings = [got.softmax(-1), got.log_softmax(-1)]
     tolerance = 1e-3 if x.dtype != torch.float64 else 1e-9
     scale = float(expected.abs().max()) + 1e-12
-    error = float((expected - got).abs().max()) / scale
+    error = min(float((expected - y).abs().max()) / scale for y in readings)
     if not error <= tolerance:
         raise ConversionError(
             f"the traced network differs from the model by {error:.2g} of its largest logit (limit "
-            f"{tolerance:g}); the model may keep state or draw random numbers in evaluation mode."
+            f"{tolerance:g}). The model may keep state, draw random numbers in evaluation mode or "
+            "change a view of a tensor in place; take that out of its `forward`."
         )
 
 
 class _Builder:
     """Turns fx nodes into network nodes with the help of the handler tables."""
 
-    def __init__(self, module: fx.GraphModule, values: dict[fx.Node, Any]) -> None:
+    def __init__(self, module: fx.GraphModule, recorder: _ShapeRecorder) -> None:
         self.module = module
-        self.values = values
+        self.values = recorder.values
+        self.in_place = recorder.in_place
         self.alias: dict[fx.Node, str] = {}  # fx node -> name of the network node with its value
         self.nodes: list[Node] = []
         self.ops: dict[str, Op] = {}
@@ -150,11 +202,25 @@ class _Builder:
                 self.nodes.append(Node(INPUT, (), self.shape(node)))
             elif node.op == "output":
                 return self._finish(node.args[0])
-            elif isinstance(self.values[node], Tensor) and self.depends_on_input(node):
-                self.handlers.handle(node)
+            elif _holds_tensors(self.values[node]) and self.depends_on_input(node):
+                handle(self.handlers, node)
+                if node in self.in_place:
+                    self._changed(node)
         raise ConversionError("the model returns nothing.")
 
+    def _changed(self, node: fx.Node) -> None:
+        """Everything that shares the memory `node` wrote to has its value from here on."""
+        value = self.values[node]
+        for other in self.alias:
+            seen = self.values[other]
+            if seen.data_ptr() == value.data_ptr() and seen.shape == value.shape:
+                self.alias[other] = self.alias[node]
+
     def _finish(self, output: fx.Node) -> Network:
+        if output not in self.alias:
+            raise ConversionError(
+                "the model's output does not depend on its input. Return what the last layer says."
+            )
         name = self.alias[output]
         if len(self.values[output].shape) != 2:
             raise ConversionError(
@@ -167,8 +233,6 @@ class _Builder:
                 keep.update(node.inputs)
         nodes = [n for n in self.nodes if n.name in keep or n.name == INPUT]
         nodes = [n for n in nodes if n.name != name] + [n for n in nodes if n.name == name]
-        if INPUT not in keep:
-            raise ConversionError("the model's output does not depend on its input.")
         if not any(isinstance(self.ops.get(n.name), Rectifier) for n in nodes):
             raise ConversionError(
                 "the model has no ReLU, so there is no population of neurons to give a code. Put a "
@@ -187,7 +251,9 @@ class _Builder:
         """Give `node` the operation `op` on the values of `inputs`."""
         if self.values[node].shape[:1] != (2,):
             self.refuse(node, "it moves or removes the batch axis", "keep the batch axis first")
-        name = node.name
+        if any(not isinstance(n, fx.Node) for n in inputs):
+            self.refuse(node, "its weights depend on the input", "use fixed weights")
+        name = free_name(node.name, self.ops)
         self.ops[name] = op
         names = tuple(self.alias[n] for n in inputs)
         self.nodes.append(Node(name, names, self.shape(node), _source(node)))
@@ -197,18 +263,18 @@ class _Builder:
         """`node` has the value of `source` (identity, dropout in evaluation mode)."""
         self.alias[node] = self.alias[source]
 
-    def constant(self, value: Any) -> Any:
-        """The value of an argument that does not depend on the input."""
-        return self.values[value] if isinstance(value, fx.Node) else value
+    def known(self, value: Any) -> Any:
+        """`value` with every fx node that does not depend on the input replaced by its value."""
+        return fx.node.map_arg(value, lambda n: n if n in self.alias else self.values[n])
 
-    def refuse(self, node: fx.Node, why: str, what: str) -> None:
-        target = node.target
-        if node.op == "call_module":
-            target = f"{node.target}: {type(self.module.get_submodule(str(node.target))).__name__}"
-        elif callable(target):
-            target = getattr(target, "__name__", str(target))
-        where = f" at {source}" if (source := _source(node)) else ""
+    def refuse(self, node: fx.Node, why: str, what: str) -> NoReturn:
         raise ConversionError(
-            f"node {node.name!r} ({target}){where} cannot be converted: {why}. To convert the "
-            f"model, {what}."
+            f"{_label(self.module, node)} cannot be converted: {why}. To convert the model, {what}."
         )
+
+
+def _holds_tensors(value: Any) -> bool:
+    """Whether a node's value is a tensor or several (sizes and numbers are constants)."""
+    return isinstance(value, Tensor) or (
+        isinstance(value, tuple | list) and any(_holds_tensors(v) for v in value)
+    )
