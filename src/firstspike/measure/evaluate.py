@@ -96,7 +96,6 @@ def evaluate(
     Raises:
         ValueError: if there are no images, labels do not fit, or pixels are not finite.
     """
-    from firstspike.measure.energy_tables import estimate_energy
     from firstspike.measure.environment import describe_environment
     from firstspike.measure.result import Result
 
@@ -133,7 +132,6 @@ def evaluate(
         neurons=counted + network.network.output.shape[0],
         silent_fraction=sum(tally.layers[name].silent for name in hidden) / (counted * n),
         layers=layers,
-        energy=estimate_energy({"spikes": spikes, "steps": network.latency}),
         not_counted=[
             "spikes of the input population are given apart",
             "the readout is a potential and emits no spikes",
@@ -185,6 +183,11 @@ def _batches(
             images, labels = images[:left], labels[:left]
             left -= len(images)
         if len(images):
+            if labels.shape != images.shape[:1] or labels.is_floating_point():
+                raise ValueError(
+                    f"`dataset` must give one class index per image, got labels of shape "
+                    f"{tuple(labels.shape)} and type {labels.dtype} for {len(images)} images."
+                )
             if not torch.isfinite(images).all():
                 raise ValueError("`dataset` must have finite pixels, got NaN or infinity.")
             yield images.to(like.device, like.dtype), labels.to(like.device)

@@ -1,0 +1,149 @@
+"""The command line: what it prints, what it writes, and how it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from firstspike.cli import main
+from firstspike.cli.app import app
+from firstspike.measure.result import read_results
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with an ANN trained for two epochs and its spiking network."""
+    folder = tmp_path_factory.mktemp("run")
+    run(
+        "train",
+        "--model",
+        "digits_cnn",
+        "--data",
+        "digits",
+        "--epochs",
+        2,
+        "--out",
+        folder,
+        "--learning-rate",
+        0.003,
+        "--threads",
+        1,
+    )
+    run("convert", folder, "--window", 8, "--kernel", "linear", "--calibration", 200)
+    return folder
+
+
+def test_help_is_quick_and_does_not_import_torch() -> None:
+    code = (
+        "import sys, firstspike.cli.app\n"
+        "heavy = {'torch', 'numba', 'numpy', 'matplotlib', 'pydantic', 'jinja2'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("verb", ["demo", "train", "convert", "evaluate", "report"])
+def test_every_verb_has_an_example_and_the_common_options(verb: str) -> None:
+    text = run(verb, "--help")
+    assert "Example: firstspike" in " ".join(text.split())
+    assert all(option in text for option in ("--json", "--seed", "--device"))
+
+
+def test_train_writes_a_run_and_resumes(trained: Path, tmp_path: Path) -> None:
+    for name in ("config.yaml", "model.safetensors", "metrics.jsonl"):
+        assert (trained / name).is_file()
+    before = (trained / "metrics.jsonl").read_text()
+    run(
+        "train",
+        "--recipe",
+        trained / "config.yaml",
+        "--out",
+        trained,
+        "--json",
+        tmp_path / "ann.json",
+        "--threads",
+        1,
+    )
+    assert (trained / "metrics.jsonl").read_text() == before, "a finished run trains no more"
+    (result,) = read_results(tmp_path / "ann.json")
+    assert result.code == {"name": "ANN"} and result.split == "validation"
+
+
+def test_evaluate_prints_and_writes_the_same_result(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    text = run("evaluate", trained, "--json", file, "--samples", 100)
+    (result,) = read_results(file)
+    assert result.samples == 100 and result.split == "test" and result.dataset == "digits"
+    assert f"{100 * result.accuracy:.2f}" in text
+    assert result.latency_steps == 4 * 8  # depth 3: (3 + 1) windows of 8
+    assert json.loads(file.read_text())["code"]["kernel"]["name"] == "Linear"
+
+
+def test_engines_give_the_same_result(trained: Path, tmp_path: Path) -> None:
+    for engine in ("closed_form", "clock"):
+        run(
+            "evaluate",
+            trained,
+            "--engine",
+            engine,
+            "--samples",
+            60,
+            "--json",
+            tmp_path / f"{engine}.json",
+        )
+    a, b = (read_results(tmp_path / f"{e}.json")[0] for e in ("closed_form", "clock"))
+    assert a.accuracy_over_time == b.accuracy_over_time
+    assert a.spikes_per_sample == b.spikes_per_sample
+
+
+def test_report_is_one_page_that_needs_nothing_else(trained: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    run("report", trained, "--out", page, "--samples", 50)
+    html = page.read_text()
+    assert "<html" in html and 'src="http' not in html and "<script src" not in html
+    assert html.count("<figure") >= 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "--model", "digits_cnn"], ["--data"]),
+        (["train", "--recipe", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["train", "--model", "vgg99", "--data", "digits"], ["vgg99", "mnist_cnn"]),
+        (["train", "--model", "digits_cnn", "--data", "cats"], ["cats", "digits"]),
+        (["convert", "nowhere"], ["nowhere"]),
+        (["evaluate", "nowhere.safetensors"], ["nowhere.safetensors"]),
+        (["evaluate", "nowhere", "--device", "toaster"], ["--device", "toaster"]),
+    ],
+)
+def test_bad_arguments_end_with_one_clear_line(
+    arguments: list[str],
+    parts: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["firstspike", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("firstspike: error: ") and "Traceback" not in error
+    assert all(part in error for part in parts), error
+
+
+def test_bad_conversion_options_name_the_rule(trained: Path) -> None:
+    with pytest.raises(ValueError, match=r"`--tau` goes with the exponential kernel, got linear"):
+        run("convert", trained, "--kernel", "linear", "--tau", 3)
+    with pytest.raises(ValueError, match=r"`offset` must be at most the window \(8\), got 9"):
+        run("convert", trained, "--window", 8, "--offset", 9)

@@ -1,0 +1,95 @@
+"""`evaluate` against a recount by hand."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import firstspike as fs
+from firstspike.data import from_arrays
+
+
+@pytest.fixture(scope="module")
+def network() -> fs.SpikingNetwork:
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(36, 16),
+        nn.ReLU(),
+        nn.Linear(16, 5),
+    )
+    return fs.convert(model, fs.TTFS(8), calibration=torch.rand(100, 1, 8, 8))
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    return (
+        torch.rand(40, 1, 8, 8, generator=generator),
+        torch.randint(5, (40,), generator=generator),
+    )
+
+
+def test_counts_agree_with_the_record(network, data) -> None:
+    images, labels = data
+    result = fs.evaluate(network, [(images, labels)])
+    record = fs.simulate(network, images, "clock", over_time=True)
+    hidden = [name for name in network.populations if name != "input"]
+    fired = {name: record.spike_times[name].isfinite() for name in network.populations}
+    spikes = sum(int(fired[name].sum()) for name in hidden)
+    neurons = 4 * 36 + 16
+    assert result.samples == 40
+    assert result.spikes_per_sample == pytest.approx(spikes / 40)
+    assert result.input_spikes_per_sample == pytest.approx(int(fired["input"].sum()) / 40)
+    assert result.neurons == neurons + 5
+    assert result.silent_fraction == pytest.approx(1 - spikes / (neurons * 40))
+    assert result.latency_steps == 2 * 8 + 8
+    right = record.logits.argmax(1) == labels
+    ann = network.analog(images).argmax(1)
+    assert result.accuracy == pytest.approx(float(right.float().mean()))
+    assert result.ann_accuracy == pytest.approx(float((ann == labels).float().mean()))
+    assert result.agreement == pytest.approx(float((ann == record.predictions).float().mean()))
+    course = [float((step.argmax(1) == labels).float().mean()) for step in record.logits_over_time]
+    assert result.accuracy_over_time == pytest.approx(course)
+    steps = []
+    for sample in range(40):
+        answers = record.logits_over_time[:, sample].argmax(1).tolist()
+        step = len(answers)
+        while step > 1 and answers[step - 2] == answers[-1]:
+            step -= 1
+        steps.append(step)
+    assert result.decision_steps_mean == pytest.approx(sum(steps) / 40)
+
+
+def test_any_source_of_labelled_images_gives_the_same_result(network, data) -> None:
+    images, labels = data
+    loader = DataLoader(TensorDataset(images, labels), batch_size=7)
+    expected = fs.evaluate(network, from_arrays(images, labels))
+    got = fs.evaluate(network, loader)
+    assert got.accuracy_over_time == expected.accuracy_over_time
+    assert got.layers == expected.layers
+
+
+def test_samples_limits_the_images(network, data) -> None:
+    images, labels = data
+    result = fs.evaluate(network, [(images, labels)] * 2, samples=45)
+    assert result.samples == 45
+
+
+def test_bad_data_is_refused(network, data) -> None:
+    images, labels = data
+    with pytest.raises(ValueError, match="at least one image, got none"):
+        fs.evaluate(network, [])
+    with pytest.raises(ValueError, match="finite pixels, got NaN"):
+        fs.evaluate(network, [(images * float("nan"), labels)])
+    with pytest.raises(
+        ValueError, match=r"must have shape \(batch, 1, 8, 8\), got \(40, 1, 4, 8\)"
+    ):
+        fs.evaluate(network, [(images[:, :, :4], labels)])
+    with pytest.raises(TypeError, match="an iterable of"):
+        fs.evaluate(network, 3)
+    with pytest.raises(ValueError, match=r"one class index per image, got labels of shape \(7,\)"):
+        fs.evaluate(network, [(images, labels[:7])])

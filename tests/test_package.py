@@ -1,0 +1,47 @@
+"""The package as a whole: import, public names, README."""
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import firstspike
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_import_is_silent_and_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, firstspike\n"
+        "assert 'torch' not in sys.modules and 'numba' not in sys.modules\n"
+        "firstspike.TTFS\n"
+        "assert 'numba' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
+
+
+def test_every_public_name_resolves() -> None:
+    for name in firstspike.__all__:
+        assert getattr(firstspike, name) is not None
+    assert set(firstspike.__all__) == set(dir(firstspike))
+
+
+def test_readme_examples_run() -> None:
+    result = doctest.testfile(
+        str(ROOT / "README.md"),
+        module_relative=False,
+        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS,
+    )
+    assert result.attempted > 0 and result.failed == 0
+
+
+def test_the_project_speaks_only_of_itself() -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    words = ("/" + "work/", "/" + "tmp/")
+    for name in tracked:
+        if name.endswith((".py", ".md", ".yaml", ".toml", ".sh")) and (ROOT / name).is_file():
+            text = (ROOT / name).read_text()
+            assert not any(word in text for word in words), name
