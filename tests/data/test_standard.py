@@ -128,8 +128,11 @@ def test_offline(small, tmp_path, monkeypatch):
     changed = replace(SOURCES["cifar10"], mirrors=("http://127.0.0.1:9/",))
     monkeypatch.setitem(SOURCES, "cifar10", changed)
     monkeypatch.setattr("firstspike.data.download.time.sleep", lambda _: None)
-    with pytest.raises(DownloadError, match=r"Connection refused\nIf this .* fresh/cifar-10-bin"):
+    with pytest.raises(
+        DownloadError, match=r"Connection refused\nIf this .* at fresh/cifar"
+    ) as info:
         CIFAR10("fresh", download=True)
+    assert str(info.value).endswith("cifar10 needs: cifar-10-binary.tar.gz.")
 
 
 def test_where_load_dataset_looks(small, tmp_path, monkeypatch):

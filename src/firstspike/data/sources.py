@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from firstspike.data.archives import read_cifar, read_idx
-from firstspike.data.download import download, md5_of
+from firstspike.data.download import DownloadError, download, md5_of
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images (N, H, W) or (N, 3, H, W), labels (N,)
 
@@ -54,9 +54,13 @@ class Source:
         raise NotImplementedError
 
     def fetch(self, root: Path) -> None:
-        """Download all files below `root`."""
+        """Download all files below `root`; those that are there and whole are kept."""
         for name, md5 in self.md5.items():
-            download([mirror + name for mirror in self.mirrors], root / self.folder / name, md5)
+            try:
+                download([mirror + name for mirror in self.mirrors], root / self.folder / name, md5)
+            except DownloadError as error:
+                needed = ", ".join(self.md5)
+                raise DownloadError(f"{error}\n{self.name} needs: {needed}.") from error
 
     def verify(self, path: Path) -> None:
         """Refuse an archive that is not, byte for byte, the published one."""

@@ -70,7 +70,7 @@ class MNISTCNN(nn.Module):
 
 
 class DigitsCNN(nn.Module):
-    """16C3-P2-32C3-P2-64-10 for 8x8 digits: trains to 98 % in seconds on one core.
+    """32C3-P2-64C3-P2-64-10 for 8x8 digits: trains to 98 % in seconds on one core.
 
     Shape: (B, in_channels, image_size, image_size) -> (B, classes).
     """
@@ -92,7 +92,7 @@ class DigitsCNN(nn.Module):
         )
         if image_size < 4:
             raise ValueError(f"`image_size` must be at least 4 for two pools, got {image_size}.")
-        first, second = scaled(16, width), scaled(32, width)
+        first, second = scaled(32, width), scaled(64, width)
         self.features = nn.Sequential(
             *convolution(in_channels, first, batch_norm=batch_norm),
             pool2(pool),
