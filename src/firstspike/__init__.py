@@ -14,7 +14,11 @@ from firstspike._version import __version__
 _PUBLIC: dict[str, str] = {
     **dict.fromkeys(("TTFS", "Exponential", "Learned", "Linear", "PowerOfTwo"), "firstspike.codes"),
     **dict.fromkeys(
-        ("Bernoulli", "Direct", "FirstSpikes", "Rate", "Regular"),
+        ("Burst", "Phase", "Rate", "Reverse", "TemporalSwitch"),
+        "firstspike.codes",
+    ),
+    **dict.fromkeys(
+        ("Bernoulli", "Direct", "FirstSpikes", "Regular"),
         "firstspike.codes",
     ),
     **dict.fromkeys(("ConversionError", "SpikingNetwork", "trace"), "firstspike.networks"),
@@ -23,7 +27,10 @@ _PUBLIC: dict[str, str] = {
     ),
     "Result": "firstspike.measure.result",
     "evaluate": "firstspike.measure.evaluate",
-    **dict.fromkeys(("Certain", "Margin", "Record", "simulate"), "firstspike.engines"),
+    **dict.fromkeys(
+        ("Certain", "Margin", "Record", "check_engines", "compare_records", "simulate"),
+        "firstspike.engines",
+    ),
 }
 
 __all__ = ["__version__", *_PUBLIC]

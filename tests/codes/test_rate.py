@@ -4,95 +4,37 @@ from __future__ import annotations
 
 import pytest
 import torch
+from naive_codes import (
+    assert_engine_follows,
+    assert_error_falls_as_one_over_steps,
+    cnn,
+    images,
+    relative_error,
+)
 from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.networks import INPUT
 
 
-def cnn(pool: type[nn.Module] = nn.AvgPool2d) -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3, padding=1),
-        nn.ReLU(),
-        pool(2),
-        nn.Conv2d(6, 8, 3),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(128, 20),
-        nn.ReLU(),
-        nn.Linear(20, 5),
-    )
-
-
-def images(count: int = 16) -> Tensor:
-    return torch.rand(count, 1, 12, 12, generator=torch.Generator().manual_seed(1))
-
-
-def relative_error(network: fs.SpikingNetwork, x: Tensor) -> float:
-    """Error of the logits over their spread between images (biases alone are easy)."""
-    with torch.no_grad():
-        logits = network.analog(x)
-        return float((network(x) - logits).norm() / (logits - logits.mean(0)).norm())
-
-
-def naive(network: fs.SpikingNetwork, x: Tensor, steps: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Step the whole network; a max pool emits the growth of its largest accumulated input."""
-    traced = network.network
-    u: dict[str, Tensor] = {}
-    count: dict[str, Tensor] = {}
-    seen: dict[str, Tensor] = {}
-    total = 0
-    for _ in range(steps):
-        value = {INPUT: x}
-        for node in traced.nodes[1:]:
-            arguments = [value[name] for name in node.inputs]
-            if node.name in network.neurons:
-                scale = network.neuron(node.name).scale
-                start = 0.5 * scale + torch.zeros_like(arguments[0])
-                u[node.name] = u.get(node.name, start) + arguments[0]
-                spikes = (u[node.name] >= scale).to(x.dtype)
-                u[node.name] = u[node.name] - spikes * scale
-                count[node.name] = count.get(node.name, 0) + spikes
-                value[node.name] = spikes * scale
-            elif node.name in traced.max_pools():
-                before = seen.get(node.name, torch.zeros_like(arguments[0]))
-                seen[node.name] = before + arguments[0]
-                pool = traced.op(node.name)
-                value[node.name] = pool(seen[node.name]) - pool(before)
-            else:
-                value[node.name] = traced.op(node.name)(*arguments)
-        total = total + value[traced.output.name]
-    return total / steps, count
+def fire(u: Tensor, scale: Tensor, t: int, memory: dict) -> tuple[Tensor, Tensor]:
+    return (u >= scale).to(u.dtype), scale
 
 
 @pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
 def test_engine_agrees_with_the_naive_loop_neuron_by_neuron(pool: type[nn.Module]) -> None:
-    x = images().double()
-    network = fs.convert(cnn(pool).double(), fs.Rate(24), calibration=x)
-    with torch.no_grad():
-        logits, counts = naive(network, x, 24)
-    record = fs.simulate(network, x)
-    assert torch.allclose(record.logits, logits, rtol=1e-12, atol=1e-13)
-    for name in network.network.populations:
-        assert torch.equal(record.spike_counts[name], counts[name])
-    assert not record.spike_counts[INPUT].any()  # direct input: no input spikes
+    assert_engine_follows(fs.Rate(24), fire, pool, steps=24, start=0.5)
 
 
-@pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
+def test_direct_input_sends_no_spikes() -> None:
+    record = fs.simulate(fs.convert(cnn(), fs.Rate(4), calibration=images()), images())
+    assert not record.spike_counts[INPUT].any()
+
+
 @pytest.mark.parametrize("input", [fs.Direct(), fs.Regular()])
-def test_output_tends_to_the_anns_as_one_over_steps(
-    pool: type[nn.Module], input: fs.codes.Input
-) -> None:
-    """Nothing is clipped (scale = maximum over these very images), so nothing else is lost."""
-    x, model = images(), cnn(pool)
-    errors = []
-    for steps in (64, 256, 1024):
-        code = fs.Rate(steps, input=input)
-        network = fs.convert(model, code, calibration=x, normalization=fs.Maximum())
-        errors.append(relative_error(network, x) * steps)
-    assert max(errors) < 1.5 * errors[0]  # error * steps stays bounded
-    assert errors[0] < 10.0
+def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
+    codes = [fs.Rate(steps, input=input) for steps in (64, 256, 1024)]
+    assert_error_falls_as_one_over_steps(codes, limit=10.0)
 
 
 def test_half_a_threshold_at_the_start_beats_none() -> None:

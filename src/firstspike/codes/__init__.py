@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from firstspike.codes.burst import Burst
 from firstspike.codes.code import Code, Neuron
 from firstspike.codes.few_step import FewStep
 from firstspike.codes.inputs import INPUTS, Bernoulli, Direct, FirstSpikes, Input, Regular
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
+from firstspike.codes.phase import Phase
 from firstspike.codes.rate import Rate
+from firstspike.codes.reverse import Reverse
+from firstspike.codes.temporal_switch import TemporalSwitch
 from firstspike.codes.thresholds import RULES, Fixed, GridSearch, PercentileSearch, ThresholdRule
 from firstspike.codes.ttfs import TTFS
 
-CODES: dict[str, type[Code]] = {code.__name__: code for code in (TTFS, Rate, FewStep)}
+CODES: dict[str, type[Code]] = {
+    code.__name__: code for code in (TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch, FewStep)
+}
 
 _NESTED: dict[str, dict[str, Any]] = {"kernel": KERNELS, "input": INPUTS, "thresholds": RULES}
 
@@ -23,6 +29,7 @@ __all__ = [
     "RULES",
     "TTFS",
     "Bernoulli",
+    "Burst",
     "Code",
     "Direct",
     "Exponential",
@@ -36,9 +43,12 @@ __all__ = [
     "Linear",
     "Neuron",
     "PercentileSearch",
+    "Phase",
     "PowerOfTwo",
     "Rate",
     "Regular",
+    "Reverse",
+    "TemporalSwitch",
     "ThresholdRule",
     "build_code",
 ]

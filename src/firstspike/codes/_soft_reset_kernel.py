@@ -39,13 +39,13 @@ def soft_reset_rows(currents, u, count, bias, threshold, weights, doses, first, 
 
 
 @numba.njit(nogil=True, cache=True)
-def soft_reset_rows_bf16(
-    currents, u, count, bias, threshold, weights, doses, block, bits, first, last
-):
+def soft_reset_rows_bf16(currents, u, count, bias, threshold, weights, doses, first, last):
     """The same with currents as bfloat16 bits (uint16) and everything else in float32.
 
-    `bits` is `block` (CHUNK,) seen as uint32: bfloat16 is the upper half of a float32.
+    A bfloat16 is the upper half of a float32.
     """
+    block = np.empty(CHUNK, np.float32)
+    bits = block.view(np.uint32)
     steps, _, size = currents.shape
     per_sample = (size + CHUNK - 1) // CHUNK
     for k in range(first, last):
@@ -67,3 +67,27 @@ def soft_reset_rows_bf16(
                 block[i] = value
             for i in range(len(potential)):
                 signal[i] = np.uint16(bits[i] >> np.uint32(16))
+
+
+@numba.njit(nogil=True, cache=True)
+def burst_rows(currents, u, count, gain, bias, threshold, factor, first, last):
+    """As `soft_reset_rows`, with a gain (N, P) on the threshold that grows while neurons fire."""
+    steps, _, size = currents.shape
+    per_sample = (size + CHUNK - 1) // CHUNK
+    one = factor / factor
+    for k in range(first, last):
+        n, lo = k // per_sample, (k % per_sample) * CHUNK
+        hi = min(lo + CHUNK, size)
+        potential, spikes, growth = u[n, lo:hi], count[n, lo:hi], gain[n, lo:hi]
+        own_bias, own_threshold = bias[n if len(bias) > 1 else 0, lo:hi], threshold[lo:hi]
+        for b in range(steps):
+            signal = currents[b, n, lo:hi]
+            for i in range(len(potential)):
+                limit = own_threshold[i] * growth[i]
+                v = potential[i] + (signal[i] + own_bias[i])
+                fires = v >= limit
+                value = limit if fires else np.float32(0.0)
+                potential[i] = v - value
+                spikes[i] += np.float32(1.0) if fires else np.float32(0.0)
+                growth[i] = growth[i] * factor if fires else one
+                signal[i] = value

@@ -39,6 +39,7 @@ class Neuron(nn.Module, ABC):
     scale: Tensor
 
     analog: ClassVar[bool] = False  # True: delivers analogue values and no spikes (direct input)
+    spikes_each: ClassVar[int] = 1  # spikes of a neuron that fires, for codes with a closed form
     shared_state: ClassVar[frozenset[str]] = frozenset()  # entries of the state without batch axis
 
     def __init__(self, scale: Tensor) -> None:
@@ -60,6 +61,10 @@ class Neuron(nn.Module, ABC):
     def decode(self, times: Tensor) -> Tensor:
         """Values of spikes at `times`; single-spike codes have it."""
         raise TypeError(f"{type(self).__name__} has no single spike times to decode.")
+
+    def delivered(self, times: Tensor, t: int) -> Tensor:
+        """What spikes at `times` have delivered by the end of step `t` of the window."""
+        return torch.where(times <= t, self.decode(times), 0)
 
     @abstractmethod
     def start(self, bias: Tensor) -> State:

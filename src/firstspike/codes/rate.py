@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from firstspike.codes.code import Distribution, Neuron, State, require
+from firstspike.codes.code import Distribution, Neuron, require
 from firstspike.codes.inputs import Direct, Input
 from firstspike.codes.repeating import RepeatingCode
-from firstspike.codes.soft_reset import dense_samples, like_sample, soft_reset_
+from firstspike.codes.soft_reset_neuron import SoftResetNeuron
 
 
 @dataclass(frozen=True)
@@ -56,55 +54,8 @@ class Rate(RepeatingCode):
             "It is in units of the threshold; 0.5 rounds to the nearest rate, 0 rounds down.",
         )
 
-    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
-        return RateNeuron(scale, self)
-
-
-class RateNeuron(Neuron):
-    """Integrate-and-fire with soft reset; phase coding adds a rhythm to its threshold."""
-
-    def __init__(self, scale: Tensor, code: Rate) -> None:
-        super().__init__(scale)
-        self.code = code
-
-    def weight(self, t: int) -> float:
-        """Threshold, and value of a spike, at step t in units of the scale."""
+    def weight(self, step: int) -> float:
         return 1.0
 
-    def start(self, bias: Tensor) -> State:
-        high = torch.float64 if bias.dtype == torch.float64 else torch.float32
-        start = (self.code.initial_potential * self.scale).to(high)
-        potential = torch.zeros_like(bias, dtype=high, memory_format=torch.contiguous_format)
-        count = torch.zeros_like(potential)
-        return {"potential": potential + start, "count": count, "bias": bias}
-
-    def run(
-        self, state: State, currents: Tensor | None, steps: Sequence[int | None]
-    ) -> tuple[State, Tensor | None]:
-        bias = state["bias"]
-        if currents is None:
-            currents = bias.new_zeros(len(steps), *bias.shape)
-        currents = dense_samples(currents)
-        high = state["potential"].dtype
-        for name in state:
-            state[name] = like_sample(state[name], currents)
-        times = [t for t in steps if t is not None]
-        weights = torch.tensor([self.weight(t) for t in times], dtype=high)
-        doses = torch.tensor([self.code.dose(t) for t in times], dtype=high)
-        soft_reset_(
-            currents, state["potential"], state["count"], state["bias"], self.scale, weights, doses
-        )
-        return state, currents
-
-    def step(
-        self, state: State, current: Tensor | None, t: int | None
-    ) -> tuple[State, Tensor | None]:
-        state, values = self.run(state, None if current is None else current[None].clone(), [t])
-        return state, None if values is None else values[0]
-
-    def ceiling(self, state: State, t: int) -> Tensor:
-        left = sum(self.weight(s) for s in range(t + 1, self.code.steps))
-        return (left * self.scale).expand(1, *state["count"].shape[1:])
-
-    def spikes(self, state: State) -> Tensor:
-        return state["count"]
+    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
+        return SoftResetNeuron(scale, self)

@@ -32,17 +32,57 @@ def soft_reset_(
     threshold, the weights and the doses must then lie in memory in the order of `currents[0]`
     (see `like_sample`). Elsewhere the steps are torch operations.
     """
-    if currents.device.type == "cpu" and currents.dtype in _COMPILED:
-        return _compiled(currents, potential, count, bias, threshold, weights, doses)
     high = potential.dtype
-    threshold = threshold.to(high)
+    if currents.device.type == "cpu" and currents.dtype in _COMPILED:
+        rhythm = (weights.to(high).numpy(), doses.to(high).numpy())
+        name = "soft_reset_rows_bf16" if currents.dtype == torch.bfloat16 else "soft_reset_rows"
+        return _compiled(currents, (potential, count), bias, threshold, name, rhythm)
+    threshold, bias = threshold.to(high), bias.to(high)
     for b, (weight, dose) in enumerate(zip(weights.tolist(), doses.tolist())):
-        potential += currents[b].to(high) + dose * bias.to(high)
+        potential += currents[b].to(high) + dose * bias
         fires = potential >= threshold * weight
         values = fires * (threshold * weight)
         potential -= values
         count += fires
         currents[b] = values
+
+
+def burst_(
+    currents: Tensor,  # (B, N, ...), overwritten by what the spikes deliver
+    potential: Tensor,  # (N, ...), updated
+    count: Tensor,  # (N, ...), updated
+    gain: Tensor,  # (N, ...), updated
+    bias: Tensor,  # (N, ...)
+    threshold: Tensor,  # () or broadcasting against one sample
+    factor: float,
+) -> None:
+    """The same with a threshold of `gain * threshold`, where the gain is multiplied by `factor`
+    after a spike and returns to 1 after a step without one."""
+    high = potential.dtype
+    if currents.device.type == "cpu" and currents.dtype in _COMPILED:
+        state = (potential, count, gain)
+        work = currents.to(high)  # the same memory unless currents are bfloat16
+        _compiled(
+            work,
+            state,
+            bias,
+            threshold,
+            "burst_rows",
+            (np.dtype(str(high).removeprefix("torch.")).type(factor),),
+        )
+        if work is not currents:
+            currents.copy_(work)
+        return
+    threshold, bias = threshold.to(high), bias.to(high)
+    for current in currents:
+        potential += current.to(high) + bias
+        limit = threshold * gain
+        fires = potential >= limit
+        values = fires * limit
+        potential -= values
+        count += fires
+        gain.copy_(torch.where(fires, gain * factor, 1.0))
+        current.copy_(values)
 
 
 def like_sample(x: Tensor, currents: Tensor, dtype: torch.dtype | None = None) -> Tensor:
@@ -70,44 +110,32 @@ def dense_samples(currents: Tensor) -> Tensor:
 
 def _compiled(
     currents: Tensor,
-    potential: Tensor,
-    count: Tensor,
+    state: tuple[Tensor, ...],
     bias: Tensor,
     threshold: Tensor,
-    weights: Tensor,
-    doses: Tensor,
+    name: str,
+    parameters: tuple[Any, ...],
 ) -> None:
+    """Run the compiled loop `name` over all samples and chunks of neurons."""
     from firstspike.codes import _soft_reset_kernel as kernel
 
     steps, samples = currents.shape[:2]
     size = currents[0, 0].numel() if samples else 0
     if not (steps and size):
         return
-    high = potential.dtype
+    high = state[0].dtype
     limits = like_sample(threshold.to(high).expand_as(currents[0, 0])[None], currents)
     bias = like_sample(bias[:1] if bias.stride(0) == 0 else bias, currents, high)
-    arrays = (
-        _rows(potential, size),
-        _rows(count, size),
-        _rows(bias, size),
-        _rows(limits, size)[0],
-        weights.to(high).numpy(),
-        doses.to(high).numpy(),
-    )
+    arrays = (*(_rows(x, size) for x in (*state, bias)), _rows(limits, size)[0], *parameters)
     flat = currents.as_strided((steps, samples, size), (*currents.stride()[:2], 1))
+    half = flat.dtype == torch.bfloat16
+    signal = flat.view(torch.int16).numpy().view(np.uint16) if half else flat.numpy()
+    loop = getattr(kernel, name)
 
     def work(part: slice) -> None:
-        if flat.dtype != torch.bfloat16:
-            kernel.soft_reset_rows(flat.numpy(), *arrays, part.start, part.stop)
-            return
-        block = np.empty(kernel.CHUNK, np.float32)
-        bits = flat.view(torch.int16).numpy().view(np.uint16)
-        kernel.soft_reset_rows_bf16(
-            bits, *arrays, block, block.view(np.uint32), part.start, part.stop
-        )
+        loop(signal, *arrays, part.start, part.stop)
 
-    chunks = samples * -(-size // kernel.CHUNK)
-    in_parts(work, chunks, smallest=16)
+    in_parts(work, samples * -(-size // kernel.CHUNK), smallest=16)
 
 
 def _rows(x: Tensor, size: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,14 +14,24 @@ if TYPE_CHECKING:
     from firstspike.networks import SpikingNetwork
 
 
-def logits(spiking: SpikingNetwork, x: Tensor) -> Tensor:
+def logits(
+    spiking: SpikingNetwork, x: Tensor, activate: Callable[[str, Tensor], Tensor] | None = None
+) -> Tensor:
     """Logits (N, classes), differentiable; nothing is recorded.
 
     A population that feeds a max pool alone is pooled first: codes are monotone, so
     `pool(code(u)) = code(pool(u))`, and fewer potentials are looked up.
+
+    Args:
+        activate: what a population says for its potentials, `(name, u) -> values`, instead of its
+            neuron's `activate`; training methods use it.
     """
+
+    def speak(name: str, u: Tensor) -> Tensor:
+        return spiking.neuron(name).activate(u)
+
     return spiking.network.evaluate(
-        spiking.shifted(x), lambda name, u: spiking.neuron(name).activate(u), pool_first=True
+        spiking.shifted(x), speak if activate is None else activate, pool_first=True
     )
 
 
@@ -44,7 +55,7 @@ def run(
         neuron = spiking.neuron(name)
         times = neuron.encode(u)
         record.spike_times[name] = times
-        record.spike_counts[name] = times.isfinite().to(u.dtype)
+        record.spike_counts[name] = times.isfinite().to(u.dtype) * neuron.spikes_each
         if potentials:
             record.potentials[name] = u
         return neuron.decode(times)
@@ -75,11 +86,8 @@ def _readout_over_time(spiking: SpikingNetwork, record: Record) -> Tensor:
         for name in sources:
             t = step - spiking.window_of(name).start
             if 0 <= t < len(spiking.window_of(name)):
-                fires = record.spike_times[name] == t
-                if bool(fires.any()):
-                    decoded = spiking.neuron(name).decode(record.spike_times[name])
-                    state[name] = torch.where(fires, decoded, state[name])
-                    changed = True
+                state[name] = spiking.neuron(name).delivered(record.spike_times[name], t)
+                changed = True
         if changed:
             current = network.run_segment(nodes, state)
         out[step] = current

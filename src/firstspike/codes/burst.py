@@ -1,0 +1,114 @@
+"""Burst coding: spikes in direct succession weigh more and more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from firstspike.codes.code import Distribution, Neuron, State, require
+from firstspike.codes.inputs import Direct, Input
+from firstspike.codes.repeating import RepeatingCode
+from firstspike.codes.soft_reset import burst_, dense_samples, like_sample
+
+
+@dataclass(frozen=True)
+class Burst(RepeatingCode):
+    """A value is the mean of what spikes deliver, and spikes of a burst deliver more and more.
+
+    A neuron of a population of scale s fires where its potential reaches `g(t) theta s`, delivers
+    `g(t) theta s` and loses as much (soft reset), with
+
+        g(t) = factor * g(t - 1)  if it fired at t - 1,  else 1
+
+    so that a large potential leaves in a few spikes. There is no largest value: nothing is
+    clipped, whatever the scale, and the error falls as 1 / steps. Its constant is larger than that
+    of a rate code, because a burst that ends leaves up to `g theta s` in the potential.
+
+    Args:
+        steps: T, of the whole run.
+        threshold: theta, in units of the scale; 0.125 as in the source.
+        factor: of g, above 1; 2 as in the source.
+        input: `Direct()` (analogue current), `Regular()` (bursts),
+            `Bernoulli()` or `FirstSpikes()`.
+
+    Source: Park et al. 2019 (DAC).
+    """
+
+    steps: int
+    threshold: float = 0.125
+    factor: float = 2.0
+    input: Input = field(default_factory=Direct)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 < self.threshold < float("inf"),
+            "threshold",
+            "be positive",
+            self.threshold,
+            "It is in units of the scale; 0.125 is usual.",
+        )
+        require(
+            1 < self.factor < float("inf"),
+            "factor",
+            "be above 1",
+            self.factor,
+            "2 is usual; spikes of one size are `Rate`.",
+        )
+
+    @property
+    def graded_pool(self) -> str:
+        return " Under Burst the output may be a part of a spike's weight."
+
+    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
+        return BurstNeuron(scale, self)
+
+
+class BurstNeuron(Neuron):
+    """Integrate-and-fire with soft reset whose threshold grows while it fires."""
+
+    def __init__(self, scale: Tensor, code: Burst) -> None:
+        super().__init__(scale)
+        self.code = code
+
+    def start(self, bias: Tensor) -> State:
+        high = torch.float64 if bias.dtype == torch.float64 else torch.float32
+        zero = torch.zeros_like(bias, dtype=high, memory_format=torch.contiguous_format)
+        return {
+            "potential": zero,
+            "gain": torch.ones_like(zero),
+            "count": torch.zeros_like(zero),
+            "bias": bias,
+        }
+
+    def run(
+        self, state: State, currents: Tensor | None, steps: Sequence[int | None]
+    ) -> tuple[State, Tensor | None]:
+        bias = state["bias"]
+        if currents is None:
+            currents = bias.new_zeros(len(steps), *bias.shape)
+        currents = dense_samples(currents)
+        for name in state:
+            state[name] = like_sample(state[name], currents)
+        burst_(
+            currents,
+            state["potential"],
+            state["count"],
+            state["gain"],
+            state["bias"],
+            self.scale * self.code.threshold,
+            self.code.factor,
+        )
+        return state, currents
+
+    def step(
+        self, state: State, current: Tensor | None, t: int | None
+    ) -> tuple[State, Tensor | None]:
+        state, values = self.run(state, None if current is None else current[None].clone(), [t])
+        return state, None if values is None else values[0]
+
+    def spikes(self, state: State) -> Tensor:
+        return state["count"]

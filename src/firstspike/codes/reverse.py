@@ -1,0 +1,170 @@
+"""Reverse coding (TDSNN): one spike per neuron, the later it comes the larger the value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from firstspike.codes.code import (
+    Code,
+    Distribution,
+    Neuron,
+    State,
+    infinity_like,
+    require,
+    require_integer,
+)
+from firstspike.codes.lookup import look_up
+
+
+@dataclass(frozen=True)
+class Reverse(Code):
+    """One spike per neuron; the membrane leaks, so that late spikes weigh most.
+
+    Membranes are leaky, `u(t) = u(t - 1) exp(-1 / tau) + currents`: what a spike at step t of its
+    window has left at the window's end is
+
+        v(t) = exp(-(T - 1 - t) / tau)
+
+    in units of the population's scale. After the window of its inputs a neuron's potential keeps
+    leaking while a *ticking neuron* of its layer, one for all, spikes at every step and probes it:
+    the neuron fires at the first tick that finds `u exp(-t / tau)` below a fixed threshold, so that
+    a larger potential fires later. Windows of successive layers follow each other without overlap.
+    The ticks and the leak of every neuron at every step are counted as operations.
+
+    The rounding is relative, as with `TTFS(kernel=Exponential(tau))`: `exp(1 / (2 tau)) - 1` at
+    most between the smallest and the largest value of the window; it falls as tau and the window
+    grow, and the network's output then tends to the ANN's.
+
+    Departures from the source:
+
+    - its networks are retrained so that every neuron fires; here a potential below the smallest
+      value stays silent and stands for zero, and no retraining is needed;
+    - thresholds lie half a step below the values (round to nearest; `half_step=False` rounds down);
+    - what arrives is booked with the weight v(t) that the leak leaves of it at the end of the
+      sender's window. For plain feed-forward networks this is the leaky membrane itself (a test
+      steps one); where a skip connection spans several windows, the leaky membrane would forget
+      what came early, and the booked value does not;
+    - source membranes hold negated weights, so that "fires when small" becomes a plain threshold.
+
+    Max pooling: the pool passes on what each later spike adds, which sums to exactly the latest
+    spike's value when the window closes.
+
+    Args:
+        window: T, steps in which a population may fire.
+        tau: of the leak, in steps; None takes a quarter of the window.
+        half_step: round to nearest.
+
+    Source: Zhang et al. 2019 (TDSNN).
+
+    >>> Reverse(window=16).latency(depth=3)
+    64
+    """
+
+    window: int
+    tau: float | None = None
+    half_step: bool = True
+
+    single_spike: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require_integer("window", self.window, 1, "Pass the number of steps, 16 to 80 are usual.")
+        if self.tau is not None:
+            require(
+                0 < self.tau < float("inf"),
+                "tau",
+                "be positive",
+                self.tau,
+                "Pass the time constant in steps; a quarter of the window is usual.",
+            )
+
+    @property
+    def time_constant(self) -> float:
+        """tau, in steps."""
+        return self.window / 4 if self.tau is None else self.tau
+
+    @property
+    def has_closed_form(self) -> bool:
+        return True
+
+    def window_of(self, depth: int) -> range:
+        return range(depth * self.window, (depth + 1) * self.window)
+
+    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
+        return ReverseNeuron(scale, self)
+
+
+class ReverseNeuron(Neuron):
+    """A leaky population probed by a ticking neuron."""
+
+    shared_state: ClassVar[frozenset[str]] = frozenset({"thresholds", "values"})
+
+    def __init__(self, scale: Tensor, code: Reverse) -> None:
+        super().__init__(scale)
+        self.code = code
+
+    def table(self) -> tuple[Tensor, Tensor]:
+        """Thresholds and values (T,) in units of the scale, rising with the step."""
+        t = torch.arange(self.code.window, dtype=torch.float64, device=self.scale.device)
+        before_end = self.code.window - 1 - t
+        late = before_end + (0.5 if self.code.half_step else 0.0)
+        tables = (torch.exp(-x / self.code.time_constant) for x in (late, before_end))
+        thresholds, values = (x.to(self.scale.dtype) for x in tables)
+        return thresholds, values
+
+    def encode(self, u: Tensor) -> Tensor:
+        """Spike times of complete potentials: 0 ... T - 1, `inf` = silent."""
+        thresholds, _ = self.table()
+        late = torch.arange(self.code.window, dtype=u.dtype, device=u.device).flip(0)
+        return look_up(u, self.scale, thresholds.flip(0), late, float("inf"))
+
+    def decode(self, times: Tensor) -> Tensor:
+        _, values = self.table()
+        fired = times.isfinite()
+        return torch.where(fired, values[torch.where(fired, times, 0).long()] * self.scale, 0)
+
+    def activate(self, u: Tensor) -> Tensor:
+        """`decode(encode(u))`; the gradient passes straight through between 0 and the scale."""
+        with torch.no_grad():
+            spoken = self.decode(self.encode(u))
+        if not u.requires_grad:
+            return spoken
+        inside = (u > 0) & (u <= self.scale)
+        return spoken + torch.where(inside, u - u.detach(), torch.zeros_like(u))
+
+    def start(self, bias: Tensor) -> State:
+        thresholds, values = self.table()
+        return {
+            "potential": bias.clone(),
+            "times": infinity_like(bias),
+            "thresholds": thresholds,
+            "values": values,
+        }
+
+    def step(
+        self, state: State, current: Tensor | None, t: int | None
+    ) -> tuple[State, Tensor | None]:
+        if current is not None:
+            state["potential"] += current
+        if t is None:
+            return state, None
+        u, thresholds = self.normalize(state["potential"]), state["thresholds"]
+        fires = state["times"].isinf() & (u >= thresholds[t])
+        if t + 1 < self.code.window:
+            fires &= ~(u >= thresholds[t + 1])
+        state["times"] = torch.where(fires, float(t), state["times"])
+        return state, fires * (state["values"][t] * self.scale)
+
+    def ceiling(self, state: State, t: int) -> Tensor:
+        if t + 1 >= self.code.window:
+            return torch.zeros_like(state["potential"])
+        return state["times"].isinf() * (state["values"][-1] * self.scale)
+
+    def spikes(self, state: State) -> Tensor:
+        return state["times"].isfinite().to(state["times"].dtype)
+
+    def spike_times(self, state: State) -> Tensor:
+        return state["times"]
