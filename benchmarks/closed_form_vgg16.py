@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import firstspike as fs
-from firstspike._files import write_json
+from firstspike._files import read_json, write_json
 from firstspike.measure.environment import describe_environment
 from firstspike.models import VGG16
 
@@ -36,6 +36,26 @@ def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dic
             function()
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def markdown_of(store: Path) -> str:
+    """The stored measurement as a table."""
+    stored = read_json(store)
+    cpu = stored["environment"].get("cpu", "CPU")
+    lines = [
+        f"VGG-16 (batch norm, head 512), {stored['batch']} images 3x32x32, float32, "
+        f"{stored['threads']} thread on {cpu}; {stored['repeats']} interleaved repeats.",
+        "",
+        "| network | median ms | range ms | x ANN | x ANN with batch norm folded |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in stored["rows"].items():
+        lines.append(
+            f"| {name} | {1e3 * row['median_s']:.0f} | {1e3 * row['min_s']:.0f} ... "
+            f"{1e3 * row['max_s']:.0f} | {row['ratio_to_ann']:.3f} | "
+            f"{row['ratio_to_folded_ann']:.3f} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -86,6 +106,7 @@ def main() -> None:
             "benchmark": "closed_form_vgg16",
             "batch": arguments.batch,
             "repeats": arguments.repeats,
+            "threads": arguments.threads,
             "rows": rows,
             "environment": describe_environment().model_dump(mode="json"),
         },

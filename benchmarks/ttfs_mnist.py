@@ -75,6 +75,49 @@ def markdown(results: dict[tuple[Any, ...], Result]) -> str:
     return "\n".join(lines)
 
 
+def markdown_of(store: Path) -> str:
+    """The table of a stored run, with what it was measured on."""
+    stored = read_results(store)
+    first = stored[0]
+    assert first.environment is not None and first.ann_accuracy is not None
+    seconds = sum(r.seconds or 0.0 for r in stored)
+    head = (
+        f"{first.model} on {first.dataset} ({first.split}, {first.samples:,} images); the ANN has "
+        f"{100 * first.ann_accuracy:.2f} %. GO: gradient-based kernel optimization. EF: early "
+        "firing, offset T/2. Latency and decision in steps, spikes per image without the input's. "
+        f"{len(stored)} evaluations took {seconds:.0f} s on one CPU thread."
+    )
+    return head + "\n\n" + markdown({key(r.code): r for r in stored})
+
+
+def summary_of(store: Path) -> str:
+    """A few rows for the README."""
+    rows = {key(r.code): r for r in read_results(store)}
+    chosen = {
+        "T = 16": ("Exponential", 16, True, False, None),
+        "T = 16, kernels optimized": ("Exponential", 16, True, True, None),
+        "T = 16, optimized, early firing": ("Exponential", 16, True, True, 8),
+        "T = 8, linear": ("Linear", 8, True, False, None),
+        "T = 4, linear": ("Linear", 4, True, False, None),
+    }
+    lines = [
+        "MNIST, 10,000 test images, the papers' CNN (16C5-P2-32C5-P2-800-128-10), converted "
+        "without any training "
+        "([all rows and the command](docs/results.md)):",
+        "",
+        "| code | accuracy % | ANN % | latency, steps | spikes per image | spikes per neuron |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in chosen.items():
+        r = rows[row]
+        assert r.ann_accuracy is not None
+        lines.append(
+            f"| {name} | {100 * r.accuracy:.2f} | {100 * r.ann_accuracy:.2f} | "
+            f"{r.latency_steps:g} | {r.spikes_per_sample:,.0f} | {r.spikes_per_neuron:.3f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a trained MNIST CNN")
