@@ -1,7 +1,18 @@
 """Engines that run a spiking network: closed form and clock-driven."""
 
+from firstspike.engines.agreement import Agreement, check_engines, compare_records
 from firstspike.engines.decide import Certain, Decision, Margin
 from firstspike.engines.record import Record
 from firstspike.engines.simulate import ENGINES, simulate
 
-__all__ = ["ENGINES", "Certain", "Decision", "Margin", "Record", "simulate"]
+__all__ = [
+    "ENGINES",
+    "Agreement",
+    "Certain",
+    "Decision",
+    "Margin",
+    "Record",
+    "check_engines",
+    "compare_records",
+    "simulate",
+]

@@ -1,0 +1,129 @@
+"""Compare two engines spike by spike, and say where and why they part.
+
+Engines are meant to agree on every spike time. Where two records differ in a neuron, the reason is
+one of these:
+
+- *inherited*: what reached the neuron differs already, so a population before it is to blame;
+- *early firing*: one engine decided on part of the input, the other on more of it;
+- *rounding*: each engine is true to its own potential, and the potentials differ by rounding only;
+- *clipping*: the potential lies above the largest threshold, and one engine fired later than at
+  step 0;
+- *unexplained*: none of these. An engine has a bug.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from firstspike.engines.divergence import Comparison, Divergence, PopulationAgreement
+from firstspike.engines.record import Record
+from firstspike.engines.simulate import simulate
+from firstspike.networks import SpikingNetwork
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far two records agree; `print` it for a table.
+
+    Attributes:
+        engines: names of the two engines.
+        samples: samples compared.
+        populations: one entry per population, in order of execution.
+        logits: largest absolute difference of two logits.
+        predictions: samples whose predicted class differs.
+    """
+
+    engines: tuple[str, str]
+    samples: int
+    populations: tuple[PopulationAgreement, ...]
+    logits: float
+    predictions: int
+
+    @property
+    def different(self) -> int:
+        """Neurons whose spikes differ, over all populations and samples."""
+        return sum(p.different for p in self.populations)
+
+    @property
+    def identical(self) -> bool:
+        """Whether all spikes are the same."""
+        return self.different == 0
+
+    @property
+    def explained(self) -> bool:
+        """Whether every difference has a cause other than a bug."""
+        return not any(p.reasons.get("unexplained") for p in self.populations)
+
+    @property
+    def first(self) -> Divergence | None:
+        """The first divergence in order of execution: where it all began."""
+        return next((p.first for p in self.populations if p.first is not None), None)
+
+    def __str__(self) -> str:
+        rows = [("population", "neurons", "different", "why")]
+        for p in self.populations:
+            why = ", ".join(f"{count:,} {reason}" for reason, count in p.reasons.items())
+            rows.append((p.population, f"{p.neurons:,}", f"{p.different:,}", why))
+        width = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [
+            f"{a:<{width[0]}}  {b:>{width[1]}}  {c:>{width[2]}}  {d}".rstrip()
+            for a, b, c, d in rows
+        ]
+        total = sum(p.neurons for p in self.populations)
+        title = (
+            f"{' and '.join(self.engines)} on {self.samples:,} samples: {self.different:,} of "
+            f"{total:,} neurons differ, {self.predictions:,} predictions, logits by at most "
+            f"{self.logits:.3g}."
+        )
+        end = [] if self.first is None else ["", f"First: {self.first}."]
+        return "\n".join([title, "", *lines, *end])
+
+
+def check_engines(
+    network: SpikingNetwork, x: Tensor, engines: tuple[str, str] = ("closed_form", "clock")
+) -> Agreement:
+    """Run `x` (N, ...) through two engines and compare them spike by spike.
+
+    >>> from torch import nn, rand
+    >>> from firstspike import TTFS, convert
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    >>> network = convert(model, TTFS(window=8), calibration=rand(100, 4).double())
+    >>> check_engines(network, rand(5, 4).double()).identical
+    True
+    """
+    a, b = (simulate(network, x, engine, potentials=True) for engine in engines)
+    return compare_records(network, a, b)
+
+
+@torch.no_grad()
+def compare_records(network: SpikingNetwork, a: Record, b: Record) -> Agreement:
+    """Compare two records of the same inputs, spike time by spike time (spike counts for codes
+    with several spikes per neuron). Records with potentials explain more.
+
+    The records may come from networks that differ in their offset alone; pass either network.
+
+    Raises:
+        ValueError: if the records are of different networks or batches.
+    """
+    if a.spike_counts.keys() != b.spike_counts.keys() or a.logits.shape != b.logits.shape:
+        raise ValueError(
+            f"`a` and `b` must be records of one network and batch, got populations "
+            f"{list(a.spike_counts)} and {list(b.spike_counts)}, logits {tuple(a.logits.shape)} "
+            f"and {tuple(b.logits.shape)}. Run both engines on the same input."
+        )
+    if set(a.spike_counts) != set(network.populations):
+        raise ValueError(
+            f"`network` must be the one that was run, got populations {list(network.populations)} "
+            f"and a record of {list(a.spike_counts)}."
+        )
+    comparison = Comparison(network, a, b)
+    return Agreement(
+        (a.engine, b.engine),
+        len(a.logits),
+        tuple(comparison.population(name) for name in network.populations),
+        float((a.logits - b.logits).abs().max()) if len(a.logits) else 0.0,
+        int((a.predictions != b.predictions).sum()),
+    )
