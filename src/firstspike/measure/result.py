@@ -48,7 +48,9 @@ class LayerResult(_Record):
     name: str
     neurons: int = Field(ge=0)
     spikes_per_sample: Amount
-    silent_fraction: Fraction = Field(description="neurons x samples without a spike")
+    silent_fraction: Fraction = Field(
+        description="share of neurons, over all samples, that never fire"
+    )
     depth: int = Field(
         ge=0, description="populations on the longest path from the input, which is 0"
     )
@@ -106,7 +108,9 @@ class Result(_Record):
     spikes_per_sample: Amount = Field(description="hidden and output spikes; the input apart")
     input_spikes_per_sample: Amount
     neurons: int = Field(ge=0, description="hidden and output neurons; the input apart")
-    silent_fraction: Fraction = Field(description="neurons x samples without a spike")
+    silent_fraction: Fraction = Field(
+        description="share of neurons, over all samples, that never fire"
+    )
     operations: dict[str, Amount] = Field(
         default_factory=dict, description="operation (multiply, add, ...) -> count per sample"
     )

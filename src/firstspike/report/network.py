@@ -17,7 +17,7 @@ from firstspike.plots import (
     plot_raster,
     plot_spike_time_histograms,
 )
-from firstspike.report.write_report import write_report
+from firstspike.report.html import write_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -32,8 +33,8 @@ def make(**changes: object) -> Result:
     return Result(**{**values, **changes})
 
 
-def render(results: list[Result]) -> str:
-    console = Console(width=200, file=io.StringIO())
+def render(results: list[Result], width: int = 200) -> str:
+    console = Console(width=width, file=io.StringIO())
     with console.capture() as capture:
         console.print(results_table(results))
     return capture.get()
@@ -41,21 +42,29 @@ def render(results: list[Result]) -> str:
 
 def test_one_row_per_result_and_the_shared_origin_as_title() -> None:
     text = render([make(), make(code={"name": "Rate", "steps": 64}, decision_steps_mean=None)])
-    assert text.splitlines()[0].strip() == "cnn on mnist (test)"
+    assert text.splitlines()[0].strip() == "cnn on mnist (test, 10,000 samples)"
     (ttfs,) = [line for line in text.splitlines() if "TTFS" in line]
-    cells = [cell.strip() for cell in ttfs.strip("│").split("│")]
-    assert cells == [
+    assert re.split(r"\s{2,}", ttfs.strip()) == [
         "TTFS, window 16, offset 8, linear",
-        *("99.34", "99.41", "99.80", "64", "51.2", "6,300", "102", "0.5", "50.0", "10,000"),
+        *("99.34", "99.41", "99.80", "64", "51.2", "6,300", "102", "0.5", "50.0"),
     ]
     (rate,) = [line for line in text.splitlines() if "Rate, steps 64" in line]
     assert "–" in rate
 
 
+def test_figures_stay_whole_in_80_columns() -> None:
+    text = render([make(spikes_per_sample=81_525_000, latency_steps=10_000)], width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    (row,) = [line for line in text.splitlines() if "99.34" in line]
+    expected = "99.34 99.41 99.80 10,000 51.2 81.53 M 102 6,470 50.0"
+    assert row.split()[1:] == expected.split()
+
+
 def test_different_data_sets_get_a_column() -> None:
     text = render([make(), make(dataset="cifar10")])
     assert "2 results" in text
-    assert "cnn on cifar10 (test)" in text
+    assert "cnn on cifar10 (test, 10,000 samples)" in text
 
 
 def test_no_results() -> None:

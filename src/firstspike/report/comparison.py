@@ -1,0 +1,78 @@
+"""Tables and figures of a comparison of codes (after Park et al. 2020, Tables II, III, Fig. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from firstspike.measure.compare import NORMALIZED, steps_within
+from firstspike.plots import plot_accuracy_over_time, plot_tradeoff
+from firstspike.report.results_table import number, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from firstspike.measure.result import Result
+
+
+def comparison_rows(results: Sequence[Result], points: float = 0.3) -> list[dict[str, Any]]:
+    """Accuracy, latency, spikes and normalized energy, one row per code (Table II)."""
+    rows = []
+    for r in results:
+        first = steps_within(r, points)
+        row = {
+            "code": r.label,
+            "accuracy %": percent(r.accuracy),
+            "latency": number(r.latency_steps),
+            f"within {points:g} points from step": "never" if first is None else number(first),
+            "decided": number(r.decision_steps_mean),
+            "spikes": number(r.spikes_per_sample),
+            "input spikes": number(r.input_spikes_per_sample),
+            "spikes/neuron": f"{r.spikes_per_neuron:.3g}",
+        }
+        for model, short in zip(NORMALIZED, ("TN", "SN")):
+            energy = r.energy.get(model)
+            row[f"energy {short}"] = "–" if energy is None else f"{energy.total:.3f}"
+        rows.append(row)
+    return rows
+
+
+def operation_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Million operations per image, one row per code (Table III)."""
+    names = sorted({name for r in results for name in r.operations})
+    return [
+        {"code": r.label}
+        | {n: f"{r.operations[n] / 1e6:.4g}" if n in r.operations else "–" for n in names}
+        for r in results
+    ]
+
+
+def comparison_figures(results: Sequence[Result]) -> dict[str, Figure]:
+    """Accuracy over time, and accuracy against latency, spikes and energy, by caption."""
+    ann = results[0].ann_accuracy
+    curves = {r.label: r.accuracy_over_time for r in results if r.accuracy_over_time}
+    figures: dict[str, Figure] = {}
+    if curves:
+        figures["Accuracy if the readout is asked after every step."] = plot_accuracy_over_time(
+            curves, ann_accuracy=ann, log_time=True
+        )[0]
+    costs: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for r in results:
+        family = str(r.code["name"])
+        values = {"latency (steps)": r.latency_steps, "spikes per image": r.spikes_per_sample}
+        if NORMALIZED[0] in r.energy:
+            values["energy, TrueNorth (x reference)"] = r.energy[NORMALIZED[0]].total
+        for cost, value in values.items():
+            costs.setdefault(cost, {}).setdefault(family, []).append((value, r.accuracy))
+    for cost, points in costs.items():
+        figures[f"Accuracy against {cost}; the front is what nothing beats."] = plot_tradeoff(
+            points, cost, ann_accuracy=ann
+        )[0]
+    return figures
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows as a Markdown table."""
+    heads = list(rows[0])
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    return "\n".join(lines + ["| " + " | ".join(str(row[h]) for h in heads) + " |" for row in rows])
