@@ -27,9 +27,9 @@ class _Spike(torch.autograd.Function):
         return gradient * ctx.surrogate.derivative(z), None
 
 
-def unrolled(currents, potential, threshold, leak, output, surrogate, detach_reset):
+def unrolled(currents, potential, threshold, leak, output, steps, surrogate, detach_reset):
     values = []
-    for current in currents:
+    for current in currents.expand(steps, *currents.shape[1:]):
         potential = leak * potential + current
         spike = _Spike.apply((potential - threshold) / threshold, surrogate)
         values.append(spike * output)
@@ -37,13 +37,13 @@ def unrolled(currents, potential, threshold, leak, output, surrogate, detach_res
     return torch.stack(values), potential
 
 
-def tensors(steps, per_channel=False):
+def tensors(rows, per_channel=False):
     shape = (3, 4, 5)
     size = (4, 1) if per_channel else ()
     return [
         x.requires_grad_()
         for x in (
-            torch.randn(steps, *shape, dtype=torch.float64),
+            torch.randn(rows, *shape, dtype=torch.float64),
             torch.randn(shape, dtype=torch.float64),
             torch.rand(size, dtype=torch.float64) + 0.4,
             torch.tensor(0.9, dtype=torch.float64),
@@ -54,17 +54,39 @@ def tensors(steps, per_channel=False):
 
 @pytest.mark.parametrize("detach_reset", [True, False])
 @pytest.mark.parametrize("surrogate", SURROGATE_LIST, ids=str)
+@pytest.mark.parametrize("constant", [True, False])
 @pytest.mark.parametrize("steps, per_channel", [(1, False), (2, True), (5, False), (5, True)])
-def test_gradients_equal_the_unrolled_reference(steps, per_channel, surrogate, detach_reset):
-    inputs = tensors(steps, per_channel)
+def test_gradients_equal_the_unrolled_reference(
+    steps, per_channel, constant, surrogate, detach_reset
+):
+    """Compiled (one threshold) and with torch operations (per channel)."""
+    inputs = tensors(1 if constant else steps, per_channel)
     weights = torch.randn(steps, 3, 4, 5, dtype=torch.float64), torch.randn(3, 4, 5).double()
     gradients = []
     for function in (integrate_and_fire, unrolled):
-        values, rest = function(*inputs, surrogate, detach_reset)
+        values, rest = function(*inputs, steps, surrogate, detach_reset)
         loss = (values * weights[0]).sum() + (rest * weights[1]).sum()
         gradients.append((values.detach(), rest.detach(), *torch.autograd.grad(loss, inputs)))
     for ours, reference in zip(*gradients):
         torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_initial_potentials_may_be_shared():
+    currents, _, threshold, leak, output = tensors(3)
+    start = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    gradients = []
+    for function in (integrate_and_fire, unrolled):
+        values, _ = function(
+            currents, start.expand(3, 4, 5), threshold, leak, output, 3, Boxcar(), True
+        )
+        gradients.append(torch.autograd.grad((values**2).sum(), (start, leak, currents)))
+    for ours, reference in zip(*gradients):
+        torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_rows_must_fit_the_steps():
+    with pytest.raises(ValueError, match="`currents` must have 1 or `steps` = 5 rows, got 3"):
+        integrate_and_fire(*tensors(3), steps=5)
 
 
 def test_gradients_that_are_not_needed_are_not_computed():

@@ -1,0 +1,166 @@
+"""All steps at once, differentiable: what networks with multi-spike codes are trained with.
+
+The network is walked layer by layer, with the steps of a chunk stacked on the batch axis, and
+populations integrate along them. What does not change over time (the analogue image and all that
+follows from it alone) is computed once for all steps. Gradients are exact through time.
+
+With `chunk`, only the neurons' states between chunks of steps are kept for the backward pass, and
+each chunk is run again when its gradients are due: memory for one chunk and T / chunk states
+instead of T steps, at the price of a second forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from firstspike.codes.few_step import FewStep, FewStepNeuron
+from firstspike.codes.inputs import DirectNeuron
+from firstspike.networks.network import INPUT, Node
+from firstspike.networks.ops import MaxPool
+
+if TYPE_CHECKING:
+    from firstspike.networks import SpikingNetwork
+
+States = dict[str, Tensor]  # potentials of populations, sums and maxima of max pools
+
+
+def logits(spiking: SpikingNetwork, x: Tensor, chunk: int | None = None) -> Tensor:
+    """Logits (N, classes) after all steps, as `simulate(engine="clock")` gives them.
+
+    Args:
+        spiking: under a `FewStep` code with `Direct()` input.
+        x: images (N, ...).
+        chunk: steps between the states that are kept; None keeps everything.
+
+    Raises:
+        TypeError: for other codes.
+        ValueError: if `chunk` is not positive.
+    """
+    if not isinstance(spiking.code, FewStep):
+        raise TypeError(
+            f"training through time must have a FewStep code, got {spiking.code}. Codes with one "
+            "spike per neuron are differentiable by calling the network."
+        )
+    if not isinstance(spiking.neuron(INPUT), DirectNeuron):
+        raise TypeError(
+            f"training through time must have `input=Direct()`, got {spiking.code.input}. Train "
+            "with direct input, or simulate with the clock engine."
+        )
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"`chunk` must be positive, got {chunk}. Pass steps, e.g. 2, or None.")
+    steps = spiking.code.steps
+    run = _Chunk(spiking)
+    constant, states = run.start(spiking.shifted(x))
+    if chunk is None or chunk >= steps or not torch.is_grad_enabled():
+        return run(constant, states, steps)[0] / steps
+    total = x.new_zeros(())
+    for start in range(0, steps, chunk):
+        length = min(chunk, steps - start)
+        arrived, states = checkpoint(run, constant, states, length, use_reentrant=False)
+        total = total + arrived
+    return total / steps
+
+
+class _Chunk:
+    """Some steps of the network, from states to states."""
+
+    def __init__(self, spiking: SpikingNetwork) -> None:
+        self.spiking = spiking
+        self.network = spiking.network
+        self.constant = self._constant_nodes()
+
+    def _constant_nodes(self) -> set[str]:
+        """Nodes whose value is the same at every step: they see the image and no population."""
+        found = {INPUT}
+        for node in self.network.nodes[1:]:
+            if not self.network.is_population(node.name) and found.issuperset(node.inputs):
+                found.add(node.name)
+        return found
+
+    def start(self, x: Tensor) -> tuple[dict[str, Tensor], States]:
+        """Values of the constant nodes that others need, and the states before the first step."""
+        values = {INPUT: x}
+        for node in self.network.nodes[1:]:
+            if node.name in self.constant:
+                inputs = (values[name] for name in node.inputs)
+                values[node.name] = self.network.op(node.name)(*inputs)
+        used = {
+            name
+            for node in self.network.nodes
+            if node.name not in self.constant
+            for name in node.inputs
+        }
+        states: States = {}
+        for name in self.network.populations:
+            like = x.new_zeros(()).expand(len(x), *self.network.node[name].shape)
+            states[name] = self._neuron(name).initial(like)
+        return {name: value for name, value in values.items() if name in used}, states
+
+    def _neuron(self, name: str) -> FewStepNeuron:
+        neuron = self.spiking.neuron(name)
+        assert isinstance(neuron, FewStepNeuron)
+        return neuron
+
+    def __call__(
+        self, constant: dict[str, Tensor], states: States, steps: int
+    ) -> tuple[Tensor, States]:
+        """What reaches the readout over the steps, (N, classes) with the biases, and the states."""
+        states = dict(states)
+        values = dict(constant)
+        left = Counter({node.name: self.network.uses(node.name) for node in self.network.nodes})
+        for node in self.network.nodes:
+            if node.name in self.constant:
+                continue
+            values[node.name] = self._value(node, values, states, steps)
+            for name in node.inputs:
+                left[name] -= 1
+                if not left[name]:
+                    del values[name]
+        out = self._stacked(self.network.output.name, values, steps)
+        return out.unflatten(0, (steps, -1)).sum(0), states
+
+    def _stacked(self, name: str, values: dict[str, Tensor], steps: int) -> Tensor:
+        """Value of a node for all steps, (steps * N, ...)."""
+        value = values[name]
+        if name in self.constant:
+            return value.expand(steps, *value.shape).flatten(0, 1)
+        return value
+
+    def _value(self, node: Node, values: dict[str, Tensor], states: States, steps: int) -> Tensor:
+        """Value of a node that changes with time, (steps * N, ...); states advance."""
+        op = self.network.op(node.name)
+        if self.network.is_population(node.name):
+            (name,) = node.inputs
+            rows = 1 if name in self.constant else steps
+            currents = values[name].unflatten(0, (rows, -1))
+            fired, states[node.name] = self._neuron(node.name).fire(
+                currents, states[node.name], steps
+            )
+            return fired.flatten(0, 1)
+        inputs = [self._stacked(name, values, steps) for name in node.inputs]
+        if isinstance(op, MaxPool):
+            return pool_through_time(op, node.name, inputs[0], states, steps)
+        return op(*inputs)
+
+
+def pool_through_time(op: MaxPool, name: str, x: Tensor, states: States, steps: int) -> Tensor:
+    """Growth of the largest sum delivered so far, step by step (see `engines.pooling`).
+
+    The gradient of a sum's growth goes to the neuron that leads at that step.
+    """
+    delivered, largest = f"{name}.delivered", f"{name}.largest"
+    sums, out = states.get(delivered), []
+    before = states.get(largest)
+    for now in x.unflatten(0, (steps, -1)):
+        sums = now if sums is None else sums + now
+        pooled = op(sums)
+        out.append(pooled if before is None else pooled - before)
+        before = pooled
+    assert sums is not None and before is not None
+    states[delivered], states[largest] = sums, before
+    return torch.cat(out)

@@ -1,0 +1,254 @@
+"""Activations with a trained range: the threshold ReLU, and its quantized form.
+
+An ANN whose populations end at a trained limit mu is what few-step conversion starts from, and one
+whose activations are rounded to the values that spikes can say loses nothing when it spikes. Both
+keep the model as it is (batch norm, dropout, any layers) and replace its ReLUs alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike.codes import Code, Kernel, Linear
+from firstspike.codes.code import require, require_integer
+from firstspike.codes.lookup import look_up
+from firstspike.conversion import Maximum, convert
+from firstspike.conversion.statistics import Histogram, calibration_batches
+from firstspike.networks import SpikingNetwork
+from firstspike.training.evaluation import evaluation_mode
+
+
+class ClippedReLU(nn.Module):
+    """`min(max(x, 0), limit)` with trained limit (threshold ReLU).
+
+    The gradient reaches the limit from every activation above it. The parameter is the logarithm
+    of the limit, so that it stays positive and its learning rate is relative.
+
+    Args:
+        limit: mu at the start of training.
+
+    Source: Datta & Beerel 2022, eq. 1; Ho & Chang 2021 (TCL).
+    """
+
+    def __init__(self, limit: float = 1.0) -> None:
+        super().__init__()
+        require(limit > 0, "limit", "be positive", limit, "Use a high percentile of activations.")
+        self.log_limit = nn.Parameter(torch.tensor(float(limit)).log())
+
+    @property
+    def limit(self) -> Tensor:
+        """mu, ()."""
+        return self.log_limit.exp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x).clamp(max=self.limit)
+
+    def extra_repr(self) -> str:
+        return f"limit={float(self.limit.detach()):.4g}"
+
+
+class QuantizedReLU(ClippedReLU):
+    """A threshold ReLU whose values are those of a kernel's table, with trained limit.
+
+    `Linear()` gives the uniform quantizer `limit * clip(floor(x L / limit + 1/2) / L, 0, 1)`
+    (clip-floor-shift), which is at once a TTFS population with L steps and the mean of L steps of
+    integrate-and-fire under constant current with half a threshold to start with.
+
+    The gradient passes straight through the rounding, to x and to the limit.
+
+    Args:
+        limit: mu at the start of training.
+        levels: L, values above zero; the steps of the code it is read out with.
+        kernel: any kernel of TTFS codes without parameters of its own.
+
+    Source: Bu et al. 2022 (QCFS), eq. 15; straight-through: Bengio et al. 2013.
+
+    >>> QuantizedReLU(limit=1.0, levels=2)(torch.tensor([-1.0, 0.2, 0.3, 0.8, 3.0])).detach()
+    tensor([0.0000, 0.0000, 0.5000, 1.0000, 1.0000])
+    """
+
+    def __init__(self, limit: float, levels: int, kernel: Kernel | None = None) -> None:
+        super().__init__(limit)
+        require_integer("levels", levels, 1, "Pass the steps of the code, 1 to 16 are usual.")
+        self.levels = levels
+        table = (Linear() if kernel is None else kernel).build(levels, None)
+        thresholds, values = (x.detach() for x in table.table(levels, half_step=True))
+        self.register_buffer("thresholds", thresholds, persistent=False)
+        self.register_buffer("values", values, persistent=False)
+
+    thresholds: Tensor
+    values: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return quantize(x, self.limit, self.thresholds, self.values)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, levels={self.levels}"
+
+
+class InputQuantizer(QuantizedReLU):
+    """Rounds the image to what the input population of a TTFS code can say; nothing is trained."""
+
+    def __init__(self, limit: float, levels: int, kernel: Kernel | None = None) -> None:
+        super().__init__(limit, levels, kernel)
+        self.log_limit.requires_grad_(False)
+
+
+def quantize(x: Tensor, limit: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
+    """`limit * values[t]` with t the first step at which `x / limit` reaches the thresholds.
+
+    The same table look-up as in a TTFS population of this scale. Straight through the rounding,
+    with `y / limit` the value of the table,
+
+        dy/dx = 1 for 0 < x <= largest value, else 0,
+        dy/dlimit = (y - x) / limit for these x, y / limit elsewhere.
+
+    Args:
+        x: potentials, any shape.
+        limit: ().
+        thresholds, values: (L,), falling.
+    """
+    result: Tensor = _Quantize.apply(x, limit, thresholds, values)
+    return result
+
+
+class _Quantize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limit: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
+        y = look_up(x, limit, thresholds, values * limit, 0.0)
+        ctx.save_for_backward(x, y, limit, values[0] * limit)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, limit, largest = ctx.saved_tensors
+        (arriving,) = gradients
+        passed = arriving * ((x > 0) & (x <= largest))
+        by_limit = None
+        if ctx.needs_input_grad[1]:
+            by_limit = ((arriving * y).sum() - (passed * x).sum()) / limit
+        return passed, by_limit, None, None
+
+
+def with_trained_ranges(
+    model: nn.Module,
+    calibration: Any,
+    *,
+    levels: int | None = None,
+    kernel: Kernel | None = None,
+    percentile: float = 99.9,
+    quantize_input: bool = False,
+) -> nn.Module:
+    """A copy of `model` whose ReLUs have trained limits; the model is not changed.
+
+    Args:
+        model: with its activations as `nn.ReLU` modules.
+        calibration: images that set the limits at the start: a tensor, a Dataset or batches.
+        levels: round activations to so many values; None leaves them continuous.
+        kernel: where these values lie; None is `Linear()`.
+        percentile: of each ReLU's activations, its limit at the start.
+        quantize_input: round the image as well, to the values that the input population of a TTFS
+            code can say. The range is that of the calibration data and is not trained.
+
+    Raises:
+        ValueError: if the model has no `nn.ReLU`, or its input has negative values that should be
+            quantized.
+    """
+    body = copy.deepcopy(model)
+    relus: dict[str, nn.Module] = {
+        name: m for name, m in body.named_modules() if isinstance(m, nn.ReLU)
+    }
+    if not relus:
+        raise ValueError(
+            "`model` must have its activations as `nn.ReLU` modules, got none. Replace functional "
+            "calls such as `torch.relu(x)` by modules."
+        )
+    like = next(model.parameters())
+    images, activations = _histograms(body, relus, calibration, like)
+
+    def activation(limit: float) -> ClippedReLU:
+        made = ClippedReLU(limit) if levels is None else QuantizedReLU(limit, levels, kernel)
+        return made.to(like.device, like.dtype)
+
+    for name, histogram in activations.items():
+        high = float(histogram.quantile(percentile / 100)) or float(histogram.maximum)
+        _replace(body, name, activation(high if high > 0 else 1.0))
+    if not quantize_input:
+        return body
+    if levels is None:
+        raise ValueError("`levels` must be given with `quantize_input`, got None. Pass e.g. 4.")
+    require(
+        float(images.minimum) >= 0,
+        "calibration",
+        "not be negative where the input is quantized",
+        float(images.minimum),
+        "Let the model normalize its input itself, so that it takes images in [0, 1].",
+    )
+    encoder = InputQuantizer(float(images.maximum), levels, kernel).to(like.device, like.dtype)
+    return nn.Sequential(OrderedDict(encoder=encoder, model=body))
+
+
+@torch.no_grad()
+def _histograms(
+    model: nn.Module, relus: dict[str, nn.Module], calibration: Any, like: Tensor
+) -> tuple[Histogram, dict[str, Histogram]]:
+    """Of the images' pixels, and of what every ReLU gives on them, in evaluation mode."""
+    pixels = Histogram(signed=True)
+    found = {name: Histogram() for name in relus}
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda module, inputs, output: found[name].update(output.reshape(1, -1))
+
+    hooks = [module.register_forward_hook(watch(name)) for name, module in relus.items()]
+    with evaluation_mode(model):
+        for images in calibration_batches(calibration):
+            pixels.update(images.reshape(1, -1))
+            model(images.to(like.device, like.dtype))
+    for hook in hooks:
+        hook.remove()
+    return pixels, found
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose trained ranges are fixed clips, as conversion takes it.
+
+    Rounding is left out: the code it is converted to does it.
+    """
+    copied = copy.deepcopy(model)
+    for name, module in list(copied.named_modules()):
+        if isinstance(module, ClippedReLU):
+            clip = nn.Hardtanh(0.0, float(module.limit.detach()))
+            _replace(copied, name, nn.Identity() if isinstance(module, InputQuantizer) else clip)
+    return copied
+
+
+def read_out(model: nn.Module, code: Code, calibration: Any) -> SpikingNetwork:
+    """Convert a model with trained ranges: every population's scale is exactly its limit.
+
+    One model quantized to L levels with linear tables can be read out as `TTFS(window=L,
+    kernel=Linear())`, which computes what the model computes (train with `quantize_input`), and
+    as `FewStep(steps=L, initial=0.5, thresholds=Fixed())`, which does so for constant currents.
+
+    Args:
+        model: from `with_trained_ranges`, trained.
+        code: what to convert to.
+        calibration: images as for `convert`; they set the input's scale alone.
+    """
+    spiking = convert(plain(model), code, calibration=calibration, normalization=Maximum())
+    for name in spiking.network.populations:
+        clip = spiking.network.op(name).hyper["clip"]
+        if clip is not None:
+            spiking.neuron(name).scale.fill_(clip)
+    spiking.origin["normalization"] = {"name": "trained limits"}
+    return spiking

@@ -1,0 +1,117 @@
+"""Surrogate-gradient learning through time: weights, thresholds and leaks together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike.codes.code import describe, require, require_integer
+from firstspike.codes.few_step import FewStepNeuron
+from firstspike.codes.surrogates import Boxcar, Surrogate
+from firstspike.engines import through_time
+from firstspike.networks import SpikingNetwork
+from firstspike.training.method import Method
+
+_SMALLEST_ALPHA = 0.01  # thresholds stay positive
+
+
+@dataclass
+class SGL(Method):
+    """Fine-tune a few-step network, or train it from scratch, by backpropagation through time.
+
+    The network is unrolled over its steps; spikes have the derivative of `surrogate`. Weights,
+    thresholds (alpha) and leaks are trained together. After every step alpha is kept positive and
+    leaks in [0, 1].
+
+        network = convert(model, FewStep(steps=2), calibration=images)
+        fit(network, train_set, validation_set, TrainConfig(epochs=5), method=SGL())
+
+    From scratch: convert the untrained model; its scales are those of its first activations.
+
+    Args:
+        surrogate: derivative of the spike: `Boxcar()` (the paper's), `Triangle()`,
+            `FastSigmoid()` or `ArcTangent()`.
+        detach_reset: whether the gradient leaves the spike in the reset alone, as is usual.
+        chunk: keep states every so many steps and compute the rest again in the backward pass:
+            less memory for many steps, one more forward pass. None keeps everything.
+        train_thresholds, train_leaks: what is trained besides the weights.
+        neuron_learning_rate: of thresholds and leaks, relative to that of the weights.
+
+    Source: Datta & Beerel 2022, section III-B; Rathi & Roy 2020 (DIET-SNN).
+    """
+
+    surrogate: Surrogate = field(default_factory=Boxcar)
+    detach_reset: bool = True
+    chunk: int | None = None
+    train_thresholds: bool = True
+    train_leaks: bool = True
+    neuron_learning_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.surrogate, Surrogate):
+            raise TypeError(
+                f"`surrogate` must be a surrogate config, got {self.surrogate!r}. Pass Boxcar()."
+            )
+        if self.chunk is not None:
+            require_integer("chunk", self.chunk, 1, "Pass steps, e.g. 2, or None.")
+        require(
+            self.neuron_learning_rate > 0,
+            "neuron_learning_rate",
+            "be positive",
+            self.neuron_learning_rate,
+            "1 trains thresholds as fast as weights; see `train_thresholds` to leave them alone.",
+        )
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"surrogate": describe(self.surrogate)}
+
+    def start(self, model: nn.Module, config: Any) -> None:
+        super().start(model, config)
+        if not isinstance(model, SpikingNetwork):
+            raise TypeError(
+                f"`model` must be a SpikingNetwork under SGL, got {type(model).__name__}. Call "
+                "`convert(model, FewStep(steps=2), calibration=images)` first."
+            )
+        for neuron in _neurons(model):
+            neuron.surrogate, neuron.detach_reset = self.surrogate, self.detach_reset
+            neuron.alpha.requires_grad_(self.train_thresholds)
+            neuron.leak.requires_grad_(self.train_leaks and model.latency > 1)
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        groups = super().parameter_groups(model)
+        own = {id(p) for neuron in _neurons(model) for p in (neuron.alpha, neuron.leak)}
+        neurons = [p for g in groups for p in g["params"] if id(p) in own]
+        for group in groups:
+            group["params"] = [p for p in group["params"] if id(p) not in own]
+        rate = self.config.learning_rate * self.neuron_learning_rate
+        groups.append({"params": neurons, "lr": rate, "weight_decay": 0.0})
+        return [group for group in groups if group["params"]]
+
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(model, SpikingNetwork)
+        logits = through_time.logits(model, images, self.chunk)
+        loss = nn.functional.cross_entropy(
+            logits, labels, label_smoothing=self.config.label_smoothing
+        )
+        return loss, logits
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module) -> None:
+        for neuron in _neurons(model):
+            neuron.alpha.clamp_(min=_SMALLEST_ALPHA)
+            neuron.leak.clamp_(0.0, 1.0)
+
+    def epoch_metrics(self, model: nn.Module) -> dict[str, float]:
+        """Mean threshold (in units of the scale) and leak over the populations."""
+        neurons = _neurons(model)
+        return {
+            f"mean_{name}": sum(float(getattr(n, name)) for n in neurons) / len(neurons)
+            for name in ("alpha", "leak")
+        }
+
+
+def _neurons(model: nn.Module) -> list[FewStepNeuron]:
+    return [module for module in model.modules() if isinstance(module, FewStepNeuron)]
