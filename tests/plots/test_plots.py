@@ -200,6 +200,11 @@ def test_kernel_losses_with_zeros_and_a_layer_without_steps() -> None:
     drawn(figure)
 
 
+def test_kernel_losses_of_every_tenth_step() -> None:
+    _, (ax,) = plots.plot_kernel_losses({"fc1": losses(steps=3)}, stride=10)
+    assert ax.lines[0].get_xdata().tolist() == [0, 10, 20]
+
+
 def test_kernel_losses_name_the_missing_one() -> None:
     with pytest.raises(ValueError, match=r"history\['fc1'\].* got none for \['maximum'\]"):
         plots.plot_kernel_losses({"fc1": {"precision": [1], "minimum": [1]}})

@@ -32,13 +32,15 @@ _LOSSES = {
 def plot_kernel_losses(
     history: Mapping[str, Mapping[str, Any]],
     *,
+    stride: int = 1,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """L_prec, L_min and L_max per layer, on a logarithmic scale. After Park et al. 2020, Fig. 4.
 
     Args:
         history: layer -> {"precision": [...], "minimum": [...], "maximum": [...]}, the losses at
-            step 0, 1, 2, ...; other entries are ignored. A layer without steps says so.
+            step 0, stride, 2 stride, ...; other entries are ignored. A layer without steps says so.
+        stride: optimization steps from one entry to the next.
         ax: one axes per layer; None makes a figure.
 
     Raises:
@@ -57,7 +59,14 @@ def plot_kernel_losses(
             values = to_array(losses[key])
             # A loss of zero has no place on a logarithmic axis; NaN leaves a gap.
             shown = np.where(values > 0, values, np.nan)
-            panel.plot(shown, color=colour, linestyle=style, linewidth=1.6, label=label)
+            panel.plot(
+                stride * np.arange(len(shown)),
+                shown,
+                color=colour,
+                linestyle=style,
+                linewidth=1.6,
+                label=label,
+            )
         panel.set_title(name, loc="left", fontsize=10, color=INK)
         if any(len(losses[key]) for key in _LOSSES):
             panel.set_yscale("log")
