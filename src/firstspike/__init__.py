@@ -26,6 +26,7 @@ _PUBLIC: dict[str, str] = {
         ("KernelOptimization", "Maximum", "Percentile", "convert"), "firstspike.conversion"
     ),
     "Result": "firstspike.measure.result",
+    "compare": "firstspike.measure.compare",
     "evaluate": "firstspike.measure.evaluate",
     **dict.fromkeys(
         ("Certain", "Margin", "Record", "check_engines", "compare_records", "simulate"),

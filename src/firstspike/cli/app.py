@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from firstspike.cli.compare import compare
 from firstspike.cli.convert import convert
 from firstspike.cli.demo import demo
 from firstspike.cli.evaluate import evaluate
@@ -36,5 +37,5 @@ def _root(
     pass
 
 
-for verb in (demo, train, convert, evaluate, report):
+for verb in (demo, train, convert, evaluate, compare, report):
     app.command()(verb)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstspike.measure.compare import NORMALIZED, steps_within
 from firstspike.plots import plot_accuracy_over_time, plot_tradeoff
-from firstspike.report.results_table import number, percent
+from firstspike.report.table import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

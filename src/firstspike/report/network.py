@@ -89,9 +89,9 @@ def network_figures(
         )
     optimization = network.origin.get("kernel_optimization")
     if optimization is not None:
-        figures[f"Kernel optimization, one point every {optimization['stride']} steps."] = (
-            plot_kernel_losses(optimization["history"])[0]
-        )
+        figures["Losses of the kernel optimization."] = plot_kernel_losses(
+            optimization["history"], stride=optimization["stride"]
+        )[0]
     return figures
 
 

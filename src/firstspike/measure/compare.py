@@ -1,0 +1,160 @@
+"""`compare`: one ANN, one data set, many codes, one ruler."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from firstspike.codes import Code, Rate
+from firstspike.conversion import Normalization, convert
+from firstspike.measure.evaluate import evaluate
+from firstspike.networks import SpikingNetwork
+
+if TYPE_CHECKING:
+    from firstspike.measure.result import Result
+
+NORMALIZED = ("truenorth", "spinnaker")
+
+
+def compare(
+    model: nn.Module,
+    codes: Sequence[Code | SpikingNetwork],
+    dataset: Any,
+    *,
+    calibration: Any,
+    normalization: Normalization | None = None,
+    samples: int | None = None,
+    batch_size: int = 250,
+    reference: Code | None = None,
+    store: str | Path | None = None,
+    name: str | None = None,
+    seed: int | None = None,
+    on_result: Callable[[Result], None] | None = None,
+    progress: bool = False,
+) -> list[Result]:
+    """Convert `model` to every code and measure each network on the same images.
+
+    Energies are normalized to one of the results, named in each estimate: the `reference`, or the
+    rate code with the most steps. Without a rate code, results carry no normalized energy.
+
+    Args:
+        codes: codes to convert to, or networks that are spiking already (trained ones, say).
+        dataset: as for `evaluate`; the same images for all.
+        calibration, normalization: as for `convert`.
+        reference: code of the result that normalized energies are relative to.
+        store: folder where each finished result is kept; called again with the same model, data
+            and code, the result is read from there.
+        on_result: called with every result as soon as it is there.
+
+    Returns:
+        One result per code, in their order.
+
+    Raises:
+        ValueError: if there are no codes or the reference is not among them.
+    """
+    if not codes:
+        raise ValueError("`codes` must hold at least one code, got none. Pass e.g. [TTFS(16)].")
+    results = []
+    for code in codes:
+        path = None
+        if store is not None:
+            key = _fingerprint(model, code, dataset, normalization, samples)
+            path = Path(store) / f"{key}.json"
+        result = _stored(path)
+        if result is None:
+            network = (
+                code
+                if isinstance(code, SpikingNetwork)
+                else convert(model, code, calibration=calibration, normalization=normalization)
+            )
+            result = evaluate(
+                network,
+                dataset,
+                samples=samples,
+                batch_size=batch_size,
+                model=name or type(model).__name__,
+                seed=seed,
+                progress=progress,
+            )
+            if path is not None:
+                result.to_json(path)
+        results.append(result)
+        if on_result is not None:
+            on_result(result)
+    return with_normalized_energy(results, reference)
+
+
+def with_normalized_energy(
+    results: Sequence[Result], reference: Code | None = None
+) -> list[Result]:
+    """The results with TrueNorth and SpiNNaker energies relative to one of them.
+
+    E = E_dyn S / S_ref + E_stat L / L_ref (Park et al. 2020, section IV-B), with S the spikes of
+    hidden neurons and L the latency in steps.
+    """
+    from firstspike.measure.energy import EnergyReference
+    from firstspike.measure.energy_tables import estimate_energy
+
+    if reference is not None:
+        wanted = reference.describe()
+        chosen = next((r for r in results if r.code == wanted), None)
+        if chosen is None:
+            raise ValueError(f"`reference` must be one of the codes, got {reference}.")
+    else:
+        rates = [r for r in results if r.code["name"] == Rate.__name__]
+        chosen = max(rates, key=lambda r: r.latency_steps, default=None)
+        if chosen is None:
+            return list(results)
+    base = EnergyReference(chosen.label, chosen.spikes_per_sample, chosen.latency_steps)
+    made = []
+    for result in results:
+        counts = {"spikes": result.spikes_per_sample, "steps": result.latency_steps}
+        energy = estimate_energy(counts, NORMALIZED, reference=base)
+        made.append(result.model_copy(update={"energy": {**result.energy, **energy}}))
+    return made
+
+
+def steps_within(result: Result, points: float = 0.3) -> int | None:
+    """First step from which accuracy stays within `points` of the ANN's; None if it never does."""
+    if result.accuracy_over_time is None or result.ann_accuracy is None:
+        return None
+    floor = result.ann_accuracy - points / 100 - 1e-12
+    first = None
+    for step, accuracy in enumerate(result.accuracy_over_time, start=1):
+        if accuracy < floor:
+            first = None
+        elif first is None:
+            first = step
+    return first
+
+
+def _fingerprint(
+    model: nn.Module,
+    code: Code | SpikingNetwork,
+    dataset: Any,
+    normalization: Normalization | None,
+    samples: int | None,
+) -> str:
+    """What a stored result depends on, as a short hash."""
+    from firstspike import __version__
+
+    digest = hashlib.sha256()
+    for name, tensor in (code if isinstance(code, SpikingNetwork) else model).state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    described = code.code.describe() if isinstance(code, SpikingNetwork) else code.describe()
+    facts = [described, repr(normalization), getattr(dataset, "name", None)]
+    facts += [getattr(dataset, "split", None), len(dataset), samples, __version__]
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    return digest.hexdigest()[:20]
+
+
+def _stored(path: Path | None) -> Result | None:
+    from firstspike.measure.result import Result
+
+    return Result.from_json(path) if path is not None and path.is_file() else None
