@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +44,8 @@ class Burst(RepeatingCode):
     factor: float = 2.0
     input: Input = field(default_factory=Direct)
 
+    graded_pool: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
@@ -59,9 +63,9 @@ class Burst(RepeatingCode):
             "2 is usual; spikes of one size are `Rate`.",
         )
 
-    @property
-    def graded_pool(self) -> str:
-        return " Under Burst the output may be a part of a spike's weight."
+    def synapse(self) -> dict[str, float]:
+        shifts = math.log2(self.factor).is_integer() and math.log2(self.threshold).is_integer()
+        return {"shift" if shifts else "multiply": 1.0, "add": 1.0}
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
         return BurstNeuron(scale, self)

@@ -151,6 +151,7 @@ class Code(ABC):
     """Configuration of a neural code. Subclasses are frozen dataclasses listed in `CODES`."""
 
     single_spike: ClassVar[bool] = False
+    graded_pool: ClassVar[bool] = False  # a max pool may pass on parts of several spikes
 
     @property
     def name(self) -> str:
@@ -195,6 +196,38 @@ class Code(ABC):
     def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
         """What people should know about a network with these max pools under this code."""
         return ()
+
+    # ---- what it costs --------------------------------------------------------------------------
+    def synapse(self) -> dict[str, float]:
+        """Operations per synaptic event (one spike, one synapse): `multiply`, `shift`, `add`."""
+        return {"multiply": 1.0, "add": 1.0}
+
+    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+        """Operations per sample of a population beside its synapses and threshold comparisons.
+
+        Args:
+            neurons: in the population.
+            integrates: it receives spikes (all but the input).
+            fires: it sends spikes (all but the readout).
+        """
+        return {"bias": float(neurons)} if integrates else {}
+
+    def comparisons(self, times: Tensor | None, neurons: int, samples: int) -> float:
+        """How often the neurons of a population compare themselves with a threshold (table entry).
+
+        Args:
+            times: spike times (N, *population) where the code has such, else None.
+            neurons: in the population.
+            samples: N.
+
+        Returns:
+            Sum over neurons and samples. A neuron with one spike compares at every step of its
+            window up to that spike, others at every step.
+        """
+        window = len(self.window_of(0))
+        if times is None:
+            return float(neurons * samples * window)
+        return float(torch.where(times.isfinite(), times + 1, window).sum(dtype=torch.float64))
 
     def describe(self) -> dict[str, Any]:
         """Plain data: `{"name": ..., parameter: value, ...}`; nested configs likewise."""

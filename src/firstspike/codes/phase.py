@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -51,7 +52,8 @@ class Phase(RepeatingCode):
     period: int = 8
     input: Input = field(default_factory=Regular)
 
-    initial_potential = 0.0
+    initial_potential: ClassVar[float] = 0.0
+    graded_pool: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,9 +65,8 @@ class Phase(RepeatingCode):
     def dose(self, step: int) -> float:
         return 1.0 if step % self.period == 0 else 0.0
 
-    @property
-    def graded_pool(self) -> str:
-        return " Under Phase the output may be a part of a spike's weight."
+    def synapse(self) -> dict[str, float]:
+        return {"shift": 1.0, "add": 1.0}
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
         return SoftResetNeuron(scale, self)

@@ -41,11 +41,6 @@ class RepeatingCode(Code):
     def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
         return self.input.neuron(scale, self)
 
-    @property
-    def graded_pool(self) -> str:
-        """What a max pool passes on under this code, beyond the spikes of its members."""
-        return ""
-
     def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
         if not max_pools:
             return ()
@@ -53,5 +48,14 @@ class RepeatingCode(Code):
             f"max pooling ({', '.join(max_pools)}): a pool adds up what each of its neurons has "
             "delivered and passes on by how much the largest sum has grown, so that at every step "
             "its output sums to the exact maximum; its error is that of its inputs and falls with "
-            "the number of steps." + self.graded_pool,
+            "the number of steps."
+            + (f" Under {self.name} it may pass on a part of a spike." if self.graded_pool else ""),
         )
+
+    def synapse(self) -> dict[str, float]:
+        return {"add": 1.0}
+
+    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+        """Biases, with the current of a direct input among them, enter with every dose."""
+        doses = sum(self.dose(step) for step in range(self.steps))
+        return {"bias": neurons * doses} if integrates else {}

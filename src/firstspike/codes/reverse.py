@@ -69,6 +69,7 @@ class Reverse(Code):
     half_step: bool = True
 
     single_spike: ClassVar[bool] = True
+    graded_pool: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_integer("window", self.window, 1, "Pass the number of steps, 16 to 80 are usual.")
@@ -92,6 +93,27 @@ class Reverse(Code):
 
     def window_of(self, depth: int) -> range:
         return range(depth * self.window, (depth + 1) * self.window)
+
+    def synapse(self) -> dict[str, float]:
+        return {"add": 1.0}  # the leak does the weighting
+
+    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+        """One leak (a multiplication by exp(-1 / tau)) per neuron and step of both its windows.
+
+        The ticking neuron spikes at every step of the population's own window, onto all of it.
+        """
+        window = float(self.window)
+        costs = {"leak": neurons * window * (integrates + fires)}
+        if integrates:
+            costs["bias"] = float(neurons)
+        if fires:
+            costs |= {"tick_spikes": window, "tick_add": neurons * window}
+        return costs
+
+    def comparisons(self, times: Tensor | None, neurons: int, samples: int) -> float:
+        """A neuron below the smallest value is found silent at the first tick."""
+        assert times is not None
+        return float(torch.where(times.isfinite(), times + 1, 1).sum(dtype=torch.float64))
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
         return ReverseNeuron(scale, self)

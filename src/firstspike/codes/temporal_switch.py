@@ -54,6 +54,18 @@ class TemporalSwitch(Code):
     def window_of(self, depth: int) -> range:
         return range(depth * self.window, (depth + 1) * self.window)
 
+    def synapse(self) -> dict[str, float]:
+        return {"add": 1.0}  # the weight onto the target's current, or off it again
+
+    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+        """Every target adds its current to its potential at each step of its inputs' window."""
+        return {"bias": float(neurons), "add": float(neurons * self.window)} if integrates else {}
+
+    def comparisons(self, times: Tensor | None, neurons: int, samples: int) -> float:
+        """A neuron that does not fire at step 0 stays silent."""
+        assert times is not None
+        return float(torch.where(times.isfinite(), times + 1, 1).sum(dtype=torch.float64))
+
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
         return TemporalSwitchNeuron(scale, self)
 

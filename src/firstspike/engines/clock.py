@@ -73,6 +73,7 @@ class _Run:
         self.logits = self.arrived.clone()
         self.decided_at = torch.full((len(x),), self.steps, device=x.device)
         self.finished: dict[str, dict[str, Tensor]] = {}
+        self.pooled: dict[str, Tensor] = {}
         self.course: Tensor | None = None
         self.spike_course: dict[str, Tensor] = {}
         self.watched: dict[str, Tensor] = {}
@@ -142,7 +143,7 @@ class _Run:
                 del current
             elif isinstance(op := self.network.op(node.name), MaxPool):
                 signal = signals[node.inputs[0]]
-                pool = self.pools.setdefault(node.name, SpikePool())
+                pool = self.pools.setdefault(node.name, SpikePool(self.spiking.code.graded_pool))
                 signals[node.name] = None if signal is None else pool(op, signal)
                 del signal
             else:
@@ -250,6 +251,12 @@ class _Run:
                         store[key] = value.new_zeros(len(self.x), *value.shape[1:])
                     store[key][self.rows[stops]] = value[stops]
 
+        for name, pool in self.pools.items():
+            if pool.count is not None:
+                shape = (len(self.x), *pool.count.shape[1:])
+                total = self.pooled.setdefault(name, pool.count.new_zeros(shape))
+                total[self.rows[stops]] = pool.count[stops]
+
     def _collect(self) -> Record:
         starts = {name: self.spiking.window_of(name).start for name in self.spiking.populations}
         record = Record("clock", self.logits, self.steps, starts)
@@ -259,6 +266,7 @@ class _Run:
                 record.spike_times[name] = kept["times"]
             if "potentials" in kept:
                 record.potentials[name] = kept["potentials"]
+        record.pool_counts = self.pooled
         record.logits_over_time = self.course
         record.spikes_over_time = self.spike_course
         record.potentials_over_time = self.traces

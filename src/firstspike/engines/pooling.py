@@ -32,7 +32,12 @@ class SpikePool:
     output of a rate code is exactly one spike.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, count: bool = False) -> None:
+        """Args:
+        count: count the spikes passed on, in `count` (N, *output shape).
+        """
+        self.counting = count
+        self.count: Tensor | None = None
         self.delivered: Tensor | None = None  # (N, *input shape)
         self.largest: Tensor | None = None  # (N, *output shape)
 
@@ -42,12 +47,15 @@ class SpikePool:
         if self.delivered is None:
             self.delivered = torch.zeros_like(values[0], dtype=high)
             self.largest = op(self.delivered)
+            self.count = torch.zeros_like(self.largest) if self.counting else None
         assert self.largest is not None
         out = []
         for step in values:
             self.delivered += step
             largest = op(self.delivered)
             out.append((largest - self.largest).to(values.dtype))
+            if self.count is not None:
+                self.count += largest > self.largest
             self.largest = largest
         return torch.stack(out)
 
@@ -55,3 +63,4 @@ class SpikePool:
         """Go on with the samples `keep` alone."""
         if self.delivered is not None and self.largest is not None:
             self.delivered, self.largest = self.delivered[keep], self.largest[keep]
+            self.count = None if self.count is None else self.count[keep]

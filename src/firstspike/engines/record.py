@@ -22,6 +22,8 @@ class Record:
             "input".
         spike_times: single-spike codes only: step within the population's own window, `inf` =
             never fired; same shapes.
+        pool_counts: spikes that max pools pass on, (N, *pool), by pool; by the clock-driven engine
+            under codes whose pools may pass on parts of several spikes (`code.graded_pool`).
         logits_over_time: (latency, N, classes) potential of the readout after every step, or None
             if not asked for.
         potentials: membrane potentials before firing (closed form) or at the end (clock), by
@@ -41,6 +43,7 @@ class Record:
     window_start: dict[str, int] = field(default_factory=dict)
     spike_counts: dict[str, Tensor] = field(default_factory=dict)
     spike_times: dict[str, Tensor] = field(default_factory=dict)
+    pool_counts: dict[str, Tensor] = field(default_factory=dict)
     logits_over_time: Tensor | None = None
     potentials: dict[str, Tensor] = field(default_factory=dict)
     spikes_over_time: dict[str, Tensor] = field(default_factory=dict)
