@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class Normalization(ABC):
         per_channel: one scale per channel (axis 0 of a sample) and not one per population.
     """
 
-    per_channel: bool = False
+    per_channel: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def largest(self, histogram: Histogram) -> Tensor:

@@ -71,13 +71,17 @@ class Histogram:
             self.range *= 2
 
     def quantile(self, q: Tensor | float) -> Tensor:
-        """Quantiles `q` in [0, 1], (channels, len(q)): upper edges of the bins that hold them."""
+        """Quantiles `q` in [0, 1], (channels, len(q)): upper edges of the bins that hold them.
+
+        In the lowest bin that holds anything it is the minimum, so that zeros stay zeros.
+        """
         q = torch.as_tensor(q, dtype=torch.float64).reshape(-1)
         cumulative = self.counts.cumsum(1).double()
         wanted = (q * cumulative[:, -1:]).contiguous()
         index = torch.searchsorted(cumulative, wanted).clamp(max=self.counts.shape[1] - 1)
         edges = self.low + (index.double() + 1) * self.width
-        edges = torch.where((index == 0) & (not self.signed), edges * 0.0, edges)
+        lowest = (self.counts > 0).to(torch.uint8).argmax(1, keepdim=True)
+        edges = torch.where(index <= lowest, self.minimum.unsqueeze(1), edges)
         return torch.minimum(edges, self.maximum.unsqueeze(1))
 
 
@@ -145,13 +149,16 @@ def calibration_batches(calibration: Any, batch_size: int = 256) -> Iterator[Ten
 
 @torch.no_grad()
 def collect(network: Network, batches: Iterable[Tensor], per_channel: bool) -> dict[str, Histogram]:
-    """Histograms of the ANN's activations in every population, the input included."""
+    """Histograms of the ANN's activations in every population, the input included.
+
+    The input has one histogram per channel, or a single one if its samples are flat vectors.
+    """
     histograms: dict[str, Histogram] = {}
 
     def watch(name: str, u: Tensor) -> Tensor:
         values = u if name == INPUT else network.op(name)(u)
-        rows = values.transpose(0, 1).flatten(1) if per_channel or name == INPUT else values
-        rows = rows if per_channel or name == INPUT else values.reshape(1, -1)
+        by_channel = values.ndim > 2 if name == INPUT else per_channel
+        rows = values.transpose(0, 1).flatten(1) if by_channel else values.reshape(1, -1)
         if not torch.isfinite(rows).all():
             raise ValueError(
                 f"activations of population {name!r} must be finite, got NaN or infinity. Check "

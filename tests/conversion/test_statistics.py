@@ -1,0 +1,160 @@
+"""Streaming statistics against exact ones."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import firstspike as fs
+from firstspike.conversion.normalization import Maximum, Percentile
+from firstspike.conversion.statistics import Histogram, Sample, calibration_batches
+
+
+def exact(values: torch.Tensor, q: float) -> torch.Tensor:
+    """The smallest value with at least the share q of the values at or below it, per row."""
+    rank = max(int(torch.ceil(torch.tensor(q, dtype=torch.float64) * values.shape[1])), 1)
+    return values.double().sort(1).values[:, rank - 1]
+
+
+def filled(values: torch.Tensor, parts: int = 1, **options) -> Histogram:
+    histogram = Histogram(len(values), **options)
+    for part in values.chunk(parts, 1):
+        histogram.update(part)
+    return histogram
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    parts=st.integers(1, 7),
+    signed=st.booleans(),
+    spread=st.sampled_from([0.01, 1.0, 4.0]),
+)
+def test_quantiles_are_exact_to_one_bin_whatever_the_order(seed, parts, signed, spread) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = (spread * torch.randn(3, 500, generator=generator)).exp()
+    values = values * torch.rand(3, 1, generator=generator)
+    silent = torch.rand(3, 500, generator=generator) < 0.4
+    values = values - 0.5 if signed else values.masked_fill(silent, 0.0)
+    histogram = filled(values, parts, signed=signed)
+    assert histogram.counts.sum(1).tolist() == [500] * 3
+    assert torch.equal(histogram.minimum, values.amin(1).double())
+    assert torch.equal(histogram.maximum, values.amax(1).double())
+    q = [0.001, 0.25, 0.5, 0.9, 0.999, 1.0]
+    got = histogram.quantile(torch.tensor(q, dtype=torch.float64))
+    for i, share in enumerate(q):
+        error = got[:, i] - exact(values, share)
+        assert bool((error.abs() <= histogram.width * 1.001).all())
+    assert torch.equal(histogram.quantile(1.0).squeeze(1), values.amax(1).double())
+
+
+def test_zeros_stay_zeros_in_histograms_of_signed_numbers() -> None:
+    pixels = torch.cat([torch.zeros(1, 80), torch.rand(1, 20)], 1)
+    for low in (0.0, -0.42):
+        histogram = filled(pixels + low, 3, signed=True)
+        sample = Sample(histogram, torch.tensor([low]), torch.ones(1)).sample(1000)
+        assert abs(float((sample == 0).double().mean()) - 0.8) < 0.01
+        assert bool((sample >= 0).all())
+
+
+def test_memory_does_not_grow_and_the_range_doubles_as_needed() -> None:
+    histogram = Histogram(2)
+    for scale in (1e-20, 1e-3, 1.0, 1e6):
+        histogram.update(scale * torch.ones(2, 10))
+    assert histogram.counts.shape == (2, 4096)
+    assert histogram.range >= 1e6 and histogram.counts.sum().item() == 80
+    assert float(histogram.quantile(1.0)[0]) == 1e6
+
+
+def test_constant_and_all_zero_streams() -> None:
+    zeros = filled(torch.zeros(1, 50), 5)
+    assert float(zeros.quantile(0.999)) == 0.0
+    late = filled(torch.cat([torch.zeros(1, 50), torch.ones(1, 50)], 1), 10)
+    assert float(late.quantile(0.4)) == 0.0 and float(late.quantile(0.6)) == 1.0
+    assert float(filled(torch.full((1, 9), 0.3)).quantile(0.5)) == pytest.approx(0.3)
+
+
+def test_sample_is_drawn_evenly_and_rising() -> None:
+    values = torch.rand(4, 3000)
+    sample = Sample(filled(values), torch.zeros(4), 2 * torch.ones(4)).sample(2000)
+    assert len(sample) == 2000 and bool((sample.diff() >= 0).all())
+    torch.testing.assert_close(
+        sample.quantile(torch.tensor([0.1, 0.5, 0.9]).double()),
+        torch.tensor([0.05, 0.25, 0.45]).double(),
+        atol=0.01,
+        rtol=0,
+    )
+
+
+def test_scales_per_layer_and_channel() -> None:
+    values = torch.stack([torch.linspace(0, 1, 1001), torch.linspace(0, 10, 1001)])
+    channels, layer = filled(values), filled(values.reshape(1, -1))
+    assert Maximum().scale("p", layer).tolist() == [10.0]
+    assert Maximum(per_channel=True).scale("p", channels).tolist() == [1.0, 10.0]
+    got = Percentile(90.0, per_channel=True).scale("p", channels)
+    torch.testing.assert_close(got, exact(values, 0.9), atol=layer.width, rtol=0)
+    got = Percentile(90.0).scale("p", layer)
+    torch.testing.assert_close(got, exact(values.reshape(1, -1), 0.9), atol=layer.width, rtol=0)
+
+
+def test_silent_channels_take_the_mean_of_the_others_and_silent_layers_are_refused() -> None:
+    values = torch.stack([torch.full((10,), v) for v in (1.0, 0.0, 3.0)])
+    assert Maximum(per_channel=True).scale("p", filled(values)).tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(ValueError, match=r"population 'p' must respond .* are zero.*retrain"):
+        Maximum().scale("p", filled(torch.zeros(1, 10)))
+
+
+def test_a_percentile_that_falls_among_the_zeros_takes_the_maximum() -> None:
+    rare = torch.zeros(1, 10_000)
+    rare[0, 7] = 0.8
+    assert float(Percentile(99.9).scale("p", filled(rare))) == pytest.approx(0.8)
+
+
+def test_the_percentile_is_the_first_argument() -> None:
+    assert Percentile(50).percentile == 50 and Percentile(50).per_channel is False
+    with pytest.raises(TypeError):
+        fs.Maximum(True)
+    for wrong in (0, -1, 100.1):
+        with pytest.raises(ValueError, match=r"`percentile` must lie in \(0, 100\], got"):
+            Percentile(wrong)
+
+
+# ---- where calibration data come from ------------------------------------------------------------
+def test_tensors_loaders_generators_and_datasets_give_the_same_images() -> None:
+    x, y = torch.rand(10, 1, 4, 4), torch.arange(10)
+    dataset = torch.utils.data.TensorDataset(x, y)
+
+    class WithBatches:
+        def batches(self, size: int):
+            yield from ((x[i : i + size], y[i : i + size]) for i in range(0, 10, size))
+
+    sources = [
+        x,
+        torch.utils.data.DataLoader(dataset, batch_size=3),
+        [(x[:5], y[:5]), [x[5:], y[5:]]],
+        (part for part in (x[:2], x[2:2], x[2:])),
+        WithBatches(),
+        fs.data.Dataset(x, y) if hasattr(fs, "data") and hasattr(fs.data, "Dataset") else x,
+    ]
+    for source in sources:
+        assert torch.equal(torch.cat(list(calibration_batches(source, 4))), x)
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "message"),
+    [
+        (torch.rand(0, 3), ValueError, "at least one image, got none. Pass some hundred"),
+        ([], ValueError, "at least one image, got none"),
+        ([torch.rand(0, 3)], ValueError, "at least one image, got none"),
+        (3, TypeError, "tensor of images, a Dataset or an iterable of batches, got int"),
+        ([{"image": 1}], TypeError, "must yield tensors, batch 0 is a dict"),
+        (["a"], TypeError, "batch 0 is a str"),
+        (torch.ones(2, 3, dtype=torch.uint8), TypeError, "floating-point images, got torch.uint8"),
+        ([torch.ones(2), torch.arange(3)], TypeError, "floating-point images, got torch.int64"),
+        (torch.tensor([[1.0, float("nan")]]), ValueError, "batch 0 holds NaN or infinite pixels"),
+        ([torch.ones(1), torch.tensor([-float("inf")])], ValueError, "batch 1 holds NaN"),
+    ],
+)
+def test_calibration_that_cannot_be_used(source, kind, message) -> None:
+    with pytest.raises(kind, match=message):
+        list(calibration_batches(source))
