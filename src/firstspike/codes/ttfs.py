@@ -17,8 +17,9 @@ from firstspike.codes.code import (
     require,
     require_integer,
 )
-from firstspike.codes.kernels import Exponential, Kernel, KernelModule
+from firstspike.codes.kernels import Exponential, Kernel, KernelModule, PowerOfTwo
 from firstspike.codes.lookup import look_up
+from firstspike.codes.table_gradient import say, speak
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class TTFS(Code):
     def window_of(self, depth: int) -> range:
         return range(depth * self.shift, depth * self.shift + self.window)
 
+    def synapse(self) -> dict[str, float]:
+        """Weight times the kernel's value; a shift where the values are powers of two."""
+        return {"shift" if isinstance(self.kernel, PowerOfTwo) else "multiply": 1.0, "add": 1.0}
+
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
         return TableNeuron(
             scale, self.kernel.build(self.window, distribution), self.window, self.half_step
@@ -113,9 +118,9 @@ class TableNeuron(Neuron):
     def encode(self, u: Tensor) -> Tensor:
         """Spike times of complete potentials `u` (N, ...): 0 ... T - 1, `inf` = silent."""
         with torch.no_grad():
-            thresholds, _ = self.table()
+            thresholds, _ = (x.detach() for x in self.table())
             times = torch.arange(self.window, dtype=u.dtype, device=u.device)
-            return look_up(u, self.scale, thresholds, times, float("inf"))
+            return look_up(u, self.scale.detach(), thresholds, times, float("inf"))
 
     def decode(self, times: Tensor) -> Tensor:
         """Values that spikes at `times` stand for; 0 for `inf`."""
@@ -127,24 +132,12 @@ class TableNeuron(Neuron):
     def activate(self, u: Tensor) -> Tensor:
         """`decode(encode(u))` in one pass.
 
-        Differentiable: the gradient passes straight through between 0 and the largest value, and
-        reaches the kernel's parameters and the scale through the value of each spike.
+        Differentiable in the potential, the scale and the kernel's parameters; see `speak`.
         """
-        if not torch.is_grad_enabled() or not (
-            u.requires_grad or any(p.requires_grad for p in self.parameters())
-        ):
-            thresholds, values = self.table()
-            if self.scale.ndim == 0:
-                return look_up(u, self.scale, thresholds, values * self.scale, 0.0)
-            return look_up(u, self.scale, thresholds, values, 0.0) * self.scale
         thresholds, values = self.table()
-        normal = self.normalize(u)
-        with torch.no_grad():
-            steps = torch.arange(self.window, dtype=u.dtype, device=u.device)
-            t = look_up(u, self.scale, thresholds, steps, float(self.window)).long()
-        spoken = torch.cat([values, values.new_zeros(1)])[t] * self.scale
-        inside = (normal > 0) & (normal <= values[0])
-        return spoken + torch.where(inside, u - u.detach(), torch.zeros_like(u))
+        if not torch.is_grad_enabled():
+            return say(u, self.scale, thresholds, values)
+        return speak(u, self.scale, thresholds, values)
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
@@ -184,4 +177,4 @@ class TableNeuron(Neuron):
 
     def summary(self) -> dict[str, Any]:
         """Kernel parameters for people: tau and delay where there are such."""
-        return {name: float(p) for name, p in self.kernel.named_parameters() if p.ndim == 0}
+        return {name: p.item() for name, p in self.kernel.named_parameters() if p.ndim == 0}

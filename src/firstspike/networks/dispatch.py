@@ -62,6 +62,7 @@ def _module_arguments(module: nn.Module) -> dict[str, Any]:
         "running_mean",
         "running_var",
         "eps",
+        "momentum",
         "kernel_size",
         "ceil_mode",
         "count_include_pad",

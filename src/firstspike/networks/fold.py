@@ -11,6 +11,7 @@ from firstspike.networks.errors import ConversionError
 from firstspike.networks.network import INPUT, Network, Node
 from firstspike.networks.ops import (
     Affine,
+    BatchNorm,
     Concatenate,
     Convolution,
     Dense,
@@ -54,6 +55,15 @@ def fold_affine(network: Network) -> Network:
     if not alias:
         return network
     return fold_affine(Network(kept, {n.name: ops[n.name] for n in kept[1:]}, network.notes))
+
+
+def fold_batch_norm(network: Network) -> Network:
+    """The network with the running statistics of every `BatchNorm` folded into its weights."""
+    ops: dict[str, Op] = {
+        name: op.affine(len(network.node[name].shape)) if isinstance(op, BatchNorm) else op
+        for name, op in network.ops.items()
+    }  # type: ignore[assignment]
+    return fold_affine(Network(network.nodes, ops, network.notes)).train(network.training)
 
 
 def _fold(below: Op, affine: Affine, shape: tuple[int, ...]) -> Op | None:

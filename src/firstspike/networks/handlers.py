@@ -83,16 +83,16 @@ class Handlers:
             self.builder.refuse(
                 node, "it has no running statistics", "use track_running_stats=True and train"
             )
-        scale = torch.rsqrt(variance.double() + a.get("eps", 1e-5))
-        weight, bias = a.get("weight"), a.get("bias")
-        if weight is not None:
-            scale = scale * weight.double()
-        shift = -mean.double() * scale + (0 if bias is None else bias.double())
-        view = (-1,) + (1,) * (len(self.builder.shape(node)) - 1)
+        names = ("weight", "bias", "running_mean", "running_var")
         tensors = {
-            k: v.to(mean.dtype).reshape(view) for k, v in (("scale", scale), ("shift", shift))
+            name: None if a.get(name) is None else a[name].detach().clone() for name in names
         }
-        self.add(node, ops.Affine({k: v.detach() for k, v in tensors.items()}))
+        momentum = a.get("momentum")
+        norm = ops.BatchNorm(
+            tensors, momentum=0.1 if momentum is None else momentum, eps=a.get("eps", 1e-5)
+        )
+        kept = self.builder.keep_batch_norm
+        self.add(node, norm if kept else norm.affine(len(self.builder.shape(node))))
 
     def relu(self, node: fx.Node, a: dict[str, Any]) -> None:
         self.add(node, ops.Rectifier(clip=None))

@@ -96,6 +96,54 @@ class Affine(WeightOp):
         return x if self.scale is None else x * self.scale
 
 
+class BatchNorm(WeightOp):
+    """Batch normalization over axis 1 with running statistics, kept apart for training.
+
+    In training mode it normalizes by the batch and updates `running_mean` and `running_var`; in
+    evaluation mode it is affine, and only then the contract of weight operations holds.
+    `fold_batch_norm` turns it into an `Affine` and folds that away.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, tensors: dict[str, Tensor | None], **hyper: Any) -> None:
+        super().__init__({name: tensors[name] for name in ("weight", "bias")}, **hyper)
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, tensors[name])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.hyper["momentum"],
+            self.hyper["eps"],
+        )
+
+    def linear(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x * self.affine(x.ndim - 1).scale
+
+    def affine(self, axes: int) -> Affine:
+        """What it computes in evaluation mode, for samples of so many axes."""
+        scale = torch.rsqrt(self.running_var.double() + self.hyper["eps"])
+        if self.weight is not None:
+            scale = scale * self.weight.double()
+        shift = -self.running_mean.double() * scale
+        if self.bias is not None:
+            shift = shift + self.bias.double()
+        view = (-1,) + (1,) * (axes - 1)
+        dtype = self.running_mean.dtype
+        return Affine(
+            {k: v.detach().to(dtype).reshape(view) for k, v in (("scale", scale), ("shift", shift))}
+        )
+
+
 class Add(WeightOp):
     """Weighted sum of its inputs, `coefficients` one each (residual connections)."""
 
@@ -174,6 +222,7 @@ OPS: dict[str, type[Op]] = {
         TransposedConvolution,
         Dense,
         Affine,
+        BatchNorm,
         Add,
         Concatenate,
         Reshape,
@@ -191,7 +240,7 @@ def describe_op(op: Op) -> dict[str, Any]:
     """Plain-data description of `op`: class, hyper-parameters and tensor shapes, without values."""
     tensors = {
         name: None if tensor is None else list(tensor.shape)
-        for name, tensor in op._parameters.items()
+        for name, tensor in (op._parameters | op._buffers).items()
     }
     return {"op": type(op).__name__, "hyper": op.hyper, "tensors": tensors}
 

@@ -19,7 +19,7 @@ from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_affine, pool_after_population
 from firstspike.networks.handlers import Handlers
 from firstspike.networks.network import INPUT, Network, Node, free_name
-from firstspike.networks.ops import Op, Rectifier
+from firstspike.networks.ops import Op, Rectifier, Reshape
 
 _NOT_THE_USERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
 
@@ -118,7 +118,7 @@ def _check_model(model: nn.Module) -> None:
             )
 
 
-def trace(model: nn.Module, example: Tensor) -> Network:
+def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -> Network:
     """Trace `model` in evaluation mode; the model itself is not changed.
 
     Args:
@@ -126,6 +126,11 @@ def trace(model: nn.Module, example: Tensor) -> Network:
             function or method), ReLU6 or clamp from 0, pooling, add, concatenate, reshapes,
             dropout and arithmetic with constants.
         example: a batch (N, ...) of inputs; only its shape, dtype and device matter.
+        keep_batch_norm: leave batch norm as operations of its own, to train the network with it;
+            `fold_batch_norm` folds it away afterwards.
+
+    Returns:
+        The network, in evaluation mode.
 
     Raises:
         ConversionError: naming the node, its source line and what to do.
@@ -158,8 +163,8 @@ def trace(model: nn.Module, example: Tensor) -> Network:
             f"`model` must return one tensor of logits, got {type(result).__name__}. Wrap it so "
             "that it returns the logits alone."
         )
-    network = _Builder(module, recorder).build()
-    network = fold_affine(pool_after_population(network))
+    network = _Builder(module, recorder, keep_batch_norm).build()
+    network = fold_affine(pool_after_population(network)).eval()
     _check_same(network, reference, example[:8])
     return network
 
@@ -185,8 +190,11 @@ def _check_same(network: Network, model: nn.Module, x: Tensor) -> None:
 class _Builder:
     """Turns fx nodes into network nodes with the help of the handler tables."""
 
-    def __init__(self, module: fx.GraphModule, recorder: _ShapeRecorder) -> None:
+    def __init__(
+        self, module: fx.GraphModule, recorder: _ShapeRecorder, keep_batch_norm: bool
+    ) -> None:
         self.module = module
+        self.keep_batch_norm = keep_batch_norm
         self.values = recorder.values
         self.in_place = recorder.in_place
         self.alias: dict[fx.Node, str] = {}  # fx node -> name of the network node with its value
@@ -227,6 +235,11 @@ class _Builder:
                 f"`model` must return logits of shape (batch, classes), got "
                 f"{tuple(self.values[output].shape)}. Flatten or pool the output."
             )
+        if isinstance(self.ops.get(name), Rectifier):  # the readout is a potential: sum its spikes
+            shape, below = self.shape(output), name
+            name = free_name("readout", self.ops)
+            self.ops[name] = Reshape(shape=shape)
+            self.nodes.append(Node(name, (below,), shape))
         keep = {name}
         for node in reversed(self.nodes):  # drop what does not reach the output
             if node.name in keep:
