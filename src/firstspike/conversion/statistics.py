@@ -73,16 +73,19 @@ class Histogram:
     def quantile(self, q: Tensor | float) -> Tensor:
         """Quantiles `q` in [0, 1], (channels, len(q)): upper edges of the bins that hold them.
 
-        In the lowest bin that holds anything it is the minimum, so that zeros stay zeros.
+        In the highest bin that holds anything it is the maximum, otherwise in the lowest one the
+        minimum, so that zeros stay zeros.
         """
         q = torch.as_tensor(q, dtype=torch.float64).reshape(-1)
         cumulative = self.counts.cumsum(1).double()
         wanted = (q * cumulative[:, -1:]).contiguous()
         index = torch.searchsorted(cumulative, wanted).clamp(max=self.counts.shape[1] - 1)
         edges = self.low + (index.double() + 1) * self.width
-        lowest = (self.counts > 0).to(torch.uint8).argmax(1, keepdim=True)
+        filled = (self.counts > 0).to(torch.uint8)
+        lowest = filled.argmax(1, keepdim=True)
+        highest = filled.shape[1] - 1 - filled.flip(1).argmax(1, keepdim=True)
         edges = torch.where(index <= lowest, self.minimum.unsqueeze(1), edges)
-        return torch.minimum(edges, self.maximum.unsqueeze(1))
+        return torch.where(index >= highest, self.maximum.unsqueeze(1), edges)
 
 
 class Sample:
