@@ -1,0 +1,256 @@
+"""The state of a training and its steps, driven by `fit`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike.training._checks import DivergenceError, diverged, non_finite
+from firstspike.training._progress import TrainingProgress
+from firstspike.training._run_folder import RunFolder
+from firstspike.training._state import (
+    Tally,
+    load_optimizer,
+    load_random_state,
+    optimizer_tensors,
+    prefixed,
+    random_state,
+    unprefixed,
+)
+from firstspike.training.config import TrainConfig
+from firstspike.training.evaluation import score
+from firstspike.training.method import Method
+
+if TYPE_CHECKING:
+    from firstspike.data import Dataset
+
+_CHECK_STEPS = 32  # steps between two looks at the loss for NaN
+_EVALUATION_BATCH = 500
+
+
+class Trainer:
+    """The loop's state and its steps. `epoch` counts from 1; `batch` batches of it are done."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train_set: Dataset,
+        validation_set: Dataset,
+        config: TrainConfig,
+        method: Method,
+        run: RunFolder | None,
+        device: torch.device,
+        checkpoint_seconds: float,
+    ) -> None:
+        self.model, self.config, self.method = model, config, method
+        self.train_set, self.validation_set = train_set, validation_set
+        self.run, self.device, self.checkpoint_seconds = run, device, checkpoint_seconds
+        method.start(model, config)
+        groups = method.parameter_groups(model)
+        self.rates = [group["lr"] for group in groups]
+        self.optimizer = config.optimizer.build(groups)
+        self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        self.forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+        full, rest = divmod(len(train_set), config.batch_size)
+        self.steps = full + (rest > 0 and not config.drop_last)
+        if self.steps == 0:
+            raise ValueError(
+                f"`batch_size` must not exceed the {len(train_set)} training images with "
+                f"drop_last=True, got {config.batch_size}. Pass a smaller one."
+            )
+        self.epoch, self.batch, self.seconds = 1, 0, 0.0
+        self.tally = Tally(device)
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"epoch": 0, "validation_accuracy": -1.0}
+        self.best_weights: dict[str, Tensor] = {}
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or `patience` is at its end."""
+        done = self.epoch - 1
+        patience = self.config.patience
+        stalled = patience is not None and done - self.best["epoch"] >= patience and done > 0
+        return done >= self.config.epochs or stalled
+
+    def train_epoch(self, bar: TrainingProgress) -> None:
+        """The rest of the current epoch, its validation and its checkpoint."""
+        last_checkpoint = time.perf_counter()
+        begin = last_checkpoint - self.seconds
+        if self.batch == 0:
+            self._enter_epoch()
+        for images, labels in self._batches():
+            self._step(images, labels)
+            self.batch += 1
+            if self.batch % _CHECK_STEPS == 0:
+                self._check_loss()
+            now = time.perf_counter()
+            if self.run is not None and now - last_checkpoint >= self.checkpoint_seconds:
+                self.seconds = now - begin
+                self._save_checkpoint()
+                last_checkpoint = time.perf_counter()
+            if bar.due():
+                bar.show((self.epoch - 1) * self.steps + self.batch, self._caption())
+        self._check_loss()
+        self.seconds = time.perf_counter() - begin
+        self._finish_epoch()
+
+    def _enter_epoch(self) -> None:
+        self.model.train()
+        self.method.on_epoch_start(self.model, self.epoch)
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The epoch's remaining batches; their order and augmentation follow from the seed."""
+        generator = torch.Generator().manual_seed((self.config.seed << 20) + self.epoch)
+        return self.train_set.batches(
+            self.config.batch_size,
+            shuffle=True,
+            generator=generator,
+            augmentation=self.config.augmentation,
+            drop_last=self.config.drop_last,
+            start_batch=self.batch,
+        )
+
+    def _factor(self, step: int) -> float:
+        """The schedule's factor in the middle of a step of the current epoch, from 1."""
+        progress = self.epoch - 1 + (step - 0.5) / self.steps
+        return self.config.schedule.factor(progress, self.config.epochs)
+
+    def _diverged(self, step: int, what: list[str]) -> DivergenceError:
+        where = f"step {step} of {self.steps}"
+        return diverged(self.epoch, where, self.rates[0] * self._factor(step), what)
+
+    def _step(self, images: Tensor, labels: Tensor) -> None:
+        """One step of the optimizer."""
+        config = self.config
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        half = torch.float16 if config.precision == "float16" else torch.bfloat16
+        with torch.autocast(self.device.type, half, enabled=config.precision != "float32"):
+            loss, logits = self.method.loss(self.forward, images, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if config.gradient_clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.parameters, config.gradient_clip)
+        factor = self._factor(self.batch + 1)
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * factor
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.after_step(self.model)
+        self.tally.add(loss, logits, labels, self.batch + 1)
+
+    def _finish_epoch(self) -> None:
+        """Validate, record, select, save."""
+        training_seconds = self.seconds
+        start = time.perf_counter()
+        self._check_weights()
+        accuracy, loss = score(self.model, self.validation_set, _EVALUATION_BATCH)
+        if not math.isfinite(loss):
+            raise self._diverged(self.steps, ["the validation loss"])
+        train_loss, train_accuracy = self.tally.means()
+        extra = self.method.epoch_metrics(self.model)
+        self.history.append(
+            {
+                "epoch": self.epoch,
+                "learning_rate": self.rates[0] * self._factor(self.steps),
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "validation_loss": loss,
+                "validation_accuracy": accuracy,
+                **{k: v if math.isfinite(v) else None for k, v in extra.items()},
+                "seconds": training_seconds + time.perf_counter() - start,
+                "samples_per_second": self.tally.samples / training_seconds,
+            }
+        )
+        better = accuracy > self.best["validation_accuracy"]
+        if better:
+            self.best = {"epoch": self.epoch, "validation_accuracy": accuracy}
+        self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
+        self.tally = Tally(self.device)
+        if self.run is not None:
+            self._save_checkpoint()
+            self._publish(self.run, better)
+        elif better:
+            self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+
+    def _publish(self, run: RunFolder, better: bool) -> None:
+        """Write the files that follow from the checkpoint."""
+        if better:
+            run.save_best(self.model.state_dict(), self.best)
+        run.save_metrics(self.history)
+
+    def load_best(self) -> None:
+        """Give the model the weights of the best epoch."""
+        weights = self.best_weights if self.run is None else self.run.load_best()
+        self.model.load_state_dict(weights)
+
+    def _check_loss(self) -> None:
+        step = int(self.tally.first_bad)
+        if step >= 0:
+            raise self._diverged(step, ["the loss"])
+
+    def _check_weights(self) -> None:
+        """Never save or select weights that are not finite."""
+        bad = non_finite({**self.model.state_dict(), **self.method.state_dict()})
+        if bad:
+            raise self._diverged(self.batch, bad[:5])
+
+    def _save_checkpoint(self) -> None:
+        assert self.run is not None
+        self._check_loss()
+        self._check_weights()
+        tensors = {
+            **prefixed("model", self.model.state_dict()),
+            **prefixed("optimizer", optimizer_tensors(self.optimizer)),
+            **prefixed("method", self.method.state_dict()),
+            **prefixed("random", random_state(self.device)),
+            **prefixed("tally", self.tally.tensors()),
+        }
+        state = {
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "seconds": self.seconds,
+            "samples": self.tally.samples,
+            "history": self.history,
+            "best": self.best,
+            "scaler": self.scaler.state_dict(),
+        }
+        self.run.save_checkpoint(tensors, state)
+
+    def resume(self, run: RunFolder) -> None:
+        """Continue from the run's last checkpoint, if there is one."""
+        loaded = run.load_checkpoint()
+        if loaded is None:
+            return
+        tensors, state = loaded
+        self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
+        self.history, self.best = state["history"], state["best"]
+        if self.batch > 0:
+            self._enter_epoch()
+        try:
+            self.model.load_state_dict(unprefixed("model", tensors))
+        except RuntimeError as error:
+            raise ValueError(
+                f"the checkpoint in {run.path} is of another model: {error}. Build the model it "
+                "was trained with, pass another `run_dir`, or resume='restart' to begin again."
+            ) from error
+        load_optimizer(self.optimizer, unprefixed("optimizer", tensors))
+        self.method.load_state_dict(unprefixed("method", tensors))
+        load_random_state(unprefixed("random", tensors), self.device)
+        self.tally.load(unprefixed("tally", tensors).items(), state["samples"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.batch == 0:  # the process may have been killed before it wrote these
+            self._publish(run, better=self.best["epoch"] == self.epoch - 1)
+
+    def _caption(self) -> str:
+        accuracy = self.best["validation_accuracy"]
+        best = f", best on validation {100 * accuracy:.2f} %" if self.best["epoch"] else ""
+        loss = self.tally.means()[0]
+        return f"epoch {self.epoch}/{self.config.epochs}, loss {loss:.4f}{best}"

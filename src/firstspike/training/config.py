@@ -1,0 +1,171 @@
+"""`TrainConfig`: every choice of a training run that changes its result, as plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from firstspike.training.optimizers import SGD, Adam, AdamW, OptimizerConfig
+from firstspike.training.schedules import Constant, Cosine, Milestones, OneCycle, Schedule
+
+if TYPE_CHECKING:
+    from firstspike.data.dataset import Augmentation
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+_OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adam, AdamW)}
+_SCHEDULES = {kind.__name__: kind for kind in (Constant, Cosine, OneCycle, Milestones)}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train; two runs with equal configs, data and model give the same weights on a CPU.
+
+    Args:
+        epochs: passes over the training set.
+        batch_size: images per step.
+        learning_rate: peak learning rate; the schedule multiplies it.
+        optimizer: `SGD`, `Adam`, `AdamW`, or another config with `build(groups)`.
+        schedule: `Constant`, `Cosine`, `OneCycle`, `Milestones`, or another with `factor`.
+        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
+        gradient_clip: largest norm of all gradients together; None leaves them alone.
+        precision: `"float32"`, or the type autocast uses in training. Validation and saved weights
+            are float32. `"float16"` needs a GPU and scales the loss.
+        compile: run the training step's model through `torch.compile`.
+        channels_last: memory order of images and convolution weights; often faster on GPUs.
+        seed: of the data order, the augmentation and torch's own generator (dropout).
+        augmentation: from `firstspike.data`, such as `RandomShift(2)`; several through `Compose`.
+        drop_last: leave out a last batch smaller than `batch_size` (batch norm cannot take one
+            image).
+        patience: stop after so many epochs without a better validation accuracy; None never stops.
+
+    Raises:
+        ValueError: naming the argument, the rule and the value.
+
+    >>> config = TrainConfig(epochs=12, learning_rate=0.1, optimizer=SGD(), schedule=OneCycle())
+    >>> TrainConfig.from_dict(config.to_dict()) == config
+    True
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    optimizer: OptimizerConfig = field(default_factory=Adam)
+    schedule: Schedule = field(default_factory=Cosine)
+    label_smoothing: float = 0.0
+    gradient_clip: float | None = None
+    precision: Precision = "float32"
+    compile: bool = False
+    channels_last: bool = False
+    seed: int = 0
+    augmentation: Augmentation | None = None
+    drop_last: bool = False
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patience"):
+            _check_count(name, getattr(self, name), optional=name == "patience")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"`seed` must be an integer of at least 0, got {self.seed!r}. Pass 0.")
+        for name in ("learning_rate", "gradient_clip"):
+            value = getattr(self, name)
+            if not (_is_positive(value) or (value is None and name == "gradient_clip")):
+                raise ValueError(
+                    f"`{name}` must be a positive number, got {value!r}. "
+                    "Pass for instance 1e-3 with Adam or 0.1 with SGD."
+                )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"`label_smoothing` must lie in [0, 1), got {self.label_smoothing}. "
+                "Pass 0 for none; 0.1 is usual."
+            )
+        if self.precision not in get_args(Precision):
+            raise ValueError(
+                f"`precision` must be one of {', '.join(get_args(Precision))}, "
+                f"got {self.precision!r}. Pass 'float32' when in doubt."
+            )
+        for name, verb in (("optimizer", "build"), ("schedule", "factor")):
+            value = getattr(self, name)
+            if isinstance(value, type) or not callable(getattr(value, verb, None)):
+                raise TypeError(
+                    f"`{name}` must be a config object with a method `{verb}`, got {value!r}. "
+                    f"Pass for instance {'SGD()' if name == 'optimizer' else 'Cosine()'}."
+                )
+        self.schedule.factor(0.0, self.epochs)  # refuses a warm-up longer than the training
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as numbers, strings, lists and dicts, fit for YAML and JSON."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Config from `to_dict` or a recipe; objects are `{"name": "SGD", "momentum": 0.9}`."""
+        options = dict(values)
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in options:
+            if name not in known:
+                raise ValueError(
+                    f"the training config has no option {name!r}. Options: {', '.join(known)}."
+                )
+        for name, kinds in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES)):
+            if name in options:
+                options[name] = _build(name, options[name], kinds)
+        options["augmentation"] = _augmentation(options.get("augmentation"))
+        return cls(**options)
+
+
+def _build(argument: str, value: Any, kinds: Mapping[str, type]) -> Any:
+    """Object from `{"name": ..., **options}`, or from the bare name."""
+    options = {"name": value} if isinstance(value, str) else dict(value)
+    kind = kinds.get(options.pop("name", ""))
+    if kind is None:
+        raise ValueError(
+            f"`{argument}` must name one of {', '.join(kinds)}, got {value!r}. "
+            f"Write for instance {{name: {next(iter(kinds))}}}."
+        )
+    try:
+        return kind(**options)
+    except TypeError as error:
+        known = ", ".join(f.name for f in dataclasses.fields(kind)) or "none"
+        raise ValueError(
+            f"`{argument}`: {kind.__name__} cannot take {options}: {error}. Options: {known}."
+        ) from error
+
+
+def _augmentation(value: Any) -> Augmentation | None:
+    """Augmentation from its name and options, or from a list of such; objects stay as they are."""
+    from firstspike import data
+
+    if value is None or callable(value):
+        return value
+    if isinstance(value, (list, tuple)):
+        return data.Compose(*filter(None, map(_augmentation, value)))
+    kinds = (data.RandomShift, data.RandomCrop, data.RandomFlip, data.Cutout)
+    return _build("augmentation", value, {kind.__name__: kind for kind in kinds})
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as `{"name": class, **fields}`, sequences as lists, functions by their name."""
+    if hasattr(value, "augmentations"):  # `Compose`, written as the list of its parts
+        return _plain(value.augmentations)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"name": type(value).__name__, **fields}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return {"name": getattr(value, "__qualname__", type(value).__qualname__)}
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < float("inf")
+
+
+def _check_count(name: str, value: Any, *, optional: bool) -> None:
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {value!r}. Pass 1 or more.")

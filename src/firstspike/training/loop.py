@@ -1,0 +1,136 @@
+"""The one training loop: `fit`."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import nn
+
+from firstspike.training._checks import check_data, check_device, check_model
+from firstspike.training._progress import TrainingProgress
+from firstspike.training._run_folder import open_run
+from firstspike.training._trainer import Trainer
+from firstspike.training.config import TrainConfig
+from firstspike.training.method import Method
+
+if TYPE_CHECKING:
+    from firstspike.data import Dataset
+
+Resume = Literal["auto", "restart"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training gave: the selected epoch, its validation accuracy, a record per epoch."""
+
+    best_epoch: int
+    best_validation_accuracy: float
+    history: list[dict[str, Any]]
+    run_dir: Path | None = None
+
+
+def fit(
+    model: nn.Module,
+    train_set: Dataset,
+    validation_set: Dataset,
+    config: TrainConfig,
+    *,
+    method: Method | None = None,
+    run_dir: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    resume: Resume = "auto",
+    progress: bool = True,
+    checkpoint_seconds: float = 300.0,
+    description: Mapping[str, Any] | None = None,
+) -> FitResult:
+    """Train `model` in place and leave it with the weights of the best epoch on validation.
+
+    The best epoch has the highest validation accuracy, the earlier one where two are equal. The
+    model ends in evaluation mode on `device`. torch's random state is left as it was.
+
+    With `run_dir`, the folder receives `config.yaml`, `metrics.jsonl` (a line for each epoch),
+    `model.safetensors` (the best weights) and `last.safetensors` (the checkpoint). A run killed
+    at any moment and called again with the same arguments continues where the last checkpoint was
+    taken; on a CPU its weights and metrics are bit-identical to those of an uninterrupted run.
+
+    Args:
+        model: maps images (B, C, H, W) to logits (B, K).
+        train_set: images and labels to learn from.
+        validation_set: images and labels that select the epoch; never the test set.
+        config: how to train.
+        method: what the loss is and what else is trained; default: cross entropy (`Method`).
+        run_dir: folder of the run; None keeps everything in memory.
+        device: where to train, such as "cpu" or "cuda".
+        resume: "auto" continues a run found in `run_dir`, "restart" discards it.
+        progress: show a progress bar if standard error is a terminal.
+        checkpoint_seconds: longest time between checkpoints; each end of an epoch has one too.
+        description: further settings for `config.yaml`, such as `{"model": ..., "data": ...}`;
+            compared when the run resumes, and `model` is stored with the weights.
+
+    Raises:
+        ValueError: for labels out of range, images the model cannot take, weights
+            that are not finite, and a run with other settings.
+        DivergenceError: (a ValueError) when the loss or the weights become NaN or infinite.
+
+    >>> from firstspike.data import load_dataset
+    >>> training, validation = (load_dataset("digits", split) for split in ("train", "validation"))
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    >>> result = fit(model, training, validation, TrainConfig(epochs=3, learning_rate=0.01))
+    >>> result.best_validation_accuracy > 0.8
+    True
+    """
+    if resume not in get_args(Resume):
+        raise ValueError(f"`resume` must be 'auto' or 'restart', got {resume!r}. Pass 'auto'.")
+    device = torch.device(device)
+    method = Method() if method is None else method
+    check_device(config, device)
+    check_model(model)
+    order = torch.channels_last if config.channels_last else torch.preserve_format
+    model.to(device=device, memory_format=order)  # type: ignore[call-overload]
+    train_set, validation_set = train_set.to(device), validation_set.to(device)
+    check_data(model, {"train_set": train_set, "validation_set": validation_set}, device)
+    settings = {
+        **(description or {}),
+        "training": config.to_dict(),
+        "method": method.settings(),
+        "sets": {"train": _facts(train_set), "validation": _facts(validation_set)},
+    }
+    with contextlib.ExitStack() as stack:
+        run = None if run_dir is None else stack.enter_context(open_run(run_dir, settings))
+        cuda = [device] if device.type == "cuda" else []
+        stack.enter_context(torch.random.fork_rng(devices=cuda))
+        torch.manual_seed(config.seed)
+        trainer = Trainer(
+            model, train_set, validation_set, config, method, run, device, checkpoint_seconds
+        )
+        if run is not None:
+            if resume == "restart":
+                run.clear()
+            trainer.resume(run)
+        with TrainingProgress(progress, config.epochs * trainer.steps) as bar:
+            while not trainer.finished:
+                trainer.train_epoch(bar)
+    trainer.load_best()
+    model.eval()
+    best = trainer.best
+    return FitResult(best["epoch"], best["validation_accuracy"], trainer.history, _path(run_dir))
+
+
+def _facts(dataset: Dataset) -> dict[str, Any]:
+    """What tells one data set from another in a run's config."""
+    return {
+        "name": dataset.name,
+        "samples": len(dataset),
+        "image_shape": list(dataset.image_shape),
+        "labels_crc32": zlib.crc32(dataset.labels.cpu().numpy().tobytes()),
+    }
+
+
+def _path(run_dir: str | Path | None) -> Path | None:
+    return None if run_dir is None else Path(run_dir)

@@ -1,0 +1,105 @@
+"""Optimizers as settings: what to build, kept apart from the parameters it is built for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+
+class OptimizerConfig(Protocol):
+    """Anything that builds a `torch.optim.Optimizer` for parameter groups; a frozen dataclass."""
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """Optimizer for groups that each name their `params` and `lr`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum (`torch.optim.SGD`)."""
+
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    nesterov: bool = True
+
+    def __post_init__(self) -> None:
+        _check_unit("momentum", self.momentum)
+        _check_decay(self.weight_decay)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError(
+                "`nesterov` must be False where `momentum` is 0, got True. "
+                "Pass a momentum such as 0.9, or nesterov=False."
+            )
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        from torch.optim import SGD as TorchSGD
+
+        return TorchSGD(
+            groups,
+            lr=0.0,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam (`torch.optim.Adam`); its weight decay is added to the gradient."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_adam(self)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        from torch.optim import Adam as TorchAdam
+
+        return TorchAdam(
+            groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (`torch.optim.AdamW`; Loshchilov & Hutter 2019)."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_adam(self)
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        from torch.optim import AdamW as TorchAdamW
+
+        return TorchAdamW(
+            groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+        )
+
+
+def _check_adam(config: Adam | AdamW) -> None:
+    object.__setattr__(config, "betas", tuple(config.betas))
+    if len(config.betas) != 2:
+        raise ValueError(f"`betas` must be two numbers, got {config.betas}. Pass (0.9, 0.999).")
+    for beta in config.betas:
+        _check_unit("betas", beta)
+    if not config.eps > 0:
+        raise ValueError(f"`eps` must be positive, got {config.eps}. Pass 1e-8, for instance.")
+    _check_decay(config.weight_decay)
+
+
+def _check_unit(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must lie in [0, 1), got {value}. Usual: 0.9 to 0.999.")
+
+
+def _check_decay(value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"`weight_decay` must be at least 0, got {value}. Pass 0 for none.")
