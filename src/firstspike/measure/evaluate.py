@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 
 from firstspike.engines import Record, simulate
+from firstspike.measure.operations import OperationTally
 from firstspike.networks import INPUT, SpikingNetwork
 
 if TYPE_CHECKING:
     from firstspike.measure.result import LayerResult, Result
+
+
+OPERATION_ENERGY = ("cmos45-int32", "cmos45-float32")  # tables that need only operations
 
 
 @dataclass
@@ -96,21 +100,25 @@ def evaluate(
     Raises:
         ValueError: if there are no images, labels do not fit, or pixels are not finite.
     """
+    from firstspike.measure.energy_tables import estimate_energy
     from firstspike.measure.environment import describe_environment
     from firstspike.measure.result import Result
 
     engine = engine or ("closed_form" if network.code.has_closed_form else "clock")
     started = time.perf_counter()
     tally = _Tally(network.latency, {name: _LayerTally() for name in network.populations})
+    operations = OperationTally(network)
     batches = _batches(dataset, batch_size, samples, next(network.buffers()))
     total = samples or (len(dataset) if hasattr(dataset, "__len__") else None)
     for images, labels in _bar(batches, total, progress):
         record = simulate(network, images, engine, over_time=True)
         tally.add(record, network.analog(images).argmax(1), labels)
+        operations.add(record)
     if not tally.samples:
         raise ValueError("`dataset` must hold at least one image, got none.")
     hidden = [name for name in network.populations if name != INPUT]
-    layers = [_layer(network, name, tally) for name in network.populations]
+    per_layer, costs = operations.per_layer(), operations.total()
+    layers = [_layer(network, name, tally, per_layer[name]) for name in network.populations]
     counted = sum(network.neuron_count(name) for name in hidden)
     n = tally.samples
     spikes = sum(tally.layers[name].spikes for name in hidden) / n
@@ -132,9 +140,12 @@ def evaluate(
         neurons=counted + network.network.output.shape[0],
         silent_fraction=sum(tally.layers[name].silent for name in hidden) / (counted * n),
         layers=layers,
+        operations=costs,
+        energy=estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY),
         not_counted=[
             "spikes of the input population are given apart",
             "the readout is a potential and emits no spikes",
+            *operations.not_counted(),
         ],
         environment=describe_environment(next(network.buffers()).device),
         seconds=time.perf_counter() - started,
@@ -152,7 +163,9 @@ def _code(network: SpikingNetwork) -> dict[str, Any]:
     )
 
 
-def _layer(network: SpikingNetwork, name: str, tally: _Tally) -> LayerResult:
+def _layer(
+    network: SpikingNetwork, name: str, tally: _Tally, operations: dict[str, float]
+) -> LayerResult:
     from firstspike.measure.result import LayerResult
 
     layer, neurons = tally.layers[name], network.neuron_count(name)
@@ -164,6 +177,7 @@ def _layer(network: SpikingNetwork, name: str, tally: _Tally) -> LayerResult:
         depth=network.network.depth[name],
         window_start=network.window_of(name).start,
         first_spike_mean=layer.first / layer.heard if layer.heard else None,
+        operations=operations,
     )
 
 

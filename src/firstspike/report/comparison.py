@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def comparison_rows(results: Sequence[Result], points: float = 0.3) -> list[dict[str, Any]]:
-    """Accuracy, latency, spikes and normalized energy, one row per code (Table II)."""
+    """Accuracy, latency, spikes and normalized energy, one row per code (Table II).
+
+    The column "0.3 from" is the first step from which accuracy stays within 0.3 points of the ANN's
+    (`points`), "decided" the mean step from which a sample's answer no longer changes.
+    """
     rows = []
     for r in results:
         first = steps_within(r, points)
@@ -24,15 +28,15 @@ def comparison_rows(results: Sequence[Result], points: float = 0.3) -> list[dict
             "code": r.label,
             "accuracy %": percent(r.accuracy),
             "latency": number(r.latency_steps),
-            f"within {points:g} points from step": "never" if first is None else number(first),
+            f"{points:g} from": "never" if first is None else number(first),
             "decided": number(r.decision_steps_mean),
             "spikes": number(r.spikes_per_sample),
-            "input spikes": number(r.input_spikes_per_sample),
-            "spikes/neuron": f"{r.spikes_per_neuron:.3g}",
+            "input": number(r.input_spikes_per_sample),
+            "per neuron": f"{r.spikes_per_neuron:.3g}",
         }
         for model, short in zip(NORMALIZED, ("TN", "SN")):
             energy = r.energy.get(model)
-            row[f"energy {short}"] = "–" if energy is None else f"{energy.total:.3f}"
+            row[short] = "–" if energy is None else f"{energy.total:.3f}"
         rows.append(row)
     return rows
 
