@@ -81,7 +81,7 @@ def fit(
     >>> from firstspike.data import load_dataset
     >>> training, validation = (load_dataset("digits", split) for split in ("train", "validation"))
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
-    >>> result = fit(model, training, validation, TrainConfig(epochs=3, learning_rate=0.01))
+    >>> result = fit(model, training, validation, TrainConfig(epochs=5, learning_rate=0.02))
     >>> result.best_validation_accuracy > 0.8
     True
     """
