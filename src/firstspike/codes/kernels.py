@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from firstspike.codes.code import Distribution, require
 
+_LARGEST_EXPONENT = 85.0  # exp(-85) and exp(85) are normal float32 numbers
+
 
 class KernelModule(nn.Module, ABC):
     """A kernel with the parameters of one population."""
@@ -88,7 +90,16 @@ class Exponential(Kernel):
         require(math.isfinite(self.delay), "delay", "be finite", self.delay, "Pass steps.")
 
     def build(self, window: int, distribution: Distribution | None) -> ExponentialKernel:
-        return ExponentialKernel(self.tau if self.tau is not None else window / 4, self.delay)
+        tau = self.tau if self.tau is not None else window / 4
+        shortest = max(window - self.delay, self.delay) / _LARGEST_EXPONENT
+        require(
+            tau >= shortest,
+            "tau",
+            f"be at least {shortest:.3g} with window={window} and delay={self.delay:g}",
+            tau,
+            "Thresholds of the last steps would vanish in float32; use a shorter window.",
+        )
+        return ExponentialKernel(tau, self.delay)
 
 
 class ExponentialKernel(FunctionKernel):
@@ -101,6 +112,13 @@ class ExponentialKernel(FunctionKernel):
 
     def value(self, t: Tensor) -> Tensor:
         return torch.exp((self.delay - t) / self.tau)
+
+    def clamp_(self, window: int) -> None:
+        """Raise `tau` where a table of `window` steps would leave the range of float32."""
+        delay = float(self.delay.detach())
+        span = max(window - delay, delay)
+        with torch.no_grad():
+            self.tau.clamp_(min=max(0.1, span / _LARGEST_EXPONENT))
 
 
 @dataclass(frozen=True)

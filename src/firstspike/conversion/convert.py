@@ -16,6 +16,7 @@ from firstspike.conversion.kernel_optimization import KernelOptimization, optimi
 from firstspike.conversion.normalization import Maximum, Normalization, Percentile
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
 from firstspike.networks import INPUT, Network, Node, SpikingNetwork, trace
+from firstspike.networks.network import free_name
 from firstspike.networks.ops import Affine, Op
 
 
@@ -26,6 +27,7 @@ def convert(
     calibration: Any,
     normalization: Normalization | None = None,
     kernel_optimization: KernelOptimization | None = None,
+    keep_batch_norm: bool = False,
 ) -> SpikingNetwork:
     """Convert `model` to a spiking network that speaks `code`; the model is not changed.
 
@@ -46,6 +48,7 @@ def convert(
         normalization: `Percentile(99.9)` by default. The input is always scaled by its maximum.
         kernel_optimization: gradient descent on tau and t_d of exponential kernels; its curves
             are kept in `network.origin["kernel_optimization"]`.
+        keep_batch_norm: see `trace`; for training with batch norm.
 
     Returns:
         The spiking network, in the model's dtype and on its device.
@@ -62,27 +65,44 @@ def convert(
     """
     if not isinstance(code, Code):
         raise TypeError(f"`code` must be a code config, got {code!r}. Pass e.g. TTFS(window=16).")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
     normalization = Percentile() if normalization is None else normalization
+    _check_config("normalization", normalization, Normalization, "Percentile(99.9)")
+    if kernel_optimization is not None:
+        _check_config(
+            "kernel_optimization", kernel_optimization, KernelOptimization, "KernelOptimization()"
+        )
     batches = calibration_batches(calibration)
     first = next(batches)
     parameter = next(iter(model.parameters()), torch.empty(0))
     if first.device != parameter.device or first.dtype != parameter.dtype:
         first = first.to(parameter.device, parameter.dtype)
-    network = trace(model, first)
+    network = trace(model, first, keep_batch_norm=keep_batch_norm)
     moved = (b.to(parameter.device, parameter.dtype) for b in itertools.chain([first], batches))
     histograms = collect(network, moved, normalization.per_channel)
     network, scales, samples, low = _scales(network, histograms, normalization, first)
-    neurons = {name: code.neuron(scales[name], samples[name]) for name in scales}
+    neurons = {
+        name: (code.input_neuron if name == INPUT else code.neuron)(scales[name], samples[name])
+        for name in scales
+    }
     origin = {
         "model": type(model).__name__,
         "normalization": describe(normalization),
-        "calibration_images": int(histograms[INPUT].counts[0].sum()) // max(1, first[0, 0].numel()),
+        "calibration_images": int(histograms[INPUT].counts.sum()) // first[0].numel(),
     }
     if kernel_optimization is not None:
         history = _optimize(neurons, samples, kernel_optimization)
         origin["kernel_optimization"] = record(kernel_optimization, history)
     spiking = SpikingNetwork(network, code, neurons, low, origin)
     return spiking.to(parameter.device, parameter.dtype).eval()
+
+
+def _check_config(argument: str, value: Any, kind: type, example: str) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"`{argument}` must be a {kind.__name__} config, got {value!r}. Pass e.g. {example}."
+        )
 
 
 def _optimize(
@@ -137,7 +157,7 @@ def _scales(
 
 def _add_low(network: Network, low: Tensor) -> Network:
     """Undo the input's shift behind the input population: `x = (x - low) + low`."""
-    name = "input_low"
+    name = free_name("input_low", network.node)
     node = Node(name, (INPUT,), network.input_shape)
     nodes = [network.nodes[0], node]
     for old in network.nodes[1:]:

@@ -41,4 +41,4 @@ def plan(spiking: SpikingNetwork) -> str:
         f"{spiking.code}: {hidden:,} hidden neurons in {len(network.populations)} populations, "
         f"depth {spiking.depth}, latency {spiking.latency} steps."
     )
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", total, *network.notes])
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", total, *spiking.notes])

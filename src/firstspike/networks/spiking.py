@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class SpikingNetwork(nn.Module):
         return max(self.network.depth.values())
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What tracing left out or changed, and what the code does to this network, for people."""
+        return (*self.network.notes, *self.code.notes(self.network.max_pools()))
+
+    @property
     def latency(self) -> int:
         """Steps after which the readout is final: D * offset + T for single-spike codes."""
         return self.code.latency(self.depth)
@@ -85,6 +90,11 @@ class SpikingNetwork(nn.Module):
     def shifted(self, x: Tensor) -> Tensor:
         """The input as the network takes it: `x - input_low`."""
         self.network.check_input(x)
+        if x.dtype != self.input_low.dtype:
+            raise TypeError(
+                f"`x` must have the network's dtype {self.input_low.dtype}, got {x.dtype}. Convert "
+                f"the images with `x.to({self.input_low.dtype})`, or the network likewise."
+            )
         return x - self.input_low
 
     def analog(self, x: Tensor) -> Tensor:
@@ -131,7 +141,18 @@ class SpikingNetwork(nn.Module):
                 f"{path} holds tensors but no spiking network. Pass a file written by "
                 "`network.save(path)`; weights of an ANN are converted with `convert` first."
             )
-        description = json.loads(metadata["firstspike"])
+        try:
+            return cls._rebuild(path, json.loads(metadata["firstspike"]), tensors)
+        except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"{path} does not hold a whole spiking network ({type(error).__name__}: {error}). "
+                "It was damaged or edited; restore a copy or convert the model again."
+            ) from error
+
+    @classmethod
+    def _rebuild(
+        cls, path: str | Path, description: dict[str, Any], tensors: dict[str, Tensor]
+    ) -> SpikingNetwork:
         if description.get("format") != _FORMAT:
             raise ValueError(
                 f"{path} has network format {description.get('format')!r}, this version reads "
@@ -143,7 +164,7 @@ class SpikingNetwork(nn.Module):
         names = {key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)}
         neurons = {
             name: _empty_neuron(
-                code,
+                code.input_neuron if name == INPUT else code.neuron,
                 {k: t for k, t in tensors.items() if k.startswith(f"{prefix}{name}.")},
                 f"{prefix}{name}.",
             )
@@ -162,10 +183,9 @@ class SpikingNetwork(nn.Module):
         return plan(self)
 
 
-def _empty_neuron(code: Code, tensors: dict[str, Tensor], prefix: str) -> Neuron:
+def _empty_neuron(build: Callable[..., Neuron], tensors: dict[str, Tensor], prefix: str) -> Neuron:
     """A neuron of the right shape whose tensors are filled in by `load_state_dict`."""
-    scale = tensors[f"{prefix}scale"]
-    return code.neuron(scale, _Placeholder())
+    return build(tensors[f"{prefix}scale"], _Placeholder())
 
 
 class _Placeholder:

@@ -1,0 +1,173 @@
+"""What every code hands to the conformance suite: a constructor and a slow reference.
+
+A new code adds one `Case`. The reference says, in plain Python and for a neuron of scale 1 whose
+only input is the potential `u` (a bias, dosed as the code doses it), what the neuron delivers at
+every step of its window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import firstspike as fs
+from firstspike import codes
+from firstspike.codes import Code
+
+Reference = Callable[[Code, float], list[float]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A code under test.
+
+    Attributes:
+        make: the code with a budget of so many steps.
+        reference: values delivered per step, for the code and a normalized potential.
+        budgets: rising; the error of the decoded value falls from each to the next.
+        monotone: larger potentials never decode to smaller values.
+        largest: potentials up to here (in units of the scale) are not clipped.
+    """
+
+    make: Callable[[int], Code]
+    reference: Reference
+    budgets: tuple[int, ...] = (8, 32, 128)
+    monotone: bool = True
+    largest: float = 0.99
+
+
+def table(kernel: Callable[[float, int], float], middle: Callable | None = None) -> Reference:
+    """TTFS: fire at the first threshold that is reached, deliver the kernel's value."""
+
+    def reference(code: Code, u: float) -> list[float]:
+        assert isinstance(code, fs.TTFS)
+        out = [0.0] * code.window
+        for t in range(code.window):
+            threshold = kernel(t, code.window)
+            if code.half_step:
+                half = middle or (lambda t, window: kernel(t + 0.5, window))
+                threshold = half(t, code.window)
+            if u >= threshold:
+                out[t] = kernel(t, code.window)
+                break
+        return out
+
+    return reference
+
+
+def exponential(t: float, window: int) -> float:
+    return math.exp(-t / (window / 4))
+
+
+def delayed(t: float, window: int) -> float:
+    return math.exp((0.5 - t) / (window / 3))
+
+
+def linear(t: float, window: int) -> float:
+    return (window - t) / window
+
+
+def power(t: float, window: int) -> float:
+    return 2.0**-t
+
+
+def rate(code: Code, u: float) -> list[float]:
+    assert isinstance(code, fs.Rate)
+    potential, out = code.initial_potential, []
+    for _ in range(code.steps):
+        potential += u
+        out.append(1.0 if potential >= 1.0 else 0.0)
+        potential -= out[-1]
+    return out
+
+
+def phase(code: Code, u: float) -> list[float]:
+    assert isinstance(code, fs.Phase)
+    potential, out = 0.0, []
+    for t in range(code.steps):
+        weight = 2.0 ** -(1 + t % code.period)
+        potential += u if t % code.period == 0 else 0.0
+        out.append(weight if potential >= weight else 0.0)
+        potential -= out[-1]
+    return out
+
+
+def burst(code: Code, u: float) -> list[float]:
+    assert isinstance(code, fs.Burst)
+    potential, gain, out = 0.0, 1.0, []
+    for _ in range(code.steps):
+        potential += u
+        fires = potential >= gain * code.threshold
+        out.append(gain * code.threshold if fires else 0.0)
+        potential -= out[-1]
+        gain = gain * code.factor if fires else 1.0
+    return out
+
+
+def few_step(code: Code, u: float) -> list[float]:
+    assert isinstance(code, codes.FewStep) and isinstance(code.thresholds, codes.Fixed)
+    alpha, beta = code.thresholds.alpha, code.thresholds.beta
+    potential, out = code.initial_potential * alpha, []
+    for _ in range(code.steps):
+        potential = code.leak * potential + u + code.bias_shift * alpha / code.steps
+        fires = potential >= alpha
+        out.append(beta * alpha if fires else 0.0)
+        potential -= alpha if fires else 0.0
+    return out
+
+
+def reverse(code: Code, u: float) -> list[float]:
+    assert isinstance(code, fs.Reverse)
+    out = [0.0] * code.window
+    late = 0.5 if code.half_step else 0.0
+    for t in reversed(range(code.window)):
+        before_end = code.window - 1 - t
+        if u >= math.exp(-(before_end + late) / code.time_constant):
+            out[t] = math.exp(-before_end / code.time_constant)
+            break
+    return out
+
+
+def temporal_switch(code: Code, u: float) -> list[float]:
+    assert isinstance(code, fs.TemporalSwitch)
+    levels = code.window - 1
+    k = min(max(math.floor(u * levels + 0.5), 0), levels)
+    return [1.0 / levels if t < k else 0.0 for t in range(code.window)]
+
+
+def ttfs(kernel: codes.Kernel | Callable[[int], codes.Kernel], half_step: bool = True):
+    def make(window: int) -> Code:
+        chosen = kernel(window) if not isinstance(kernel, codes.Kernel) else kernel
+        return fs.TTFS(window, chosen, half_step=half_step)
+
+    return make
+
+
+CASES: dict[str, Case] = {
+    "TTFS exponential": Case(ttfs(fs.Exponential()), table(exponential), (8, 32, 128)),
+    "TTFS exponential, down": Case(ttfs(fs.Exponential(), False), table(exponential)),
+    "TTFS delayed": Case(
+        ttfs(lambda window: fs.Exponential(tau=window / 3, delay=0.5)), table(delayed)
+    ),
+    "TTFS linear": Case(ttfs(fs.Linear()), table(linear)),
+    "TTFS linear, down": Case(ttfs(fs.Linear(), False), table(linear)),
+    "TTFS powers of two": Case(
+        ttfs(fs.PowerOfTwo()), table(power, lambda t, window: 0.75 * power(t, window)), (1, 4)
+    ),
+    "Rate": Case(fs.Rate, rate),
+    "Rate, down": Case(lambda steps: fs.Rate(steps, initial_potential=0.0), rate),
+    "Phase": Case(fs.Phase, phase, (8, 64, 512), monotone=False),
+    "Burst": Case(fs.Burst, burst, (16, 128, 1024), monotone=False),
+    "FewStep": Case(
+        lambda steps: codes.FewStep(steps, bias_shift=0.5, thresholds=codes.Fixed()), few_step
+    ),
+    "FewStep, leaking": Case(
+        lambda steps: codes.FewStep(steps, leak=0.75, thresholds=codes.Fixed(0.5, 0.875)),
+        few_step,
+        budgets=(),
+    ),
+    "Reverse": Case(fs.Reverse, reverse),
+    "Reverse, down": Case(lambda window: fs.Reverse(window, half_step=False), reverse),
+    "TemporalSwitch": Case(fs.TemporalSwitch, temporal_switch),
+}
