@@ -101,11 +101,15 @@ def like_sample(x: Tensor, currents: Tensor, dtype: torch.dtype | None = None) -
 
 
 def dense_samples(currents: Tensor) -> Tensor:
-    """`currents` (B, N, ...) with every step its own memory and every sample dense."""
-    sample = currents[0, 0] if currents.numel() else currents
+    """`currents` (B, N, ...) itself if its samples are dense and share no memory, else a copy."""
+    if not currents.numel():
+        return currents
+    sample = currents[0, 0]
     dense = sample.is_contiguous() or (sample.ndim == 3 and sample.permute(1, 2, 0).is_contiguous())
-    full = currents.shape[0] == 1 or currents.stride(0) >= currents[0].numel()
-    return currents if dense and full else currents.contiguous()
+    steps, samples = currents.shape[:2]
+    own_samples = samples == 1 or currents.stride(1) >= sample.numel()
+    own_steps = steps == 1 or currents.stride(0) >= samples * sample.numel()
+    return currents if dense and own_samples and own_steps else currents.contiguous()
 
 
 def _compiled(
