@@ -60,9 +60,11 @@ def fold_affine(network: Network) -> Network:
 def fold_batch_norm(network: Network) -> Network:
     """The network with the running statistics of every `BatchNorm` folded into its weights."""
     ops: dict[str, Op] = {
-        name: op.affine(len(network.node[name].shape)) if isinstance(op, BatchNorm) else op
-        for name, op in network.ops.items()
-    }  # type: ignore[assignment]
+        name: op.affine(len(network.node[name].shape))
+        if isinstance(op := network.op(name), BatchNorm)
+        else op
+        for name in network.ops
+    }
     return fold_affine(Network(network.nodes, ops, network.notes)).train(network.training)
 
 

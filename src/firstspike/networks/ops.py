@@ -127,7 +127,9 @@ class BatchNorm(WeightOp):
         )
 
     def linear(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return x * self.affine(x.ndim - 1).scale
+        scale = self.affine(x.ndim - 1).scale
+        assert scale is not None
+        return x * scale
 
     def affine(self, axes: int) -> Affine:
         """What it computes in evaluation mode, for samples of so many axes."""

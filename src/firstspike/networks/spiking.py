@@ -48,6 +48,9 @@ class SpikingNetwork(nn.Module):
         origin: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        for name, neuron in neurons.items():
+            _check_broadcasts(f"scale of {name!r}", neuron.scale, network.node[name].shape)
+        _check_broadcasts("`input_low`", input_low, network.input_shape)
         self.network = network
         self.code = code
         self.neurons = nn.ModuleDict(dict(neurons))
@@ -142,22 +145,23 @@ class SpikingNetwork(nn.Module):
                 "`network.save(path)`; weights of an ANN are converted with `convert` first."
             )
         try:
-            return cls._rebuild(path, json.loads(metadata["firstspike"]), tensors)
-        except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:
+            description = json.loads(metadata["firstspike"])
+            version = description["format"]
+            if version == _FORMAT:
+                return cls._rebuild(description, tensors)
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{path} does not hold a whole spiking network ({type(error).__name__}: {error}). "
                 "It was damaged or edited; restore a copy or convert the model again."
             ) from error
 
+        raise ValueError(
+            f"{path} has network format {version!r}, this version reads {_FORMAT}. Load it with "
+            "the version that wrote it."
+        )
+
     @classmethod
-    def _rebuild(
-        cls, path: str | Path, description: dict[str, Any], tensors: dict[str, Tensor]
-    ) -> SpikingNetwork:
-        if description.get("format") != _FORMAT:
-            raise ValueError(
-                f"{path} has network format {description.get('format')!r}, this version reads "
-                f"{_FORMAT}. Load it with the version that wrote it."
-            )
+    def _rebuild(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwork:
         network = Network.from_description(description["network"])
         code = build_code(description["code"])
         prefix = "neurons."
@@ -181,6 +185,16 @@ class SpikingNetwork(nn.Module):
         from firstspike.networks.plan import plan
 
         return plan(self)
+
+
+def _check_broadcasts(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.ndim > len(shape) or any(
+        size not in (1, full) for size, full in zip(tensor.shape[::-1], shape[::-1])
+    ):
+        raise ValueError(
+            f"{what} must broadcast against one sample of shape {shape}, got shape "
+            f"{tuple(tensor.shape)}. Pass one number, or one per channel as (C, 1, ...)."
+        )
 
 
 def _empty_neuron(build: Callable[..., Neuron], tensors: dict[str, Tensor], prefix: str) -> Neuron:
