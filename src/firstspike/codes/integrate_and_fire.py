@@ -159,11 +159,10 @@ class _Compiled(torch.autograd.Function):
         arrays = [_flat(x) for x in (currents, before, values)]
         scalars = [x.numpy()[()] for x in (threshold, leak, output)]
         ends = _flat(start[None])[0], _flat(after[None])[0]
+        run: Any = kernel.forward
 
         def work(part: slice) -> None:
-            kernel.forward(
-                arrays[0], ends[0], *arrays[1:], ends[1], *scalars, part.start, part.stop
-            )
+            run(arrays[0], ends[0], *arrays[1:], ends[1], *scalars, part.start, part.stop)
 
         in_parts(work, after.numel(), _SPLIT)
         ctx.save_for_backward(before, start, threshold, leak, output)
@@ -189,9 +188,10 @@ class _Compiled(torch.autograd.Function):
         ends = [_flat(x[None])[0] for x in (start, after, by_start)]
         scalars = [x.numpy()[()] for x in (threshold, leak, output)]
         sums: list[tuple[float, float, float]] = []
+        run: Any = kernel.backward
 
         def work(part: slice) -> None:
-            found = kernel.backward(
+            found = run(
                 before_rows,
                 ends[0],
                 arriving_rows,

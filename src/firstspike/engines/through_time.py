@@ -15,7 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from firstspike.codes.few_step import FewStep, FewStepNeuron
@@ -26,16 +26,20 @@ from firstspike.networks.ops import MaxPool
 if TYPE_CHECKING:
     from firstspike.networks import SpikingNetwork
 
-States = dict[str, Tensor]  # potentials of populations, sums and maxima of max pools
+States = dict[str, Tensor]  # potentials and dropout masks; sums and maxima of max pools
 
 
-def logits(spiking: SpikingNetwork, x: Tensor, chunk: int | None = None) -> Tensor:
+def logits(
+    spiking: SpikingNetwork, x: Tensor, chunk: int | None = None, dropout: float = 0.0
+) -> Tensor:
     """Logits (N, classes) after all steps, as `simulate(engine="clock")` gives them.
 
     Args:
         spiking: under a `FewStep` code with `Direct()` input.
         x: images (N, ...).
         chunk: steps between the states that are kept; None keeps everything.
+        dropout: probability with which neurons of populations without spatial axes are silenced,
+            the same at every step (Rathi & Roy 2020), the others delivering more in proportion.
 
     Raises:
         TypeError: for other codes.
@@ -55,7 +59,7 @@ def logits(spiking: SpikingNetwork, x: Tensor, chunk: int | None = None) -> Tens
         raise ValueError(f"`chunk` must be positive, got {chunk}. Pass steps, e.g. 2, or None.")
     steps = spiking.code.steps
     run = _Chunk(spiking)
-    constant, states = run.start(spiking.shifted(x))
+    constant, states = run.start(spiking.shifted(x), dropout)
     if chunk is None or chunk >= steps or not torch.is_grad_enabled():
         return run(constant, states, steps)[0] / steps
     total = x.new_zeros(())
@@ -82,7 +86,7 @@ class _Chunk:
                 found.add(node.name)
         return found
 
-    def start(self, x: Tensor) -> tuple[dict[str, Tensor], States]:
+    def start(self, x: Tensor, dropout: float = 0.0) -> tuple[dict[str, Tensor], States]:
         """Values of the constant nodes that others need, and the states before the first step."""
         values = {INPUT: x}
         for node in self.network.nodes[1:]:
@@ -99,6 +103,8 @@ class _Chunk:
         for name in self.network.populations:
             like = x.new_zeros(()).expand(len(x), *self.network.node[name].shape)
             states[name] = self._neuron(name).initial(like)
+            if dropout and like.ndim == 2:
+                states[f"{name}.mask"] = nn.functional.dropout(torch.ones_like(like), dropout)
         return {name: value for name, value in values.items() if name in used}, states
 
     def _neuron(self, name: str) -> FewStepNeuron:
@@ -141,7 +147,8 @@ class _Chunk:
             fired, states[node.name] = self._neuron(node.name).fire(
                 currents, states[node.name], steps
             )
-            return fired.flatten(0, 1)
+            mask = states.get(f"{node.name}.mask")
+            return (fired if mask is None else fired * mask).flatten(0, 1)
         inputs = [self._stacked(name, values, steps) for name in node.inputs]
         if isinstance(op, MaxPool):
             return pool_through_time(op, node.name, inputs[0], states, steps)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from firstspike.codes import Code, Kernel, Linear
 from firstspike.codes.code import require, require_integer
-from firstspike.codes.lookup import look_up
+from firstspike.codes.table_gradient import speak
 from firstspike.conversion import Maximum, convert
 from firstspike.conversion.statistics import Histogram, calibration_batches
 from firstspike.networks import SpikingNetwork
@@ -60,7 +60,7 @@ class QuantizedReLU(ClippedReLU):
     (clip-floor-shift), which is at once a TTFS population with L steps and the mean of L steps of
     integrate-and-fire under constant current with half a threshold to start with.
 
-    The gradient passes straight through the rounding, to x and to the limit.
+    The gradient passes straight through the rounding, to x and to the limit (see `speak`).
 
     Args:
         limit: mu at the start of training.
@@ -86,7 +86,7 @@ class QuantizedReLU(ClippedReLU):
     values: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return quantize(x, self.limit, self.thresholds, self.values)
+        return speak(x, self.limit, self.thresholds, self.values)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={self.levels}"
@@ -98,42 +98,6 @@ class InputQuantizer(QuantizedReLU):
     def __init__(self, limit: float, levels: int, kernel: Kernel | None = None) -> None:
         super().__init__(limit, levels, kernel)
         self.log_limit.requires_grad_(False)
-
-
-def quantize(x: Tensor, limit: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
-    """`limit * values[t]` with t the first step at which `x / limit` reaches the thresholds.
-
-    The same table look-up as in a TTFS population of this scale. Straight through the rounding,
-    with `y / limit` the value of the table,
-
-        dy/dx = 1 for 0 < x <= largest value, else 0,
-        dy/dlimit = (y - x) / limit for these x, y / limit elsewhere.
-
-    Args:
-        x: potentials, any shape.
-        limit: ().
-        thresholds, values: (L,), falling.
-    """
-    result: Tensor = _Quantize.apply(x, limit, thresholds, values)
-    return result
-
-
-class _Quantize(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, limit: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
-        y = look_up(x, limit, thresholds, values * limit, 0.0)
-        ctx.save_for_backward(x, y, limit, values[0] * limit)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, limit, largest = ctx.saved_tensors
-        (arriving,) = gradients
-        passed = arriving * ((x > 0) & (x <= largest))
-        by_limit = None
-        if ctx.needs_input_grad[1]:
-            by_limit = ((arriving * y).sum() - (passed * x).sum()) / limit
-        return passed, by_limit, None, None
 
 
 def with_trained_ranges(

@@ -37,6 +37,8 @@ class SGL(Method):
         detach_reset: whether the gradient leaves the spike in the reset alone, as is usual.
         chunk: keep states every so many steps and compute the rest again in the backward pass:
             less memory for many steps, one more forward pass. None keeps everything.
+        dropout: probability with which neurons of layers without spatial axes are silenced in
+            training, the same ones at every step.
         train_thresholds, train_leaks: what is trained besides the weights.
         neuron_learning_rate: of thresholds and leaks, relative to that of the weights.
 
@@ -46,6 +48,7 @@ class SGL(Method):
     surrogate: Surrogate = field(default_factory=Boxcar)
     detach_reset: bool = True
     chunk: int | None = None
+    dropout: float = 0.0
     train_thresholds: bool = True
     train_leaks: bool = True
     neuron_learning_rate: float = 1.0
@@ -57,6 +60,8 @@ class SGL(Method):
             )
         if self.chunk is not None:
             require_integer("chunk", self.chunk, 1, "Pass steps, e.g. 2, or None.")
+        advice = "0.3 is usual, 0 none."
+        require(0 <= self.dropout < 1, "dropout", "lie in [0, 1)", self.dropout, advice)
         require(
             self.neuron_learning_rate > 0,
             "neuron_learning_rate",
@@ -92,7 +97,7 @@ class SGL(Method):
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(model, SpikingNetwork)
-        logits = through_time.logits(model, images, self.chunk)
+        logits = through_time.logits(model, images, self.chunk, self.dropout)
         loss = nn.functional.cross_entropy(
             logits, labels, label_smoothing=self.config.label_smoothing
         )
@@ -108,7 +113,7 @@ class SGL(Method):
         """Mean threshold (in units of the scale) and leak over the populations."""
         neurons = _neurons(model)
         return {
-            f"mean_{name}": sum(float(getattr(n, name)) for n in neurons) / len(neurons)
+            f"mean_{name}": sum(getattr(n, name).item() for n in neurons) / len(neurons)
             for name in ("alpha", "leak")
         }
 
