@@ -845,3 +845,35 @@ def test_arguments() -> None:
     for example in (IMAGES[:0], IMAGES.numpy(), torch.tensor(1.0)):
         with pytest.raises(ValueError, match="`example` must be a batch of at least one input"):
             trace(Apply(lambda m, x: x), example)
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head(144))
+
+
+def test_wrappers_around_the_model_are_taken_off() -> None:
+    model = plain().eval()
+    for wrapped in (
+        torch.compile(model),
+        nn.DataParallel(model),
+        torch.compile(torch.compile(model)),
+    ):
+        torch.testing.assert_close(trace(wrapped, IMAGES)(IMAGES), model(IMAGES))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_models_that_cannot_be_copied_are_refused() -> None:
+    with pytest.raises(ConversionError, match=r"a scripted one\. Pass the model"):
+        trace(torch.jit.script(plain()), IMAGES)
+    hooked = plain()
+    nn.utils.spectral_norm(hooked[0])
+    hooked(IMAGES)
+    with pytest.raises(ConversionError, match=r"Sequential cannot be copied: .*parametrizations"):
+        trace(hooked, IMAGES)
+
+
+def test_tracing_under_inference_mode_gives_a_trainable_network() -> None:
+    with torch.inference_mode():
+        network = trace(plain(), IMAGES + 0)
+    network(IMAGES).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())

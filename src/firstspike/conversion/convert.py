@@ -20,6 +20,7 @@ from firstspike.networks.network import free_name
 from firstspike.networks.ops import Affine, Op
 
 
+@torch.inference_mode(False)
 def convert(
     model: nn.Module,
     code: Code,

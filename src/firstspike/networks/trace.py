@@ -5,10 +5,6 @@ What cannot be converted is refused here, before anything runs as a spiking netw
 
 from __future__ import annotations
 
-import copy
-import os
-import re
-import traceback
 from typing import Any, NoReturn
 
 import torch
@@ -17,95 +13,17 @@ from torch import Tensor, fx, nn
 from firstspike.networks.dispatch import handle
 from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_affine, pool_after_population
+from firstspike.networks.fx_graph import (
+    Recorder,
+    evaluation_copy,
+    fx_graph,
+    label,
+    source_line,
+    unwrapped,
+)
 from firstspike.networks.handlers import Handlers
 from firstspike.networks.network import INPUT, Network, Node, free_name
 from firstspike.networks.ops import Op, Rectifier, Reshape
-
-_NOT_THE_USERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
-
-
-def _source(node: fx.Node) -> str:
-    """Last line of the user's code that created the node, "file.py:12: code"."""
-    frames = re.findall(
-        r'File "([^"]+)", line (\d+), in [^\n]+\n\s*([^\n]*)', node.stack_trace or ""
-    )
-    return _last_own([(path, int(line), code) for path, line, code in frames])
-
-
-def _last_own(frames: list[tuple[str, int, str]]) -> str:
-    """The last (path, line, code) that is neither torch's nor ours, "file.py:12: code"."""
-    own = [f for f in frames if not f[0].startswith((*_NOT_THE_USERS, "<"))]
-    if not own:
-        return ""
-    path, line, code = own[-1]
-    return f"{os.path.basename(path)}:{line}: {code.strip().rstrip(':')}"
-
-
-def _raised_at(error: Exception) -> str:
-    """Where the user's code raised `error`, " at file.py:12: code" or nothing."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = _last_own([(f.filename, f.lineno or 0, f.line or "") for f in frames])
-    return f" at {where}" if where else ""
-
-
-def _label(module: nn.Module, node: fx.Node) -> str:
-    """Node, what it calls and the source line, for messages."""
-    target = node.target
-    if node.op == "call_module":
-        target = f"{node.target}: {type(module.get_submodule(str(node.target))).__name__}"
-    elif callable(target):
-        target = getattr(target, "__name__", str(target))
-    where = f" at {source}" if (source := _source(node)) else ""
-    return f"node {node.name!r} ({target}){where}"
-
-
-def _fx_graph(model: nn.Module) -> fx.GraphModule:
-    tracer = fx.Tracer()
-    tracer.record_stack_traces = True
-    try:
-        graph = tracer.trace(model)
-    except Exception as error:  # fx raises whatever the model's own code raises on proxies
-        raise ConversionError(
-            f"{type(model).__name__} cannot be traced{_raised_at(error)}: {error}. Its `forward` "
-            "may not depend on the values of its input (if, while, int(tensor)); move such code "
-            "out of the model."
-        ) from error
-    return fx.GraphModule(model, graph)
-
-
-class _ShapeRecorder(fx.Interpreter):
-    """Runs the graph once and notes every value, so that shapes and constants are known.
-
-    Attributes:
-        values: result of every node.
-        in_place: nodes that changed an operand instead of making a new tensor.
-    """
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.extra_traceback = False
-        self.values: dict[fx.Node, Any] = {}
-        self.in_place: set[fx.Node] = set()
-
-    def run_node(self, n: fx.Node) -> Any:
-        operands = [v for m in n.all_input_nodes if isinstance(v := self.values[m], Tensor)]
-        versions = [v._version for v in operands]
-        try:
-            value = super().run_node(n)
-        except Exception as error:
-            raise ConversionError(
-                f"{_label(self.module, n)} cannot run on {self._shapes(n)}: {error}. Pass "
-                "calibration images of the shape the model was trained on."
-            ) from error
-        self.values[n] = value
-        if versions != [v._version for v in operands]:
-            self.in_place.add(n)
-        return value
-
-    def _shapes(self, node: fx.Node) -> str:
-        operands = [self.values[m] for m in node.all_input_nodes]
-        shapes = [str(tuple(v.shape)) for v in operands if isinstance(v, Tensor)]
-        return f"shape {', '.join(shapes)}" if shapes else "its input"
 
 
 def _check_model(model: nn.Module) -> None:
@@ -118,6 +36,7 @@ def _check_model(model: nn.Module) -> None:
             )
 
 
+@torch.inference_mode(False)
 def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -> Network:
     """Trace `model` in evaluation mode; the model itself is not changed.
 
@@ -145,16 +64,17 @@ def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -
             f"`example` must be a batch of at least one input, (N, ...), got {shape}. A single "
             "image becomes a batch with `image.unsqueeze(0)`."
         )
+    model = unwrapped(model)
     _check_model(model)
-    reference = copy.deepcopy(model).eval()
-    module = _fx_graph(reference)
+    reference = evaluation_copy(model)
+    module = fx_graph(reference)
     placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
     if len(placeholders) != 1:
         raise ConversionError(
             f"`model` must take one tensor, its forward takes {len(placeholders)} inputs. Wrap it "
             "in a module with a single input."
         )
-    recorder = _ShapeRecorder(module)
+    recorder = Recorder(module)
     sample = torch.cat([example[:1]] * 2)  # two samples: the batch axis shows itself
     with torch.no_grad():
         result = recorder.run(sample)
@@ -190,9 +110,7 @@ def _check_same(network: Network, model: nn.Module, x: Tensor) -> None:
 class _Builder:
     """Turns fx nodes into network nodes with the help of the handler tables."""
 
-    def __init__(
-        self, module: fx.GraphModule, recorder: _ShapeRecorder, keep_batch_norm: bool
-    ) -> None:
+    def __init__(self, module: fx.GraphModule, recorder: Recorder, keep_batch_norm: bool) -> None:
         self.module = module
         self.keep_batch_norm = keep_batch_norm
         self.values = recorder.values
@@ -269,7 +187,7 @@ class _Builder:
         name = free_name(node.name, self.ops)
         self.ops[name] = op
         names = tuple(self.alias[n] for n in inputs)
-        self.nodes.append(Node(name, names, self.shape(node), _source(node)))
+        self.nodes.append(Node(name, names, self.shape(node), source_line(node)))
         self.alias[node] = name
 
     def same(self, node: fx.Node, source: fx.Node) -> None:
@@ -282,7 +200,7 @@ class _Builder:
 
     def refuse(self, node: fx.Node, why: str, what: str) -> NoReturn:
         raise ConversionError(
-            f"{_label(self.module, node)} cannot be converted: {why}. To convert the model, {what}."
+            f"{label(self.module, node)} cannot be converted: {why}. To convert the model, {what}."
         )
 
 
