@@ -11,13 +11,15 @@ from firstspike.codes.inputs import INPUTS, Bernoulli, Direct, FirstSpikes, Inpu
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
 from firstspike.codes.phase import Phase
 from firstspike.codes.rate import Rate
+from firstspike.codes.relpsp import ReLPSP
 from firstspike.codes.reverse import Reverse
 from firstspike.codes.temporal_switch import TemporalSwitch
 from firstspike.codes.thresholds import RULES, Fixed, GridSearch, PercentileSearch, ThresholdRule
 from firstspike.codes.ttfs import TTFS
 
 CODES: dict[str, type[Code]] = {
-    code.__name__: code for code in (TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch, FewStep)
+    code.__name__: code
+    for code in (TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch, FewStep, ReLPSP)
 }
 
 _NESTED: dict[str, dict[str, Any]] = {"kernel": KERNELS, "input": INPUTS, "thresholds": RULES}
@@ -46,6 +48,7 @@ __all__ = [
     "Phase",
     "PowerOfTwo",
     "Rate",
+    "ReLPSP",
     "Regular",
     "Reverse",
     "TemporalSwitch",

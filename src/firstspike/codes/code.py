@@ -151,6 +151,7 @@ class Code(ABC):
     """Configuration of a neural code. Subclasses are frozen dataclasses listed in `CODES`."""
 
     single_spike: ClassVar[bool] = False
+    rank: ClassVar[int] = 1  # moments of its input that a population's potential depends on
     graded_pool: ClassVar[bool] = False  # a max pool may pass on parts of several spikes
 
     @property
@@ -160,6 +161,13 @@ class Code(ABC):
     @abstractmethod
     def window_of(self, depth: int) -> range:
         """Global steps in which a population at `depth` may fire (the input is at depth 0)."""
+
+    def speaking(self, depth: int) -> range:
+        """Global steps in which a population at `depth` may deliver something.
+
+        Its window, except for codes whose spikes go on to act.
+        """
+        return self.window_of(depth)
 
     def latency(self, depth: int) -> int:
         """Steps until the readout of a network of `depth` hidden populations in depth is final."""

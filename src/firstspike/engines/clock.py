@@ -158,7 +158,8 @@ class _Run:
         self._read(signals[self.network.output.name], steps)
 
     def _fire(self, name: str, current: Tensor | None, steps: range) -> Tensor | None:
-        neuron, window = self.spiking.neuron(name), self.spiking.window_of(name)
+        neuron = self.spiking.neuron(name)
+        window = self.spiking.code.speaking(self.network.depth[name])
         if steps.start >= window.stop or (current is None and steps.stop <= window.start):
             return None
         times = [step - window.start if step in window else None for step in steps]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from firstspike.engines import moments
 from firstspike.engines.record import Record
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ def logits(
         activate: what a population says for its potentials, `(name, u) -> values`, instead of its
             neuron's `activate`; training methods use it.
     """
+
+    if spiking.code.rank > 1:
+        return moments.logits(spiking, x, activate)  # type: ignore[arg-type]
 
     def speak(name: str, u: Tensor) -> Tensor:
         return spiking.neuron(name).activate(u)
@@ -48,6 +52,8 @@ def run(
             f"`engine` must be 'clock' for {spiking.code}, got 'closed_form': populations fire "
             "before all of their input has arrived (early firing), or fire more than once."
         )
+    if spiking.code.rank > 1:
+        return moments.run(spiking, x, over_time=over_time, potentials=potentials)
     start = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("closed_form", x, spiking.latency, start)
 

@@ -1,0 +1,224 @@
+"""ReL-PSP neurons: potentials that rise as ramps, with or without a dynamic firing threshold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from firstspike.codes.code import (
+    Code,
+    Distribution,
+    Neuron,
+    State,
+    infinity_like,
+    require_integer,
+)
+from firstspike.codes.inputs import Direct, DirectNeuron, Input, Regular
+
+_SMALLEST_DENOMINATOR = 0.1  # of the gradient, in units of the threshold
+
+
+class Moments(NamedTuple):
+    """A potential that moves along a straight line, `value + s * slope`, s in windows.
+
+    s counts from the start of the window of the populations at `depth`. `slope` is None where
+    nothing rises. As the output of a population, `value` is what its spikes will have contributed
+    by the start of the next window, per unit of weight, and `slope` what they go on to add.
+    """
+
+    value: Tensor
+    slope: Tensor | None
+    depth: int
+
+    def at(self, depth: int) -> Moments:
+        """The same line, counted from the window of a later depth."""
+        later = depth - self.depth
+        if not later:
+            return self
+        if self.slope is None:
+            return self._replace(depth=depth)
+        return Moments(torch.add(self.value, self.slope, alpha=later), self.slope, depth)
+
+
+@dataclass(frozen=True)
+class ReLPSP(Code):
+    """One spike at most per neuron; a spike starts a ramp in the potential of its targets.
+
+    In units of the window and of the population's scale, with s the time since the window opened
+    and `a_i = 1 - s_i` the remaining time of input spike i, potential and threshold are
+
+        u(s) = A + s W,  A = sum_i w_i a_i + bias,  W = sum_{i fired} w_i,  theta(s) = 1 - s.
+
+    The neuron fires at s = 0 if `A >= 1`, never if `A + W <= 0`, else at `s = (1 - A) / (1 + W)`,
+    so that it says `(A + W) / (1 + W)`. The window is half-open: a neuron that would only reach
+    its threshold at s = 1 is silent. Inputs from more than one window ago (residual connections)
+    keep rising: they add their slope to A once per window in between.
+
+    Args:
+        steps: K, steps per window: a neuron fires at the first step k = 0 ... K - 1 with
+            `u(k / K) >= 1 - k / K`. None is continuous time; steps are then windows.
+        input: `Direct()`: the image is the first layer's potential, with no slope. `Regular()`:
+            every pixel fires at `s = 1 - x / scale`.
+
+    Source: Wei et al. 2023, eqs. 2-7; residual connections and biases are our extension.
+
+    >>> neuron = ReLPSP().neuron(torch.tensor(1.0))
+    >>> u = Moments(torch.tensor([0.5, 1.5, -2.0]), torch.tensor([1.0, 0.0, 1.0]), depth=1)
+    >>> neuron.encode(u), neuron.activate(u)
+    (tensor([0.2500, 0.0000,    inf]), tensor([0.7500, 1.0000, 0.0000]))
+    """
+
+    steps: int | None = None
+    input: Input = field(default_factory=Direct)
+
+    single_spike: ClassVar[bool] = True
+    rank: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            require_integer("steps", self.steps, 1, "8 to 64 are usual; None is continuous time.")
+        if not isinstance(self.input, Direct | Regular):
+            raise ValueError(
+                f"`input` must be Direct() or Regular(), got {self.input!r}. Other inputs repeat "
+                "their values, which spikes of this code do not."
+            )
+
+    @property
+    def has_closed_form(self) -> bool:
+        return True
+
+    def window_of(self, depth: int) -> range:
+        steps = self.steps or 1
+        return range(depth * steps, (depth + 1) * steps)
+
+    def speaking(self, depth: int) -> range:
+        """From the window on without end: ramps go on rising."""
+        return range(self.window_of(depth).start, _FOREVER)
+
+    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> ReLPSPNeuron:
+        return ReLPSPNeuron(scale, self.steps)
+
+    def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
+        return self.neuron(scale) if isinstance(self.input, Regular) else DirectNeuron(scale, self)
+
+
+_FOREVER = 1 << 40  # steps
+
+
+class ReLPSPNeuron(Neuron):
+    """A population of ReL-PSP neurons with a linearly falling threshold."""
+
+    def __init__(self, scale: Tensor, steps: int | None) -> None:
+        super().__init__(scale)
+        self.steps = steps
+
+    def activate(self, u: Moments) -> Tensor:  # type: ignore[override]
+        """What the spikes say, `scale (A + W) / (scale + W)` between 0 and `scale`.
+
+        Differentiable. With `s = 1 - y / scale` the spike time and `c = scale / (scale + W)`,
+
+            dy/dA = c,  dy/dW = c s,  0 where the neuron fires at 0 or never:
+
+        eqs. 9 and 10 of Wei et al. 2023, as y = scale (1 - s). c grows without bound where
+        A -> scale and W -> -scale; it is bounded by 10. On a grid of steps the gradient passes
+        straight through the rounding of the spike time.
+        """
+        result: Tensor = _Fire.apply(u.value, u.slope, self.scale, self.steps)
+        return result
+
+    def slope(self, value: Tensor) -> Tensor:
+        """What spikes that say `value` go on to add per window: `scale` where there is one."""
+        return (value.detach() > 0) * self.scale
+
+    def encode(self, u: Moments) -> Tensor:  # type: ignore[override]
+        with torch.no_grad():
+            share = _fire(u.value, u.slope, self.scale, self.steps)
+            times = (1 - share) * (self.steps or 1)
+            times = times if self.steps is None else times.round()
+            return torch.where(share > 0, times, float("inf"))
+
+    def decode(self, times: Tensor) -> Tensor:
+        fired = times.isfinite()
+        share = 1 - torch.where(fired, times, 0) / (self.steps or 1)
+        return torch.where(fired, share * self.scale, 0)
+
+    # ---- step by step ---------------------------------------------------------------------------
+    def start(self, bias: Tensor) -> State:
+        if self.steps is None:
+            raise ValueError(
+                "`steps` must be given to step through time, this network has continuous time. Use "
+                "the closed form or the event engine, or a grid: `on_grid(network, 32)`."
+            )
+        return {"potential": bias.clone(), "times": infinity_like(bias)}
+
+    def step(
+        self, state: State, current: Tensor | None, t: int | None
+    ) -> tuple[State, Tensor | None]:
+        """Compare at the start of the step; a ramp of slope w is a current w / K from then on."""
+        assert self.steps is not None
+        out = None
+        if t is not None:
+            if t < self.steps:
+                reached = self.normalize(state["potential"]) >= 1 - t / self.steps
+                fires = state["times"].isinf() & reached
+                state["times"] = torch.where(fires, float(t), state["times"])
+            out = state["times"].isfinite() * (self.scale / self.steps)
+        if current is not None:
+            state["potential"] += current
+        return state, out
+
+    def spikes(self, state: State) -> Tensor:
+        return state["times"].isfinite().to(state["times"].dtype)
+
+    def spike_times(self, state: State) -> Tensor:
+        return state["times"]
+
+    def extra_repr(self) -> str:
+        return "continuous time" if self.steps is None else f"steps={self.steps}"
+
+
+def _fire(a: Tensor, w: Tensor | None, scale: Tensor, steps: int | None) -> Tensor:
+    """What neurons with moments `a` and `w` say, (N, ...) in units of the scale."""
+    factor = scale.reciprocal()
+    a = a * factor
+    w = torch.zeros_like(factor) if w is None else w * factor
+    end = a + w
+    share = torch.where(end > 0, end / (1 + w), 0.0)
+    if steps is not None:
+        share = _on_grid(share, a, w, steps)
+    return torch.where(a >= 1, 1.0, share)
+
+
+def _on_grid(share: Tensor, a: Tensor, w: Tensor, steps: int) -> Tensor:
+    """Shares of the first grid step at or after the crossing, found by the clock's own test."""
+
+    def reached(k: Tensor) -> Tensor:
+        return a + k / steps * w >= 1 - k / steps
+
+    k = ((1 - share) * steps).ceil()
+    k = torch.where((k > 0) & reached(k - 1), k - 1, k)
+    k = torch.where(reached(k), k, k + 1)
+    return torch.where((share > 0) & (k < steps), 1 - k / steps, 0.0)
+
+
+class _Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, w: Tensor | None, scale: Tensor, steps: int | None) -> Tensor:
+        share = _fire(a, w, scale, steps)
+        rise = torch.ones_like(scale) if w is None else 1 + w / scale
+        inside = (share > 0) & (share < 1)
+        gain = torch.where(inside, rise.clamp(min=_SMALLEST_DENOMINATOR).reciprocal(), 0.0)
+        value = share * scale
+        ctx.save_for_backward(value, gain, scale)
+        ctx.has_slope = w is not None
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        value, gain, scale = ctx.saved_tensors
+        by_value = gradients[0] * gain
+        by_slope = by_value * (1 - value / scale) if ctx.has_slope else None
+        return by_value, by_slope, None, None

@@ -1,0 +1,130 @@
+"""One pass for codes of rank 2: two weight operations carry the two moments of every potential."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from firstspike.codes.relpsp import Moments
+from firstspike.engines.record import Record
+from firstspike.networks.network import INPUT
+from firstspike.networks.ops import MaxPool, Op, WeightOp
+
+if TYPE_CHECKING:
+    from firstspike.networks import SpikingNetwork
+
+Activate = Callable[[str, Moments], Tensor]
+
+
+def logits(spiking: SpikingNetwork, x: Tensor, activate: Activate | None = None) -> Tensor:
+    """Logits (N, classes), differentiable: the readout's potential after the last window.
+
+    Args:
+        activate: as for `closed_form.logits`; it sees `Moments` in place of potentials.
+    """
+    return evaluate(spiking, x, activate or (lambda name, u: spiking.neuron(name).activate(u)))  # type: ignore[arg-type]
+
+
+def run(
+    spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
+) -> Record:
+    """Logits and spike times of every population; see `simulate`.
+
+    Potentials are those at the start of the population's window.
+    """
+    start = {name: spiking.window_of(name).start for name in spiking.populations}
+    record = Record("closed_form", x, spiking.latency, start)
+
+    def activate(name: str, u: Moments) -> Tensor:
+        neuron = spiking.neuron(name)
+        times = neuron.encode(u)  # type: ignore[arg-type]
+        record.spike_times[name] = times
+        record.spike_counts[name] = times.isfinite().to(u.value.dtype)
+        if potentials:
+            record.potentials[name] = u.value
+        return neuron.decode(times)
+
+    with torch.no_grad():
+        record.logits = evaluate(spiking, x, activate)
+        if spiking.neuron(INPUT).analog:
+            record.spike_counts[INPUT] = torch.zeros_like(x)
+        if over_time:
+            record.logits_over_time = _readout_over_time(spiking, record, x)
+    return record
+
+
+def evaluate(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Tensor:
+    """Walk the network with pairs of signals; the readout's potential when its window opens."""
+    network = spiking.network
+    signals = {INPUT: _input(spiking, spiking.shifted(x), activate)}
+    left = Counter({node.name: network.uses(node.name) for node in network.nodes})
+    for node in network.nodes[1:]:
+        arguments = [signals[name] for name in node.inputs]
+        if network.is_population(node.name):
+            depth = network.depth[node.name]
+            value = activate(node.name, arguments[0].at(depth))
+            signals[node.name] = Moments(value, _slope(spiking, node.name, value), depth + 1)
+        else:
+            signals[node.name] = _apply(network.op(node.name), arguments)
+        for name in node.inputs:
+            left[name] -= 1
+            if not left[name]:
+                del signals[name]
+    return signals[network.output.name].at(spiking.depth + 1).value
+
+
+def _input(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Moments:
+    if spiking.neuron(INPUT).analog:
+        return Moments(x, None, 1)
+    value = activate(INPUT, Moments(x, None, 0))
+    return Moments(value, _slope(spiking, INPUT, value), 1)
+
+
+def _slope(spiking: SpikingNetwork, name: str, value: Tensor) -> Tensor:
+    return spiking.neuron(name).slope(value)  # type: ignore[operator]
+
+
+def _apply(op: Op, arguments: list[Moments]) -> Moments:
+    """The operation on both moments; inputs are first counted from the same window.
+
+    The gradient of a slope with respect to what fired is zero, so only weights receive one.
+    """
+    depth = max(a.depth for a in arguments)
+    moved = [a.at(depth) for a in arguments]
+    value = op(*(m.value for m in moved))
+    if all(m.slope is None for m in moved):
+        return Moments(value, None, depth)
+    slopes = [torch.zeros_like(m.value) if m.slope is None else m.slope for m in moved]
+    if isinstance(op, MaxPool):
+        return Moments(value, op(*slopes), depth)
+    assert isinstance(op, WeightOp)
+    return Moments(value, op.linear(*slopes), depth)
+
+
+def _readout_over_time(spiking: SpikingNetwork, record: Record, x: Tensor) -> Tensor:
+    """(latency, N, classes) potential of the readout after every step, from the spike times.
+
+    A spike at step t of K has risen for `g + 1 - t` steps by the end of step g.
+    """
+    network = spiking.network
+    nodes, sources = network.segment(network.output.name)
+    n, classes = record.logits.shape
+    out = record.logits.new_empty(spiking.latency, n, classes)
+    steps = spiking.code.window_of(0).stop
+    silent = {name: torch.zeros_like(record.spike_counts[name]) for name in sources}
+    out[:] = network.run_segment(nodes, silent)
+    first = min(spiking.window_of(name).start for name in sources)
+    for g in range(first, spiking.latency):
+        values = {}
+        for name in sources:
+            if spiking.neuron(name).analog:
+                values[name] = spiking.shifted(x)
+                continue
+            elapsed = (g + 1 - spiking.window_of(name).start - record.spike_times[name]) / steps
+            values[name] = elapsed.clamp(min=0) * spiking.neuron(name).scale
+        out[g] = network.run_segment(nodes, values)
+    return out

@@ -1,0 +1,172 @@
+"""Quantizer-aware training: a TTFS layer with T steps is a quantizer with T levels above zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike.codes.code import require
+from firstspike.codes.kernels import ExponentialKernel, LearnedKernel
+from firstspike.codes.ttfs import TableNeuron
+from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.training.single_spike import SingleSpikeMethod
+
+if TYPE_CHECKING:
+    from firstspike.training.config import TrainConfig
+
+_SMALLEST_GAP = 1e-4  # between neighbouring values of a learned table
+
+
+@dataclass
+class QuantizerAware(SingleSpikeMethod):
+    """Train a TTFS network with its own tables, whatever they are, with trained ranges.
+
+    The network's forward pass is that of the spiking network; the gradient passes straight through
+    the rounding (`firstspike.codes.table_gradient.speak`). Training accuracy and spiking accuracy
+    are therefore the same number. Ranges (the scale of every hidden population) are trained as in
+    LSQ, the parameters of exponential and learned tables along with them.
+
+        network = convert(model, TTFS(4, kernel=Linear()), calibration=images)
+        fit(network, train_set, validation_set, TrainConfig(epochs=5), method=QuantizerAware())
+
+    Args:
+        dropout: see `SingleSpikeMethod`.
+        train_ranges, train_tables: what is trained besides the weights.
+        range_learning_rate: of ranges and tables, relative to that of the weights and to the
+            range at the start.
+        teacher: an ANN whose outputs are learned along with the labels.
+        distillation: share of the loss that comes from the teacher, in [0, 1].
+        temperature: of the softmax on both sides; the teacher's term is multiplied by its square.
+
+    Source: Esser et al. 2020 (LSQ) and Choi et al. 2018 (PACT) for the ranges; Hinton et al. 2015
+    for distillation.
+    """
+
+    train_ranges: bool = True
+    train_tables: bool = True
+    range_learning_rate: float = 0.1
+    teacher: nn.Module | None = field(default=None, repr=False)
+    distillation: float = 0.5
+    temperature: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.range_learning_rate > 0,
+            "range_learning_rate",
+            "be positive",
+            self.range_learning_rate,
+            "0.1 is usual; see `train_ranges` to leave ranges alone.",
+        )
+        require(
+            0 <= self.distillation <= 1,
+            "distillation",
+            "lie in [0, 1]",
+            self.distillation,
+            "0 learns from labels alone, 1 from the teacher alone.",
+        )
+        require(self.temperature > 0, "temperature", "be positive", self.temperature, "4 is usual.")
+
+    def settings(self) -> dict[str, Any]:
+        names = [name for name in self.__dataclass_fields__ if name != "teacher"]
+        teacher = None if self.teacher is None else type(self.teacher).__name__
+        options = {name: getattr(self, name) for name in names}
+        return {"name": type(self).__name__, **options, "teacher": teacher}
+
+    def start(self, model: nn.Module, config: TrainConfig) -> None:
+        super().start(model, config)
+        neurons = table_neurons(self._network)
+        for name, neuron in neurons.items():
+            if name != INPUT and self.train_ranges:
+                make_scale_trainable(neuron)
+            neuron.kernel.requires_grad_(self.train_tables)
+        if self.teacher is not None:
+            device = next(model.parameters()).device
+            self.teacher.to(device).eval().requires_grad_(False)
+
+    def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
+        groups = super().parameter_groups(model)
+        return split_groups(
+            groups, self._network, self.config.learning_rate * self.range_learning_rate
+        )
+
+    def criterion(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        loss = super().criterion(logits, images, labels)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            target = (self.teacher(images) / self.temperature).log_softmax(1)
+        said = (logits / self.temperature).log_softmax(1)
+        distance = nn.functional.kl_div(said, target, reduction="batchmean", log_target=True)
+        share = self.distillation
+        return (1 - share) * loss + share * self.temperature**2 * distance
+
+    def after_step(self, model: nn.Module) -> None:
+        keep_tables_falling(self._network)
+
+    def epoch_metrics(self, model: nn.Module) -> dict[str, float]:
+        scales = [float(n.scale.detach().mean()) for n in table_neurons(self._network).values()]
+        return super().epoch_metrics(model) | {"mean_scale": sum(scales) / len(scales)}
+
+
+def table_neurons(network: SpikingNetwork) -> dict[str, TableNeuron]:
+    """The network's neurons by population.
+
+    Raises:
+        TypeError: if some are under a code without a threshold table.
+    """
+    neurons = {name: network.neuron(name) for name in network.populations}
+    for name, neuron in neurons.items():
+        if not isinstance(neuron, TableNeuron):
+            raise TypeError(
+                f"population {name!r} must have a threshold table, got {type(neuron).__name__}. "
+                "Convert with a TTFS code, or choose the method that belongs to the code."
+            )
+    return neurons  # type: ignore[return-value]
+
+
+def make_scale_trainable(neuron: TableNeuron) -> None:
+    """Turn the buffer `scale` into a parameter of the same name; saved files do not change."""
+    scale = neuron.scale
+    if "scale" in neuron._buffers:
+        del neuron._buffers["scale"]
+        neuron.register_parameter("scale", nn.Parameter(scale.detach().clone()))
+
+
+def split_groups(
+    groups: list[dict[str, Any]], network: SpikingNetwork, rate: float
+) -> list[dict[str, Any]]:
+    """Groups with the neurons' own parameters taken out, each neuron's in a group of its own.
+
+    The learning rate of scales is `rate` times the scale, so that steps of Adam are relative; that
+    of kernel parameters is `rate` times their mean size, at least one step or one unit.
+    """
+    own: list[dict[str, Any]] = []
+    for neuron in table_neurons(network).values():
+        for parameter in neuron.parameters():
+            if parameter.requires_grad:
+                size = float(parameter.detach().abs().mean())
+                size = size if parameter is neuron.scale or parameter.ndim else max(size, 1.0)
+                own.append({"params": [parameter], "lr": rate * size, "weight_decay": 0.0})
+    taken = {id(group["params"][0]) for group in own}
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) not in taken]
+    return [group for group in groups if group["params"]] + own
+
+
+@torch.no_grad()
+def keep_tables_falling(network: SpikingNetwork) -> None:
+    """Keep scales positive and tables strictly falling after a step of the optimizer."""
+    for neuron in table_neurons(network).values():
+        if neuron.scale.requires_grad:
+            neuron.scale.clamp_(min=1e-6)
+        if isinstance(neuron.kernel, ExponentialKernel):
+            neuron.kernel.clamp_(neuron.window)
+        elif isinstance(neuron.kernel, LearnedKernel):
+            values = neuron.kernel.values
+            gap = _SMALLEST_GAP * torch.arange(1, len(values) + 1, dtype=values.dtype).to(values)
+            rising = (values.flip(0) - gap).clamp(min=0.0).cummax(0).values + gap
+            values.copy_(rising.flip(0))

@@ -1,0 +1,107 @@
+"""What all methods for networks of single-spike neurons share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike.codes.code import Neuron, require
+from firstspike.engines import closed_form
+from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.training.evaluation import evaluation_mode
+from firstspike.training.method import Method
+
+if TYPE_CHECKING:
+    from firstspike.training.config import TrainConfig
+
+_WATCHED = 128  # images of the last batch from which spikes are reported
+
+
+@dataclass
+class SingleSpikeMethod(Method):
+    """Trains a `SpikingNetwork` through its own forward pass, in one pass over the network.
+
+    What is validated after every epoch is the spiking network itself. Every epoch also reports
+    `spikes_per_neuron` and `inactive` (share of the hidden neurons that no image of the last batch
+    makes fire), both from spike times.
+
+    Args:
+        dropout: probability with which values of hidden layers without spatial axes are dropped in
+            training.
+    """
+
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 <= self.dropout < 1, "dropout", "lie in [0, 1)", self.dropout, "0.3 is usual, 0 none."
+        )
+
+    def start(self, model: nn.Module, config: TrainConfig) -> None:
+        super().start(model, config)
+        name = type(self).__name__
+        if not isinstance(model, SpikingNetwork):
+            raise TypeError(
+                f"`model` must be a SpikingNetwork under {name}, got {type(model).__name__}. Call "
+                "`convert(model, TTFS(window=4), calibration=images)` first."
+            )
+        if not model.code.has_closed_form:
+            raise ValueError(
+                f"`model` must have a code with a closed form under {name}, got {model.code}. "
+                "Train with offset=None and shorten the offset afterwards (`with_offset`)."
+            )
+        self._network = model
+        self._images: Tensor | None = None
+
+    # ---- what subclasses override ---------------------------------------------------------------
+    def activate(self, name: str, neuron: Neuron, u: Any) -> Tensor:
+        """What population `name` says in training when its potentials are `u`."""
+        return neuron.activate(u)
+
+    def penalty(self, network: SpikingNetwork) -> Tensor | None:
+        """What is added to the loss, if anything."""
+        return None
+
+    def criterion(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Loss of a batch."""
+        return nn.functional.cross_entropy(
+            logits, labels, label_smoothing=self.config.label_smoothing
+        )
+
+    # ---- hooks of the loop ----------------------------------------------------------------------
+    def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        self._images = images[:_WATCHED].detach()
+        logits = closed_form.logits(self._network, images, self._activate)
+        loss = self.criterion(logits, images, labels)
+        penalty = self.penalty(self._network)
+        return loss if penalty is None else loss + penalty, logits
+
+    def _activate(self, name: str, u: Any) -> Tensor:
+        value = self.activate(name, self._network.neuron(name), u)
+        if self.dropout and name != INPUT and value.ndim == 2:
+            return nn.functional.dropout(value, self.dropout)
+        return value
+
+    def epoch_metrics(self, model: nn.Module) -> dict[str, float]:
+        """Spikes per hidden neuron and the share of hidden neurons that never fire."""
+        if self._images is None:
+            return {}
+        with evaluation_mode(self._network):
+            record = closed_form.run(self._network, self._images)
+        counts = [
+            record.spike_counts[name].flatten(1) for name in self._network.network.populations
+        ]
+        fired = torch.cat(counts, 1)
+        return {
+            "spikes_per_neuron": float(fired.mean()),
+            "inactive": float((fired.sum(0) == 0).to(fired.dtype).mean()),
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {} if self._images is None else {"images": self._images}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._images = state.get("images", self._images)

@@ -1,0 +1,114 @@
+"""Quantizer-aware training: what is trained is the spiking network itself."""
+
+import pytest
+import torch
+from torch import nn
+
+from firstspike.codes import TTFS, Exponential, Learned, Linear, PowerOfTwo, Rate
+from firstspike.conversion import convert
+from firstspike.engines import simulate
+from firstspike.networks import SpikingNetwork
+from firstspike.training import TrainConfig, evaluate_accuracy, fit
+from firstspike.training.quantizer_aware import QuantizerAware
+
+CONFIG = TrainConfig(epochs=6, batch_size=8, learning_rate=0.02)
+
+
+def network_for(train_set, code, seed=0):
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3)
+    )
+    return convert(model, code, calibration=train_set)
+
+
+@pytest.mark.parametrize("kernel", [Linear(), PowerOfTwo(), Learned(), Exponential()])
+def test_training_accuracy_is_spiking_accuracy_in_both_engines(
+    train_set, validation_set, kernel, tmp_path
+):
+    network = network_for(train_set, TTFS(4, kernel=kernel))
+    before = {name: float(network.neuron(name).scale.detach()) for name in network.populations}
+    result = fit(network, train_set, validation_set, CONFIG, method=QuantizerAware(dropout=0.1))
+    assert result.best_validation_accuracy > 0.5
+    assert {"spikes_per_neuron", "inactive", "mean_scale"} <= set(result.history[-1])
+    for name in network.populations:
+        assert (float(network.neuron(name).scale.detach()) != before[name]) == (name != "input")
+    images, labels = validation_set.float_images(), validation_set.labels
+    for engine in ("closed_form", "clock"):
+        said = simulate(network, images, engine).predictions
+        assert float((said == labels).float().mean()) == pytest.approx(
+            result.best_validation_accuracy
+        )
+    network.save(tmp_path / "network.safetensors")
+    again = SpikingNetwork.load(tmp_path / "network.safetensors")
+    assert evaluate_accuracy(again.eval(), validation_set) == result.best_validation_accuracy
+
+
+def test_a_run_that_was_killed_continues_exactly(train_set, validation_set, tmp_path):
+    code = TTFS(4, kernel=Learned())
+
+    class Killed(Exception):
+        pass
+
+    class Dies(QuantizerAware):
+        def on_epoch_start(self, model, epoch):
+            if epoch == 3:
+                raise Killed
+
+        def settings(self):
+            return QuantizerAware(dropout=0.2).settings()
+
+    whole = network_for(train_set, code)
+    expected = fit(whole, train_set, validation_set, CONFIG, method=QuantizerAware(dropout=0.2))
+    with pytest.raises(Killed):
+        fit(network_for(train_set, code), train_set, validation_set, CONFIG,
+            method=Dies(dropout=0.2), run_dir=tmp_path)  # fmt: skip
+    resumed = network_for(train_set, code)
+    result = fit(resumed, train_set, validation_set, CONFIG,
+                 method=QuantizerAware(dropout=0.2), run_dir=tmp_path)  # fmt: skip
+    keys = [k for k in expected.history[0] if k not in ("seconds", "samples_per_second")]
+    for ours, reference in zip(result.history, expected.history):
+        assert {k: ours[k] for k in keys} == {k: reference[k] for k in keys}
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name])
+
+
+def test_tables_stay_falling_and_positive(train_set, validation_set):
+    network = network_for(train_set, TTFS(8, kernel=Learned()))
+    method = QuantizerAware(range_learning_rate=20.0)  # far too fast
+    fit(network, train_set, validation_set, CONFIG, method=method)
+    for name in network.populations:
+        thresholds, values = (x.detach() for x in network.neuron(name).table())
+        assert bool((values.diff() < 0).all()) and bool((thresholds.diff() < 0).all())
+        assert float(values[-1]) > 0
+
+
+def test_a_teacher_draws_the_outputs_to_its_own(train_set, validation_set):
+    torch.manual_seed(1)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
+    distances = []
+    for share in (0.0, 1.0):
+        network = network_for(train_set, TTFS(8, kernel=Linear()))
+        method = QuantizerAware(teacher=teacher, distillation=share)
+        fit(network, train_set, validation_set, CONFIG, method=method)
+        x = validation_set.float_images()
+        with torch.no_grad():
+            distances.append(float((network(x).softmax(1) - teacher(x).softmax(1)).abs().mean()))
+    assert distances[1] < distances[0]
+    assert QuantizerAware(teacher=teacher).settings()["teacher"] == "Sequential"
+
+
+def test_refusals(train_set, validation_set):
+    with pytest.raises(ValueError, match="`dropout` must lie in"):
+        QuantizerAware(dropout=1.0)
+    with pytest.raises(ValueError, match="`distillation` must lie in"):
+        QuantizerAware(distillation=2.0)
+    with pytest.raises(TypeError, match="must be a SpikingNetwork under QuantizerAware"):
+        fit(nn.Sequential(nn.Flatten(), nn.Linear(36, 3)), train_set, validation_set, CONFIG,
+            method=QuantizerAware())  # fmt: skip
+    early = network_for(train_set, TTFS(8, kernel=Linear(), offset=4))
+    with pytest.raises(ValueError, match="must have a code with a closed form"):
+        fit(early, train_set, validation_set, CONFIG, method=QuantizerAware())
+    with pytest.raises(ValueError, match="must have a code with a closed form"):
+        fit(network_for(train_set, Rate(4)), train_set, validation_set, CONFIG,
+            method=QuantizerAware())  # fmt: skip
