@@ -57,7 +57,7 @@ def table(kernel: Callable[[float, int], float], middle: Callable | None = None)
 
 
 def exponential(t: float, window: int) -> float:
-    return math.exp(-t / (window / 4))
+    return math.exp(-t / (0.3 * window))
 
 
 def delayed(t: float, window: int) -> float:

@@ -65,7 +65,8 @@ class Exponential(Kernel):
     time. The smallest value a window of T steps can say is `k(T - 1)`.
 
     Args:
-        tau: time constant in steps; None takes a quarter of the window.
+        tau: time constant in steps; None takes 0.3 of the window, which
+            had the least error in the logits of MNIST networks for windows of 8 to 80 steps.
         delay: t_d in steps; the first spike stands for `exp(delay / tau)` times the scale.
 
     Source: Park et al. 2020, eqs. 5-7, with theta_0 = 1.
@@ -85,12 +86,12 @@ class Exponential(Kernel):
                 "tau",
                 "be positive",
                 self.tau,
-                "Pass the time constant in steps, not seconds; a quarter of the window is usual.",
+                "Pass the time constant in steps, not seconds; 0.3 of the window is usual.",
             )
         require(math.isfinite(self.delay), "delay", "be finite", self.delay, "Pass steps.")
 
     def build(self, window: int, distribution: Distribution | None) -> ExponentialKernel:
-        tau = self.tau if self.tau is not None else window / 4
+        tau = self.tau if self.tau is not None else 0.3 * window
         shortest = max(window - self.delay, self.delay) / _LARGEST_EXPONENT
         require(
             tau >= shortest,
