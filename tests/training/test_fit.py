@@ -1,6 +1,7 @@
 """`fit` against a naive loop, and each of its options and hooks."""
 
 import json
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -164,6 +165,23 @@ def test_hooks_of_a_method(model, train_set, validation_set):
     # d loss / d scale = -1: one Nesterov step of 0.5 (1 + 0.9) reaches the bound
     assert [line["scale"] for line in result.history] == [1.0, 1.0]
     assert result.history[0]["undefined"] is None
+
+
+def test_settings_of_a_method_are_plain_data():
+    @dataclass
+    class Distil(Method):
+        teacher: nn.Module
+        optimizer: SGD
+        weights: tuple[float, float] = (0.5, 0.5)
+
+    settings = Distil(make_model(), SGD()).settings()
+    assert settings == {
+        "name": "Distil",
+        "teacher": {"name": "Sequential"},
+        "optimizer": {"name": "SGD", "momentum": 0.9, "weight_decay": 0.0, "nesterov": True},
+        "weights": [0.5, 0.5],
+    }
+    assert json.loads(json.dumps(settings)) == settings
 
 
 def test_no_weight_decay_on_biases_and_scales(model):

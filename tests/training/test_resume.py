@@ -73,7 +73,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_crash_at_every_file(tmp_path, monkeypatch, moment):
     """Stop just before, or just after, the rename of each file in turn; then resume."""
-    config = replace(CONFIG, epochs=2, batch_size=16)
+    config = replace(CONFIG, epochs=2, batch_size=30)
     move = os.replace
     renames = crash_at = 0
 
@@ -88,7 +88,7 @@ def test_crash_at_every_file(tmp_path, monkeypatch, moment):
     monkeypatch.setattr(os, "replace", crash)
     run(tmp_path / "whole", config)
     expected, count = outcome(tmp_path / "whole"), renames
-    assert count > 15
+    assert count >= 10
     for crash_at in range(1, count + 1):
         renames, folder = 0, tmp_path / f"{crash_at}"
         with pytest.raises(Killed):

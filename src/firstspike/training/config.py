@@ -97,7 +97,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The config as numbers, strings, lists and dicts, fit for YAML and JSON."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -146,18 +146,18 @@ def _augmentation(value: Any) -> Augmentation | None:
     return _build("augmentation", value, {kind.__name__: kind for kind in kinds})
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Dataclasses as `{"name": class, **fields}`, sequences as lists, functions by their name."""
     if hasattr(value, "augmentations"):  # `Compose`, written as the list of its parts
-        return _plain(value.augmentations)
+        return plain(value.augmentations)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return {"name": type(value).__name__, **fields}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    return {"name": getattr(value, "__qualname__", type(value).__qualname__)}
+    return {"name": getattr(value, "__name__", type(value).__name__)}
 
 
 def _is_positive(value: Any) -> bool:

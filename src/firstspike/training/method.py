@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from firstspike.training.config import TrainConfig
+from firstspike.training.config import TrainConfig, plain
 
 
 class Method:
@@ -31,8 +29,7 @@ class Method:
 
     def settings(self) -> dict[str, Any]:
         """Name and options, stored in the run's config and compared when it resumes."""
-        options: dict[str, Any] = dataclasses.asdict(self) if dataclasses.is_dataclass(self) else {}
-        return {"name": type(self).__name__, **options}
+        return plain(self)
 
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         """Called once, with the model on its device, before the optimizer is built."""
