@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 import yaml
+from few_step_tables import markdown_of
 from torch import nn
 
 import firstspike as fs
@@ -36,6 +37,8 @@ from firstspike.runs import Recipe
 from firstspike.training import Method, TrainConfig, evaluate_accuracy, fit
 from firstspike.training.clipped import plain, read_out, with_trained_ranges
 from firstspike.training.sgl import SGL
+
+__all__ = ["STORE", "markdown_of"]
 
 STORE = Path(__file__).parent / "results" / "few_step_accuracy.json"
 RUNS = Path("runs/few_step")

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike._files import write_json
+from firstspike._files import read_json, write_json
 from firstspike.codes import FewStep
 from firstspike.conversion.percentile_search import error_surfaces
 from firstspike.engines import through_time
@@ -121,6 +121,33 @@ def search(images: int = 256) -> dict[str, Any]:
         "search_alone_s": alone,
         "error_surfaces_s": surfaces,
     }
+
+
+def markdown_of(store: Path) -> str:
+    """The stored measurement as tables."""
+    stored = read_json(store)
+    lines = [
+        "Training step and inference relative to the ANN's, peak memory of a training step.",
+        "",
+        "| model | batch | network | training, x ANN | range | inference, x ANN | peak MiB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in stored["training"]:
+        low, high = row["train_ratio_range"]
+        inference = f"{row['inference_ratio']:.2f}" if "inference_ratio" in row else ""
+        lines.append(
+            f"| {row['model']} | {row['batch']} | {row['network']} | {row['train_ratio']:.2f} "
+            f"| {low:.2f} ... {high:.2f} | {inference} | {row['peak_mib']:.1f} |"
+        )
+    found = stored["search"]
+    lines += [
+        "",
+        f"Percentile search on {found['model']} ({found['populations']} populations, "
+        f"{found['calibration_images']} images): {found['search_alone_s']:.1f} s of "
+        f"{found['convert_s']:.1f} s for the whole conversion; the ANN's forward pass alone takes "
+        f"{found['ann_forward_s']:.1f} s.",
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:

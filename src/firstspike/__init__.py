@@ -17,6 +17,7 @@ _PUBLIC: dict[str, str] = {
         ("Burst", "Phase", "Rate", "Reverse", "TemporalSwitch"),
         "firstspike.codes",
     ),
+    **dict.fromkeys(("FewStep", "Fixed", "GridSearch", "PercentileSearch"), "firstspike.codes"),
     **dict.fromkeys(
         ("Bernoulli", "Direct", "FirstSpikes", "Regular"),
         "firstspike.codes",
