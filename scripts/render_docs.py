@@ -18,12 +18,14 @@ from firstspike._files import atomic_write
 from firstspike.measure.result import result_schema
 
 ROOT = Path(__file__).parent.parent
-PAGES = {  # heading -> (script under benchmarks/, command that makes the result)
-    "TTFS conversion of the MNIST CNN": ("ttfs_mnist", "python benchmarks/ttfs_mnist.py RUN"),
-    "Closed form against the ANN, VGG-16": (
-        "closed_form_vgg16",
-        "python benchmarks/closed_form_vgg16.py",
-    ),
+PAGES = {  # heading -> script under benchmarks/ that stores a result of the same name
+    "TTFS conversion of the MNIST CNN": "ttfs_mnist",
+    "Every neural code on the MNIST CNN": "compare_mnist",
+    "Closed form against the ANN, VGG-16": "closed_form_vgg16",
+    "Clock engine, rate code, VGG-16: against the ANN and peers": "clock_rate",
+    "Clock engine: memory against time steps": "clock_memory",
+    "Few-step networks: accuracy": "few_step_accuracy",
+    "Few-step networks: cost of training": "few_step_costs",
 }
 
 
@@ -51,6 +53,25 @@ def between(text: str, marker: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
+def rows_of(store: Path) -> str:
+    """The `rows` of a stored measurement as a table."""
+    stored = json.loads(store.read_text())
+    rows = stored["rows"]
+    if isinstance(rows, dict):
+        rows = [{"": name, **row} for name, row in rows.items()]
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    facts = {k: v for k, v in stored.items() if isinstance(v, int | float | str)}
+    lines = [", ".join(f"{k}: {v}" for k, v in facts.items() if k != "benchmark"), ""]
+    lines += ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for row in rows:
+        lines.append("| " + " | ".join(_cell(row.get(head, "")) for head in heads) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
     write(ROOT / "docs/result.schema.json", json.dumps(result_schema(), indent=2) + "\n")
     sections = [
@@ -58,10 +79,16 @@ def main() -> None:
         "Every table is printed by the command above it, from the stored results in "
         "`benchmarks/results/`; `make docs` renders this page.",
     ]
-    for heading, (name, command) in PAGES.items():
+    for heading, name in PAGES.items():
+        store = ROOT / "benchmarks" / "results" / f"{name}.json"
+        if not store.exists():
+            print(f"no stored result of {name}", file=sys.stderr)
+            continue
         module = script(name)
-        body = module.markdown_of(module.STORE) if module.STORE.exists() else "*Not stored.*"
-        sections += [f"## {heading}", f"`{command}`", body]
+        command = f"`python benchmarks/{name}.py`"
+        command = getattr(module, "COMMAND", command)
+        body = module.markdown_of(store) if hasattr(module, "markdown_of") else rows_of(store)
+        sections += [f"## {heading}", command, body]
     write(ROOT / "docs/results.md", "\n\n".join(sections) + "\n")
     summary = script("ttfs_mnist")
     if summary.STORE.exists():

@@ -51,7 +51,9 @@ def test_help_is_quick_and_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("verb", ["demo", "train", "convert", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "verb", ["demo", "train", "convert", "evaluate", "compare", "hardware", "report"]
+)
 def test_every_verb_has_an_example_and_the_common_options(verb: str) -> None:
     text = run(verb, "--help")
     assert "Example: firstspike" in " ".join(text.split())

@@ -8,6 +8,7 @@ from firstspike.cli.compare import compare
 from firstspike.cli.convert import convert
 from firstspike.cli.demo import demo
 from firstspike.cli.evaluate import evaluate
+from firstspike.cli.hardware import hardware
 from firstspike.cli.report import report
 from firstspike.cli.train import train
 
@@ -37,5 +38,5 @@ def _root(
     pass
 
 
-for verb in (demo, train, convert, evaluate, compare, report):
+for verb in (demo, train, convert, evaluate, compare, hardware, report):
     app.command()(verb)
