@@ -6,6 +6,7 @@ from typing import Any
 
 from firstspike.codes.burst import Burst
 from firstspike.codes.code import Code, Neuron
+from firstspike.codes.exact_relu import ExactReLU
 from firstspike.codes.few_step import FewStep
 from firstspike.codes.inputs import INPUTS, Bernoulli, Direct, FirstSpikes, Input, Regular
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
@@ -19,7 +20,7 @@ from firstspike.codes.ttfs import TTFS
 
 CODES: dict[str, type[Code]] = {
     code.__name__: code
-    for code in (TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch, FewStep, ReLPSP)
+    for code in (TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch, FewStep, ReLPSP, ExactReLU)
 }
 
 _NESTED: dict[str, dict[str, Any]] = {"kernel": KERNELS, "input": INPUTS, "thresholds": RULES}
@@ -34,6 +35,7 @@ __all__ = [
     "Burst",
     "Code",
     "Direct",
+    "ExactReLU",
     "Exponential",
     "FewStep",
     "FirstSpikes",

@@ -31,7 +31,7 @@ class DTA(SingleSpikeMethod):
     window opens, or the output's spike times.
 
     Args:
-        dropout: see `SingleSpikeMethod`.
+        dropout, perturbation: see `SingleSpikeMethod`.
 
     Source: Wei et al. 2023, section 3.2.
     """

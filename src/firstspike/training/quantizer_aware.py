@@ -33,7 +33,7 @@ class QuantizerAware(SingleSpikeMethod):
         fit(network, train_set, validation_set, TrainConfig(epochs=5), method=QuantizerAware())
 
     Args:
-        dropout: see `SingleSpikeMethod`.
+        dropout, perturbation: see `SingleSpikeMethod`.
         train_ranges, train_tables: what is trained besides the weights.
         range_learning_rate: of ranges and tables, relative to that of the weights and to the
             range at the start.
@@ -74,6 +74,7 @@ class QuantizerAware(SingleSpikeMethod):
         names = [name for name in self.__dataclass_fields__ if name != "teacher"]
         teacher = None if self.teacher is None else type(self.teacher).__name__
         options = {name: getattr(self, name) for name in names}
+        options["perturbation"] = self.perturbation and vars(self.perturbation)
         return {"name": type(self).__name__, **options, "teacher": teacher}
 
     def start(self, model: nn.Module, config: TrainConfig) -> None:
@@ -105,6 +106,7 @@ class QuantizerAware(SingleSpikeMethod):
         return (1 - share) * loss + share * self.temperature**2 * distance
 
     def after_step(self, model: nn.Module) -> None:
+        super().after_step(model)
         keep_tables_falling(self._network)
 
     def epoch_metrics(self, model: nn.Module) -> dict[str, float]:

@@ -13,6 +13,7 @@ from firstspike.engines import closed_form
 from firstspike.networks import INPUT, SpikingNetwork
 from firstspike.training.evaluation import evaluation_mode
 from firstspike.training.method import Method
+from firstspike.training.perturb import Perturbation
 
 if TYPE_CHECKING:
     from firstspike.training.config import TrainConfig
@@ -31,11 +32,16 @@ class SingleSpikeMethod(Method):
     Args:
         dropout: probability with which values of hidden layers without spatial axes are dropped in
             training.
+        perturbation: disturbances of spikes and weights in every training step, for networks that
+            stand them afterwards. Validation is undisturbed.
     """
 
     dropout: float = 0.0
+    perturbation: Perturbation | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.perturbation, dict):  # from a recipe
+            self.perturbation = Perturbation(**self.perturbation)
         require(
             0 <= self.dropout < 1, "dropout", "lie in [0, 1)", self.dropout, "0.3 is usual, 0 none."
         )
@@ -55,11 +61,14 @@ class SingleSpikeMethod(Method):
             )
         self._network = model
         self._images: Tensor | None = None
+        self._changes: dict[nn.Parameter, Tensor] = {}
 
     # ---- what subclasses override ---------------------------------------------------------------
     def activate(self, name: str, neuron: Neuron, u: Any) -> Tensor:
         """What population `name` says in training when its potentials are `u`."""
-        return neuron.activate(u)
+        return (
+            neuron.activate(u) if self.perturbation is None else self.perturbation.spikes(neuron, u)
+        )
 
     def penalty(self, network: SpikingNetwork) -> Tensor | None:
         """What is added to the loss, if anything."""
@@ -74,6 +83,12 @@ class SingleSpikeMethod(Method):
     # ---- hooks of the loop ----------------------------------------------------------------------
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self._images = images[:_WATCHED].detach()
+        if (
+            self.perturbation is not None
+        ):  # weights are changed for one step; `after_step` undoes it
+            self._changes = self.perturbation.weight_changes(self._network)
+            for parameter, change in self._changes.items():
+                parameter.data.add_(change)
         logits = closed_form.logits(self._network, images, self._activate)
         loss = self.criterion(logits, images, labels)
         penalty = self.penalty(self._network)
@@ -84,6 +99,11 @@ class SingleSpikeMethod(Method):
         if self.dropout and name != INPUT and value.ndim == 2:
             return nn.functional.dropout(value, self.dropout)
         return value
+
+    def after_step(self, model: nn.Module) -> None:
+        for parameter, change in self._changes.items():
+            parameter.data.sub_(change)
+        self._changes = {}
 
     def epoch_metrics(self, model: nn.Module) -> dict[str, float]:
         """Spikes per hidden neuron and the share of hidden neurons that never fire."""

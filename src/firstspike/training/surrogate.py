@@ -47,7 +47,7 @@ class Surrogate(SingleSpikeMethod):
     Every epoch reports the state of the kernels and their errors (`kernel_errors`, eqs. 10-13).
 
     Args:
-        dropout: see `SingleSpikeMethod`.
+        dropout, perturbation: see `SingleSpikeMethod`.
         relaxed_epochs: e_tar; None switches SR off.
         kernel_pull: lambda_TR; 0 switches TR off.
         pruning: lambda_TB; 0 switches TB off.
@@ -118,7 +118,7 @@ class Surrogate(SingleSpikeMethod):
     def activate(self, name: str, neuron: Neuron, u: Tensor) -> Tensor:
         if name != INPUT and self._relaxation > 0 and float(torch.rand(())) < self._relaxation:
             return torch.relu(u)
-        return neuron.activate(u)
+        return super().activate(name, neuron, u)
 
     def penalty(self, network: SpikingNetwork) -> Tensor | None:
         terms = []
@@ -141,6 +141,7 @@ class Surrogate(SingleSpikeMethod):
         ]
 
     def after_step(self, model: nn.Module) -> None:
+        super().after_step(model)
         keep_tables_falling(self._network)
 
     # ---- what an epoch reports and a checkpoint holds -------------------------------------------

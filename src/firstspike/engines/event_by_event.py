@@ -1,0 +1,166 @@
+"""Continuous time, one event after the other: the slow reference for codes without steps.
+
+Every population's input is a list of events sorted by time; an event changes the slope of the
+potentials of all targets, and potentials move along straight lines in between. Weights are taken
+from the network by sending one spike at a time through its operations, so nothing here depends on
+how the closed form is computed. For small networks and few samples.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from firstspike.codes.exact_relu import ExactReLUNeuron
+from firstspike.codes.relpsp import ReLPSPNeuron
+from firstspike.engines.record import Record
+from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.networks.network import Node
+from firstspike.networks.ops import Concatenate, MaxPool, Pad, Reshape
+
+_PROBES = 256  # single spikes sent through the operations at a time
+
+
+@torch.no_grad()
+def run(spiking: SpikingNetwork, x: Tensor) -> Record:
+    """Logits and spike times of every population; times in windows, from their own window's start.
+
+    Raises:
+        TypeError: if the code has no continuous time.
+    """
+    for name in spiking.populations:
+        neuron = spiking.neuron(name)
+        continuous = isinstance(neuron, ReLPSPNeuron) and neuron.steps is None
+        if not (continuous or neuron.analog or isinstance(neuron, ExactReLUNeuron)):
+            raise TypeError(
+                f"population {name!r} must have continuous time, got {neuron}. Use the clock "
+                "engine for codes with steps."
+            )
+    starts = {name: spiking.window_of(name).start for name in spiking.populations}
+    record = Record("event_by_event", x, spiking.latency, starts)
+    results = [_Sample(spiking, image.unsqueeze(0)) for image in x]
+    record.logits = torch.cat([sample.logits for sample in results])
+    for name in spiking.populations:
+        record.spike_times[name] = torch.cat([s.times[name] for s in results])
+        record.spike_counts[name] = record.spike_times[name].isfinite().to(x.dtype)
+    return record
+
+
+class _Sample:
+    """One image through the network; global time, one unit per window."""
+
+    def __init__(self, spiking: SpikingNetwork, x: Tensor) -> None:
+        self.spiking, self.network = spiking, spiking.network
+        self.times: dict[str, Tensor] = {}  # (1, *population) in the own window
+        self.spoken: dict[str, Tensor] = {}  # (1, *node): global spike times of spiking nodes
+        self.sizes: dict[str, Tensor] = {}  # (1, *node): slope per unit weight
+        self.ends: dict[str, Tensor] = {}  # (1, *node): when the ramp ends
+        self.image = spiking.shifted(x)
+        self._speak_input()
+        for node in self.network.nodes[1:]:
+            if self.network.is_population(node.name):
+                value, slope = self._integrate(node.inputs[0], self.network.depth[node.name])
+                self._fire(node.name, value, slope)
+            elif self._passes_spikes(node):
+                self._pass(node)
+        self.logits, _ = self._integrate(self.network.output.name, spiking.depth + 1)
+
+    def _speak_input(self) -> None:
+        neuron = self.spiking.neuron(INPUT)
+        if neuron.analog:
+            self.times[INPUT] = torch.full_like(self.image, float("inf"))
+        else:
+            self._fire(INPUT, self.image, torch.zeros_like(self.image))
+
+    def _fire(self, name: str, value: Tensor, slope: Tensor) -> None:
+        """First crossing of the line `value + s * slope` with the threshold `(1 - s) * length`."""
+        neuron = self.spiking.neuron(name)
+        start = float(self.network.depth[name])
+        if isinstance(neuron, ExactReLUNeuron):
+            length, slope = neuron.window, torch.zeros_like(slope)
+            end = torch.full_like(value, start + 1)
+        else:
+            length, end = neuron.scale, torch.full_like(value, float("inf"))
+        rate = slope + length
+        crossing = (length - value) / rate
+        crossing = torch.where((value < length) & (rate > 0), crossing, float("inf"))
+        crossing = torch.where(value >= length, 0.0, crossing)
+        self.times[name] = torch.where(crossing < 1, crossing, float("inf"))
+        self.spoken[name] = start + self.times[name]
+        self.sizes[name], self.ends[name] = length.expand_as(value), end
+
+    def _passes_spikes(self, node: Node) -> bool:
+        op = self.network.op(node.name)
+        return isinstance(op, MaxPool | Reshape | Concatenate | Pad) and all(
+            name in self.spoken for name in node.inputs
+        )
+
+    def _pass(self, node: Node) -> None:
+        """Max pools pass on the earliest spike; reshapes and joins all of them."""
+        op = self.network.op(node.name)
+        late = 1e9
+        times = [self.spoken[name].clamp(max=late) for name in node.inputs]
+        pooled = (
+            -op(*(-t for t in times)) if not isinstance(op, Pad) else late + op(times[0] - late)
+        )
+        self.spoken[node.name] = torch.where(pooled < late, pooled, float("inf"))
+        self.sizes[node.name] = op(*(self.sizes[name] for name in node.inputs))
+        self.ends[node.name] = op(*(self.ends[name].clamp(max=late) for name in node.inputs))
+
+    def _integrate(self, target: str, depth: int) -> tuple[Tensor, Tensor]:
+        """Potential and slope at the time `depth`, after all events before it, one by one."""
+        bias, changes = self._events(target)
+        value, slope, now = bias.flatten().clone(), torch.zeros_like(bias).flatten(), 0.0
+        for time, jump in sorted(changes, key=lambda event: event[0]):
+            if time > depth:
+                break
+            value += slope * (time - now)
+            slope += jump
+            now = time
+        value += slope * (depth - now)
+        return value.reshape(bias.shape), slope.reshape(bias.shape)
+
+    def _events(self, target: str) -> tuple[Tensor, list[tuple[float, Tensor]]]:
+        """Bias (what arrives without spikes) and (time, change of slope) of every event."""
+        nodes, sources = self._linear_part(target)
+        silence = {name: self._zeros(name) for name in sources}
+        if INPUT in sources and INPUT not in self.spoken:
+            silence[INPUT] = self.image
+        bias = self.network.run_segment(nodes, silence)
+        events: list[tuple[float, Tensor]] = []
+        for name in sources:
+            if name not in self.spoken:
+                continue
+            times, ends = self.spoken[name].flatten(), self.ends[name].flatten()
+            fired = times.isfinite().nonzero().squeeze(1)
+            for chunk in fired.split(_PROBES):
+                probe = torch.zeros(len(chunk), times.numel(), dtype=times.dtype)
+                probe[torch.arange(len(chunk)), chunk] = self.sizes[name].flatten()[chunk]
+                inputs = {n: s.expand(len(chunk), *s.shape[1:]) for n, s in silence.items()}
+                inputs[name] = probe.reshape(len(chunk), *self.spoken[name].shape[1:])
+                jumps = (self.network.run_segment(nodes, inputs) - bias).flatten(1)
+                for index, jump in zip(chunk.tolist(), jumps):
+                    events.append((float(times[index]), jump))
+                    if float(ends[index]) < 1e8:
+                        events.append((float(ends[index]), -jump))
+        return bias, events
+
+    def _linear_part(self, target: str) -> tuple[list[Node], list[str]]:
+        """Nodes between the last spiking nodes and `target`, and these spiking nodes."""
+        nodes: dict[str, Node] = {}
+        sources: dict[str, None] = {}
+
+        def visit(name: str) -> None:
+            if name in self.spoken or name == INPUT:
+                sources[name] = None
+            elif name not in nodes:
+                for below in self.network.node[name].inputs:
+                    visit(below)
+                nodes[name] = self.network.node[name]
+
+        visit(target)
+        return [n for n in self.network.nodes if n.name in nodes], list(sources)
+
+    def _zeros(self, name: str) -> Tensor:
+        shape = self.network.node[name].shape
+        return self.image.new_zeros(1, *shape)
