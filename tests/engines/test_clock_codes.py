@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
+from firstspike.engines import pooling
 from firstspike.engines.clock import block_length
 from firstspike.engines.decide import first_arrival, readout_weights
 from firstspike.engines.pooling import SpikePool
@@ -130,6 +131,29 @@ def test_a_pool_sums_to_the_maximum_at_every_step() -> None:
     out = torch.cat([pool(op, values[:5]), pool(op, values[5:])])
     for t in range(12):
         assert torch.allclose(out[: t + 1].sum(0), op(values[: t + 1].sum(0)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "hyper",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
+        {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 1, "dilation": 2},
+    ],
+    ids=str,
+)
+def test_compiled_pool_and_torch_agree(
+    hyper: dict, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ((torch.rand(9, 2, 3, 7, 8) < 0.3) * torch.rand(3, 1, 1)).to(dtype)
+    op, compiled, plain = MaxPool(dims=2, **hyper), SpikePool(count=True), SpikePool(count=True)
+    got = torch.cat([compiled(op, values[:4]), compiled(op, values[4:])])
+    monkeypatch.setattr(pooling, "_COMPILED", ())
+    assert torch.equal(got, plain(op, values))
+    assert torch.equal(compiled.largest, plain.largest)
+    assert torch.equal(compiled.count, plain.count)
 
 
 def test_two_neurons_that_take_turns_pool_to_the_rate_of_one() -> None:

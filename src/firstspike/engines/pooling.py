@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from firstspike.codes._threads import in_parts
 from firstspike.networks.ops import MaxPool
+
+_COMPILED = (torch.float32, torch.float64, torch.bfloat16)
 
 
 class SpikePool:
@@ -29,26 +34,31 @@ class SpikePool:
     (pooling binary spikes, as other libraries do) has the same fault.
 
     Sums are kept in float64 where the device has it: float32 spikes then add up exactly and the
-    output of a rate code is exactly one spike.
+    output of a rate code is exactly one spike. On the CPU, two-dimensional pools run in a compiled
+    loop with one pass over memory.
+
+    Attributes:
+        delivered: (N, *input shape) S_j so far; None before the first call.
+        largest: (N, *output shape) their maximum.
+        count: (N, *output shape) spikes passed on, if asked for.
     """
 
     def __init__(self, count: bool = False) -> None:
-        """Args:
-        count: count the spikes passed on, in `count` (N, *output shape).
-        """
         self.counting = count
+        self.delivered: Tensor | None = None
+        self.largest: Tensor | None = None
         self.count: Tensor | None = None
-        self.delivered: Tensor | None = None  # (N, *input shape)
-        self.largest: Tensor | None = None  # (N, *output shape)
 
     def __call__(self, op: MaxPool, values: Tensor) -> Tensor:
         """Values (B, N, ...) to pooled values (B, N, ...)."""
-        high = torch.float32 if values.device.type == "mps" else torch.float64
-        if self.delivered is None:
-            self.delivered = torch.zeros_like(values[0], dtype=high)
+        if self.delivered is None or self.largest is None:
+            high = torch.float32 if values.device.type == "mps" else torch.float64
+            shape = values.shape[1:]
+            self.delivered = torch.zeros(shape, dtype=high, device=values.device)
             self.largest = op(self.delivered)
             self.count = torch.zeros_like(self.largest) if self.counting else None
-        assert self.largest is not None
+        if _fits_compiled_loop(op, values):
+            return self._compiled(op, values, self.delivered, self.largest)
         out = []
         for step in values:
             self.delivered += step
@@ -59,8 +69,49 @@ class SpikePool:
             self.largest = largest
         return torch.stack(out)
 
+    def _compiled(self, op: MaxPool, values: Tensor, delivered: Tensor, largest: Tensor) -> Tensor:
+        from firstspike.engines import _pool_kernel
+
+        loop: Any = _pool_kernel.pool_planes
+        source = values.float() if values.dtype == torch.bfloat16 else values
+        out = source.new_empty(len(values), *largest.shape)
+        count = delivered.new_zeros(0, 1, 1) if self.count is None else self.count.flatten(0, 1)
+        planes = [
+            source.contiguous().flatten(1, 2).numpy(),
+            delivered.flatten(0, 1).numpy(),
+            largest.flatten(0, 1).numpy(),
+            count.numpy(),
+            out.flatten(1, 2).numpy(),
+        ]
+        window = tuple(_pair(op, name) for name in ("kernel_size", "stride", "padding", "dilation"))
+        in_parts(
+            lambda part: loop(*planes, window, part.start, part.stop),
+            len(planes[1]),
+            smallest=16,
+        )
+        return out.to(values.dtype)
+
     def select(self, keep: Tensor) -> None:
         """Go on with the samples `keep` alone."""
         if self.delivered is not None and self.largest is not None:
             self.delivered, self.largest = self.delivered[keep], self.largest[keep]
             self.count = None if self.count is None else self.count[keep]
+
+
+def _fits_compiled_loop(op: MaxPool, values: Tensor) -> bool:
+    return (
+        values.device.type == "cpu"
+        and values.dtype in _COMPILED
+        and op.hyper.get("dims") == 2
+        and "output_size" not in op.hyper
+        and values.numel() > 0
+    )
+
+
+def _pair(op: MaxPool, name: str) -> tuple[int, int]:
+    """A hyper-parameter of a two-dimensional pool as two numbers."""
+    default = {"stride": None, "padding": 0, "dilation": 1}.get(name)
+    value = op.hyper.get(name, default)
+    if value is None or value == ():  # the stride is the kernel's size by default
+        return _pair(op, "kernel_size")
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))

@@ -1,0 +1,53 @@
+"""Compiled loop of `SpikePool` for two-dimensional pools."""
+
+from __future__ import annotations
+
+import numba
+
+
+@numba.njit(nogil=True, cache=True)
+def pool_planes(values, delivered, largest, count, out, window, first, last):
+    """Work on the channels `first` ... `last - 1` of all N * C.
+
+    values (B, P, H, W); delivered (P, H, W), largest, count (P, h, w) and out (B, P, h, w) are
+    updated; count may have no planes. window: kernel, stride, padding, dilation, two numbers each.
+    """
+    (ky, kx), (sy, sx), (py, px), (dy, dx) = window
+    steps, _, height, width = values.shape
+    _, rows, columns = largest.shape
+    halves = ky == kx == sy == sx == 2 and py == px == 0 and dy == dx == 1
+    for p in range(first, last):
+        total, leader = delivered[p], largest[p]
+        for b in range(steps):
+            signal, passed = values[b, p], out[b, p]
+            changed = False
+            for y in range(height):
+                for x in range(width):
+                    if signal[y, x] != 0:
+                        total[y, x] += signal[y, x]
+                        changed = True
+            if not changed:
+                passed[:] = 0
+                continue
+            for row in range(rows):
+                for column in range(columns):
+                    if halves:
+                        y, x = 2 * row, 2 * column
+                        top = max(total[y, x], total[y, x + 1])
+                        new = max(top, max(total[y + 1, x], total[y + 1, x + 1]))
+                    else:
+                        new = leader[row, column]
+                        for i in range(ky):
+                            y = row * sy - py + i * dy
+                            if y < 0 or y >= height:
+                                continue
+                            for j in range(kx):
+                                x = column * sx - px + j * dx
+                                if 0 <= x < width:
+                                    new = max(new, total[y, x])
+                    growth = new - leader[row, column]
+                    passed[row, column] = growth
+                    if growth > 0:
+                        leader[row, column] = new
+                        if len(count):
+                            count[p, row, column] += 1
