@@ -54,6 +54,7 @@ def unrolled(model: nn.Module, steps: int) -> nn.Module | None:
     """The network with snnTorch's leaky neurons, or None without snnTorch."""
     try:
         import snntorch
+        from snntorch import utils
     except ImportError:
         return None
     twin = copy.deepcopy(model)
@@ -69,7 +70,7 @@ def unrolled(model: nn.Module, steps: int) -> nn.Module | None:
             self.body = twin
 
         def forward(self, x: Tensor) -> Tensor:
-            snntorch.utils.reset(self.body)
+            utils.reset(self.body)
             return torch.stack([self.body(x) for _ in range(steps)]).mean(0)
 
     return Unrolled()

@@ -65,7 +65,7 @@ def test_gradients_are_eqs_9_and_10_and_bounded(pairs, scale):
     by_a, by_w = torch.autograd.grad(y.sum(), (a, w))
     assert bool((by_a >= 0).all()) and bool((by_a <= 10).all())
     t = cell.encode(Moments(a, w, 1))
-    for i, (value, slope) in enumerate(pairs):
+    for i, (_value, slope) in enumerate(pairs):
         if 0 < float(t[i]) < float("inf"):
             gain = scale / max(scale + slope, 0.1 * scale)
             assert float(by_a[i]) == pytest.approx(gain)

@@ -78,7 +78,7 @@ def _errors(neuron: TableNeuron, z: Tensor) -> KernelErrors:
     def mean(error: Tensor, where: Tensor) -> float:
         return float(torch.where(where, error, 0).sum()) / count
 
-    exponential = isinstance(neuron.kernel, ExponentialKernel)
+    kernel = neuron.kernel
     gaps = values[:-1] - values[1:] if len(values) > 1 else values
     scale = float(neuron.scale.mean())
     return KernelErrors(
@@ -88,6 +88,8 @@ def _errors(neuron: TableNeuron, z: Tensor) -> KernelErrors:
         largest_value=float(values[0]) * scale,
         smallest_value=float(values[-1]) * scale,
         largest_precision=float(gaps.max()) * scale,
-        tau=float(neuron.kernel.tau) if exponential else float("nan"),
-        delay=float(neuron.kernel.delay) if exponential else float("nan"),
+        tau=float(kernel.tau.detach()) if isinstance(kernel, ExponentialKernel) else float("nan"),
+        delay=float(kernel.delay.detach())
+        if isinstance(kernel, ExponentialKernel)
+        else float("nan"),
     )

@@ -1,4 +1,4 @@
-"""Disturbances of spikes and weights, to train robust networks and to measure how robust they are."""
+"""Disturbances of spikes and weights, to train robust networks and to measure robustness."""
 
 from __future__ import annotations
 
@@ -75,10 +75,7 @@ class Perturbation:
         steps = getattr(neuron, "window", None)
         grid = steps if isinstance(steps, int) else getattr(neuron, "steps", None)
         moved = times + self.jitter * torch.randn_like(times)
-        if grid is None:
-            moved = moved.clamp(0.0, 1.0 - 1e-6)
-        else:
-            moved = moved.round().clamp(0, grid - 1)
+        moved = moved.clamp(0.0, 1.0 - 1e-06) if grid is None else moved.round().clamp(0, grid - 1)
         return torch.where(times.isfinite(), moved, times)
 
     def weight_changes(self, model: nn.Module) -> dict[nn.Parameter, Tensor]:

@@ -126,19 +126,10 @@ class Surrogate(SingleSpikeMethod):
             now = torch.stack(self._parameters())
             terms.append(self.kernel_pull * (now - self._initial).square().sum())
         if self.pruning:
-            mass = [
-                pruned_mass(norm.weight / neuron.scale, norm.bias / neuron.scale, smallest).sum()
-                for norm, neuron, smallest in self._pruned()
-            ]
+            neurons = table_neurons(self._network)
+            mass = [_mass(norm, neurons[name]) for name, norm in self._norms.items()]
             terms.append(-self.pruning * torch.stack(mass).sum())
         return torch.stack(terms).sum() if terms else None
-
-    def _pruned(self) -> list[tuple[BatchNorm, TableNeuron, Tensor]]:
-        neurons = table_neurons(self._network)
-        return [
-            (norm, neurons[name], neurons[name].table()[0][-1].detach())
-            for name, norm in self._norms.items()
-        ]
 
     def after_step(self, model: nn.Module) -> None:
         super().after_step(model)
@@ -185,6 +176,13 @@ def pruned_mass(gamma: Tensor, beta: Tensor, smallest: Tensor) -> Tensor:
     linear = -(smallest.square() * gamma + 2) * beta / 2
     constant = -(smallest.square() * gamma.square() / 6 - 1) * smallest
     return cubic + quadratic + linear + constant
+
+
+def _mass(norm: BatchNorm, neuron: TableNeuron) -> Tensor:
+    """`pruned_mass` over the channels of the batch norm that feeds `neuron`."""
+    assert norm.weight is not None and norm.bias is not None
+    smallest = neuron.table()[0][-1].detach()
+    return pruned_mass(norm.weight / neuron.scale, norm.bias / neuron.scale, smallest).sum()
 
 
 def norms(network: SpikingNetwork) -> dict[str, BatchNorm]:
