@@ -10,10 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
 
 import firstspike as fs
 from firstspike import codes
 from firstspike.codes import Code
+from firstspike.codes.relpsp import Moments
 
 Reference = Callable[[Code, float], list[float]]
 
@@ -28,6 +32,7 @@ class Case:
         budgets: rising; the error of the decoded value falls from each to the next.
         monotone: larger potentials never decode to smaller values.
         largest: potentials up to here (in units of the scale) are not clipped.
+        complete: a constant potential in the form that the closed form takes.
     """
 
     make: Callable[[int], Code]
@@ -35,6 +40,7 @@ class Case:
     budgets: tuple[int, ...] = (8, 32, 128)
     monotone: bool = True
     largest: float = 0.99
+    complete: Callable[[Tensor], Any] = lambda u: u
 
 
 def table(kernel: Callable[[float, int], float], middle: Callable | None = None) -> Reference:
@@ -136,6 +142,12 @@ def temporal_switch(code: Code, u: float) -> list[float]:
     return [1.0 / levels if t < k else 0.0 for t in range(code.window)]
 
 
+def ramp(code: Code, u: float) -> list[float]:
+    assert isinstance(code, codes.ReLPSP) and code.steps is not None
+    k = next((k for k in range(code.steps) if u >= 1 - k / code.steps), code.steps)
+    return [0.0] * k + [1 / code.steps] * (code.steps - k)
+
+
 def ttfs(kernel: codes.Kernel | Callable[[int], codes.Kernel], half_step: bool = True):
     def make(window: int) -> Code:
         chosen = kernel(window) if not isinstance(kernel, codes.Kernel) else kernel
@@ -170,4 +182,8 @@ CASES: dict[str, Case] = {
     "Reverse": Case(fs.Reverse, reverse),
     "Reverse, down": Case(lambda window: fs.Reverse(window, half_step=False), reverse),
     "TemporalSwitch": Case(fs.TemporalSwitch, temporal_switch),
+    "ReLPSP": Case(codes.ReLPSP, ramp, complete=lambda u: Moments(u, None, 1)),
 }
+
+# Continuous time alone: there are no steps to hold them to; their own tests do without.
+WITHOUT_STEPS: set[type[Code]] = {codes.ExactReLU}

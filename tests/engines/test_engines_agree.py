@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.codes import ttfs
+from firstspike.data import load_dataset
 from firstspike.models import MNISTCNN, VGG11, VGG16, DigitsCNN, ResNet18, ResNet20
 
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 KERNELS = {
     "exponential": fs.Exponential(),
     "delayed": fs.Exponential(tau=3.0, delay=0.7),
@@ -126,19 +129,44 @@ def test_engines_agree_with_negative_inputs_and_scales_per_channel() -> None:
         assert_identical(network, x)
 
 
-def test_engines_agree_on_a_trained_network() -> None:
-    torch.manual_seed(0)
-    x = images(300, 1, 8, 8)
-    labels = (x.mean((2, 3)).squeeze(1) * 40).long() % 10
-    model = DigitsCNN(batch_norm=True).double()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(15):
-        loss = F.cross_entropy(model(x), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    network = fs.convert(model, fs.TTFS(16), calibration=x)
-    assert_identical(network, x[:32])
+def trained(model: nn.Module, x: Tensor, labels: Tensor, epochs: int) -> nn.Module:
+    """`model` after a short training on images (N, ...) with labels (N,)."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    for _ in range(epochs):
+        for batch in torch.randperm(len(x)).split(64):
+            loss = F.cross_entropy(model(x[batch]), labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert float((model.eval()(x).argmax(1) == labels).double().mean()) > 0.9
+    return model
+
+
+@pytest.mark.parametrize("pool", ["max", "average"])
+def test_engines_agree_on_trained_weights(pool: str) -> None:
+    data = load_dataset("digits", "train")
+    x, labels = data.float_images(), data.labels
+    model = trained(DigitsCNN(batch_norm=True, pool=pool, width=0.5), x, labels, epochs=8)
+    for code in (fs.TTFS(16), fs.TTFS(6, fs.Linear())):
+        assert_identical(fs.convert(model.double(), code, calibration=x), x[:100].double())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", ["max", "average"])
+def test_engines_agree_on_an_mnist_network(pool: str) -> None:
+    for root in (None, SHARED):
+        try:
+            data = load_dataset("mnist", "train", root=root)
+            break
+        except FileNotFoundError:
+            continue
+    else:
+        pytest.skip("mnist is not here: set FIRSTSPIKE_DATA to the folder that has it")
+    x, labels = data.subset(6000).float_images(), data.labels[:6000]
+    model = trained(MNISTCNN(pool=pool), x, labels, epochs=2).double()
+    for code in (fs.TTFS(16), fs.TTFS(80)):
+        network = fs.convert(model, code, calibration=x[:1000])
+        assert_identical(network, x[:32].double())
 
 
 def test_float32_differences_are_few_and_all_rounding() -> None:

@@ -145,6 +145,10 @@ class ReLPSPNeuron(Neuron):
         share = 1 - torch.where(fired, times, 0) / (self.steps or 1)
         return torch.where(fired, share * self.scale, 0)
 
+    def delivered(self, times: Tensor, t: int) -> Tensor:
+        assert self.steps is not None
+        return torch.where(times <= t, (t + 1 - times) * (self.scale / self.steps), 0)
+
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
         if self.steps is None:

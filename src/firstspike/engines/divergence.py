@@ -101,7 +101,8 @@ class Comparison:
         differs = a != b
         if not bool(differs.any()):
             return PopulationAgreement(name, differs.numel(), 0, {}, None)
-        seen = [self._seen(name, record, a, b) for record in self.records] if timed else None
+        known = timed and self.spiking.code.rank == 1
+        seen = [self._seen(name, record, a, b) for record in self.records] if known else None
         if seen is None:
             blame = self._sources_differ(name)
             reason = "inherited" if blame else "unexplained"
