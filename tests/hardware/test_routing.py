@@ -163,11 +163,16 @@ def test_traffic_is_that_of_the_record_and_of_the_profile(routed):
         profile_traffic(network, fan, dict.fromkeys(fan.class_of, 1.5))
 
 
-def test_codes_with_many_spikes_send_each_of_them(routed):
+@pytest.mark.parametrize(
+    "code",
+    [fs.Rate(steps=12), fs.Phase(16), fs.TemporalSwitch(8), fs.TTFS(8)],
+    ids=str,
+)
+def test_every_code_sends_each_of_its_spikes(routed, code):
     _, x, _, _ = routed
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(100, 20), nn.ReLU(), nn.Linear(20, 5))
-    network = fs.convert(model, fs.Rate(steps=12), calibration=x)
+    network = fs.convert(model, code, calibration=x)
     mapping = map_network(network, CHIP, bits=4)
     fan = fanout(network, mapping)
     record = record_spikes(network, x)

@@ -81,14 +81,14 @@ class Annealed(Placement):
         seed: of the moves.
     """
 
-    moves: int = 1000
+    moves: int = 200
     hot: float = 0.3
     cold: float = 0.001
     seed: int = 0
     starts: tuple[Placement, ...] = field(default=(RowMajor(), Spectral()))
 
     def __post_init__(self) -> None:
-        require_integer("moves", self.moves, 1, "1000 per group are usual.")
+        require_integer("moves", self.moves, 1, "200 per group are usual.")
         require(0 < self.cold <= self.hot, "cold", "lie in (0, hot]", self.cold, "Try 0.001.")
         require(len(self.starts) > 0, "starts", "hold a placement", self.starts, "Try RowMajor().")
 

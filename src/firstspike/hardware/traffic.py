@@ -45,10 +45,8 @@ class Traffic:
 
 def record_spikes(network: SpikingNetwork, images: Tensor) -> Record:
     """Simulate with the fastest exact engine, recording when every neuron fires."""
-    if network.code.has_closed_form:
-        return simulate(network, images, "closed_form")
     if network.code.single_spike:
-        return simulate(network, images, "clock")
+        return simulate(network, images, "closed_form" if network.code.has_closed_form else "clock")
     everyone = {name: range(network.neuron_count(name)) for name in network.populations}
     return simulate(network, images, "clock", watch=everyone)
 
@@ -70,15 +68,17 @@ def traffic_of(record: Record, fanout: Fanout, sample: int = 0) -> Traffic:
     events: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name in fanout.class_of:
         start = record.window_start.get(name, 0)
-        if name in record.spike_times:
+        if name in record.spike_trains:
+            train = record.spike_trains[name][:, sample].detach().cpu().numpy()
+            step, neuron = np.nonzero(train.reshape(len(train), -1))
+            events[name] = step, neuron  # trains count steps from the start of the frame
+        elif name in record.spike_times:
             times = record.spike_times[name][sample].detach().cpu().numpy().reshape(-1)
             neuron = np.flatnonzero(np.isfinite(times))
             events[name] = times[neuron].astype(np.int64) + start, neuron
-        elif name in record.spike_trains:
-            train = record.spike_trains[name][:, sample].detach().cpu().numpy()
-            train = train.reshape(len(train), -1)
-            step, neuron = np.nonzero(train)
-            events[name] = step, neuron  # trains count steps from the start of the frame
+        elif not record.spike_counts[name].any():  # a direct input does not spike
+            nothing = np.zeros(0, dtype=np.int64)
+            events[name] = nothing, nothing
         else:
             raise ValueError(
                 f"`record` must say when population {name!r} fires, it holds neither spike times "
