@@ -181,6 +181,7 @@ def test_learned_tables_fall_whatever_the_sample(sample: Tensor) -> None:
         (lambda: fs.Learned(iterations=0), "`iterations` must be at least 1, got 0"),
         (lambda: neuron_of(fs.PowerOfTwo(), 25), "`window` must be at most 24"),
         (lambda: fs.TTFS(4, fs.Learned()).neuron(torch.tensor(1.0)), "must be fitted to activ"),
+        (lambda: fs.Reverse(80, tau=0.5), "`tau` must be at least 0.941 with window=80, got 0.5"),
         (
             lambda: neuron_of(fs.Exponential(tau=0.5), 80),
             r"`tau` must be at least 0.941 with window=80 and delay=0, got 0.5. .*shorter",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from firstspike.codes.code import Distribution, require
 
-_LARGEST_EXPONENT = 85.0  # exp(-85) and exp(85) are normal float32 numbers
+LARGEST_EXPONENT = 85.0  # exp(-85) and exp(85) are normal float32 numbers
 
 
 class KernelModule(nn.Module, ABC):
@@ -92,7 +92,7 @@ class Exponential(Kernel):
 
     def build(self, window: int, distribution: Distribution | None) -> ExponentialKernel:
         tau = self.tau if self.tau is not None else 0.3 * window
-        shortest = max(window - self.delay, self.delay) / _LARGEST_EXPONENT
+        shortest = max(window - self.delay, self.delay) / LARGEST_EXPONENT
         require(
             tau >= shortest,
             "tau",
@@ -119,7 +119,7 @@ class ExponentialKernel(FunctionKernel):
         delay = float(self.delay.detach())
         span = max(window - delay, delay)
         with torch.no_grad():
-            self.tau.clamp_(min=max(0.1, span / _LARGEST_EXPONENT))
+            self.tau.clamp_(min=max(0.1, span / LARGEST_EXPONENT))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from firstspike.codes.code import (
     require,
     require_integer,
 )
+from firstspike.codes.kernels import LARGEST_EXPONENT
 from firstspike.codes.lookup import look_up
 
 
@@ -80,6 +81,14 @@ class Reverse(Code):
                 "be positive",
                 self.tau,
                 "Pass the time constant in steps; a quarter of the window is usual.",
+            )
+            shortest = self.window / LARGEST_EXPONENT
+            require(
+                self.tau >= shortest,
+                "tau",
+                f"be at least {shortest:.3g} with window={self.window}",
+                self.tau,
+                "Thresholds of the first steps would vanish in float32; use a shorter window.",
             )
 
     @property
