@@ -124,7 +124,7 @@ def test_kernel_errors_are_those_of_a_loop_over_potentials(train_set):
     for z in potentials.flatten().tolist():
         if z > 0:
             count += 1
-            said = float(neuron.activate(torch.tensor(z)))
+            said = float(neuron.activate(torch.tensor(z)).detach())
             over += max(0.0, z - largest)
             under += max(0.0, smallest - z)
             between += z - said if smallest <= z <= largest else 0.0
