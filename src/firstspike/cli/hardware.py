@@ -93,12 +93,22 @@ def hardware(
         write_json(json_file, report.to_dict())
         typer.echo(f"wrote {json_file}")
     if out is not None:
-        from firstspike.plots.hardware import save_hardware_figures
+        import firstspike as fs
+        from firstspike.plots.hardware import hardware_figures, save_hardware_figures
+        from firstspike.report import write_report
 
         report.mapping.save(out / "mapping.json")
         report.network.save(out / "network.safetensors")
         write_json(out / "hardware.json", report.to_dict())
         save_hardware_figures(report, out)
+        write_report(
+            out / "report.html",
+            title=f"{network} on {chip}",
+            results=[fs.evaluate(report.network, chosen, seed=seed)],
+            figures=hardware_figures(report),
+            config=report.to_dict(),
+            network_plan=str(report.network),
+        )
         typer.echo(f"wrote {out}")
 
 

@@ -3,18 +3,27 @@
 Figures made here belong to no window and no global state: save them with `figure.savefig(path)`.
 """
 
+from firstspike.plots.accuracy_bits import plot_accuracy_bits
 from firstspike.plots.accuracy_over_time import plot_accuracy_over_time
 from firstspike.plots.activations import plot_activations
+from firstspike.plots.energy_breakdown import plot_energy_breakdown
+from firstspike.plots.error_surface import plot_error_surface
 from firstspike.plots.kernel_losses import plot_kernel_losses
+from firstspike.plots.mesh import plot_core_occupancy, plot_link_load
 from firstspike.plots.raster import plot_raster
 from firstspike.plots.spike_time_histograms import plot_spike_time_histograms
 from firstspike.plots.tradeoff import pareto_front, plot_tradeoff
 
 __all__ = [
     "pareto_front",
+    "plot_accuracy_bits",
     "plot_accuracy_over_time",
     "plot_activations",
+    "plot_core_occupancy",
+    "plot_energy_breakdown",
+    "plot_error_surface",
     "plot_kernel_losses",
+    "plot_link_load",
     "plot_raster",
     "plot_spike_time_histograms",
     "plot_tradeoff",
