@@ -82,7 +82,7 @@ def main() -> None:
     content |= {
         "data": f"fashion_mnist, first {arguments.images} training and 2,000 test images",
         "epochs": arguments.epochs,
-        "environment": describe_environment(torch.device("cpu")),
+        "environment": describe_environment(torch.device("cpu")).model_dump(),
     }
     for seed in arguments.seeds:
         for name, options in variants(arguments.epochs).items():

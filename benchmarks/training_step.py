@@ -54,7 +54,6 @@ def unrolled(model: nn.Module, steps: int) -> nn.Module | None:
     """The network with snnTorch's leaky neurons, or None without snnTorch."""
     try:
         import snntorch
-        from snntorch import utils
     except ImportError:
         return None
     twin = copy.deepcopy(model)
@@ -70,7 +69,9 @@ def unrolled(model: nn.Module, steps: int) -> nn.Module | None:
             self.body = twin
 
         def forward(self, x: Tensor) -> Tensor:
-            utils.reset(self.body)
+            for module in self.body.modules():
+                if isinstance(module, snntorch.Leaky):
+                    module.reset_mem()
             return torch.stack([self.body(x) for _ in range(steps)]).mean(0)
 
     return Unrolled()
@@ -146,7 +147,7 @@ def main() -> None:
         "batch": arguments.batch,
         "repeats": arguments.repeats,
         "clock": "CPU time of the process, one thread",
-        "environment": describe_environment(torch.device("cpu")),
+        "environment": describe_environment(torch.device("cpu")).model_dump(),
         "rows": rows,
     }
     arguments.store.parent.mkdir(exist_ok=True)
