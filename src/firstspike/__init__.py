@@ -12,14 +12,14 @@ from firstspike._version import __version__
 
 # public name -> module that defines it
 _PUBLIC: dict[str, str] = {
-    **dict.fromkeys(("TTFS", "Exponential", "Learned", "Linear", "PowerOfTwo"), "firstspike.codes"),
     **dict.fromkeys(
-        ("Burst", "Phase", "Rate", "Reverse", "TemporalSwitch"),
-        "firstspike.codes",
-    ),
-    **dict.fromkeys(("FewStep", "Fixed", "GridSearch", "PercentileSearch"), "firstspike.codes"),
-    **dict.fromkeys(
-        ("Bernoulli", "Direct", "FirstSpikes", "Regular"),
+        (
+            *("TTFS", "Exponential", "Learned", "Linear", "PowerOfTwo"),
+            *("Burst", "Phase", "Rate", "Reverse", "TemporalSwitch"),
+            *("FewStep", "Fixed", "GridSearch", "PercentileSearch"),
+            *("ExactReLU", "ReLPSP"),
+            *("Bernoulli", "Direct", "FirstSpikes", "Regular"),
+        ),
         "firstspike.codes",
     ),
     **dict.fromkeys(("ConversionError", "SpikingNetwork", "trace"), "firstspike.networks"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def default_codes() -> dict[str, list[Code]]:
     """Every code at several windows, by the name used on the command line."""
-    import firstspike.codes as fs
+    import firstspike as fs
 
     return {
         "rate": [fs.Rate(steps) for steps in (8, 16, 32, 64)],

@@ -27,8 +27,8 @@ class DTA(SingleSpikeMethod):
         network = convert(model, ReLPSP(), calibration=images)   # a ReLU ANN without batch norm
         fit(network, train_set, validation_set, config, method=DTA(dropout=0.3))
 
-    The network is trained and validated on the readout of its code: the potential when the output
-    window opens, or the output's spike times.
+    The network is trained and validated on the readout of its code, the potential when the output
+    window opens. The paper's loss on negative output spike times (eq. 8) is not offered.
 
     Args:
         dropout, perturbation: see `SingleSpikeMethod`.
