@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import numba
+import numpy as np
 
 
 @numba.njit(nogil=True, cache=True)
-def look_up_flat(u, out, block, bits, factor, shift, base, threshold, above, below):
-    """out[i] = above[k] if v >= threshold[k] else below[k], v = u[i] * factor, k its bucket.
+def look_up_flat(u, out, block, bits, keys, factor, shift, base, threshold, results):
+    """out[i] = results[2 k + (v >= threshold[k])], v = u[i] * factor, k the bucket of v.
 
-    `bits` is `block` seen as integers; both have the length of one cache block.
+    Short loops without branches: whether a potential lies above the threshold in its bucket is
+    unpredictable, and each loop vectorizes by itself.
+
+    Args:
+        u, out: (n,) potentials and results.
+        block, bits, keys: scratch of one cache block; `bits` is `block` seen as integers, `keys`
+            are uint32.
+        shift, base: integers of the type of `bits`.
+        threshold: (K,); results: (2 K,).
     """
-    last = len(threshold) - 1
+    zero, last = bits.dtype.type(0), bits.dtype.type(len(threshold) - 1)
     size = len(block)
     for start in range(0, len(u), size):
         length = min(size, len(u) - start)
         for i in range(length):
             block[i] = u[start + i] * factor
         for i in range(length):
-            k = min(max((bits[i] >> shift) - base, 0), last)
-            out[start + i] = above[k] if block[i] >= threshold[k] else below[k]
+            keys[i] = np.uint32(min(max((bits[i] >> shift) - base, zero), last))
+        for i in range(length):
+            k = keys[i]
+            keys[i] = np.uint32(2) * k + np.uint32(block[i] >= threshold[k])
+        for i in range(length):
+            out[start + i] = results[keys[i]]

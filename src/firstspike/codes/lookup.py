@@ -121,7 +121,8 @@ def _look_up_compiled(
     assert buckets is not None
     integer, _ = _BITS[u.dtype]
     results = torch.cat([values, values.new_full((1,), silent)]).numpy()
-    above, below = results[buckets.above], results[buckets.below]
+    pairs = np.stack([results[buckets.below], results[buckets.above]], 1).ravel()
+    shift, base = integer(buckets.shift), integer(buckets.base)
     if not (u.is_contiguous() or (u.ndim == 4 and u.is_contiguous(memory_format=_LAST))):
         u = u.contiguous()
     out = torch.empty_like(u)
@@ -134,12 +135,12 @@ def _look_up_compiled(
             target[part],
             block,
             block.view(integer),
+            np.empty(_BLOCK, np.uint32),
             scalar,
-            buckets.shift,
-            buckets.base,
+            shift,
+            base,
             buckets.threshold,
-            above,
-            below,
+            pairs,
         )
 
     in_parts(work, len(source), _SPLIT)
