@@ -199,7 +199,7 @@ def finetune_rows(experiment: Experiment, steps: list[int]) -> list[Row]:
     for t in steps:
         network = fs.convert(
             plain(clipped),
-            FewStep(steps=t),
+            FewStep(steps=t, **experiment.content["few_step"]),
             calibration=experiment.calibration,
             normalization=Maximum(),
         )

@@ -22,6 +22,7 @@ from firstspike.measure.result import Result, read_results, write_results
 from firstspike.runs import load_run
 
 STORE = Path(__file__).parent / "results" / "ttfs_mnist.json"
+COMMAND = "`python benchmarks/ttfs_mnist.py RUN`"
 WINDOWS = (4, 8, 16, 32, 80)
 
 

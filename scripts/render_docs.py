@@ -76,8 +76,16 @@ def main() -> None:
     write(ROOT / "docs/result.schema.json", json.dumps(result_schema(), indent=2) + "\n")
     sections = [
         "# Results",
-        "Every table is printed by the command above it, from the stored results in "
-        "`benchmarks/results/`; `make docs` renders this page.",
+        "Tables come from the stored results in `benchmarks/results/`, each made by the command "
+        "above it; `make docs` renders this page. `RUN` is the folder of the MNIST CNN: "
+        "`firstspike train --recipe recipes/mnist_cnn.yaml --out RUN`.",
+        "Spike times of each population before and after kernel optimization (T = 20; the first "
+        "spike in orange; `python benchmarks/figures.py RUN`):",
+        "![before](images/spike_times_plain.png)",
+        "![after](images/spike_times_optimized.png)",
+        "Losses of the optimization from a small (2) and a large (18) time constant:",
+        "![small](images/kernel_losses_small_tau.png)",
+        "![large](images/kernel_losses_large_tau.png)",
     ]
     for heading, name in PAGES.items():
         store = ROOT / "benchmarks" / "results" / f"{name}.json"
@@ -85,7 +93,7 @@ def main() -> None:
             print(f"no stored result of {name}", file=sys.stderr)
             continue
         module = script(name)
-        command = f"`python benchmarks/{name}.py`"
+        command = f"`python benchmarks/{name}.py`"  # scripts that need more say so
         command = getattr(module, "COMMAND", command)
         body = module.markdown_of(store) if hasattr(module, "markdown_of") else rows_of(store)
         sections += [f"## {heading}", command, body]

@@ -62,8 +62,29 @@ def test_finished_results_are_kept_and_others_are_not_taken_for_them(
     other = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 4))
     compare(other, CODES[:1], data, calibration=images, store=tmp_path)
     assert len(runs) == 2, "another model's weights are another result"
-    compare(model, CODES[:1], data, calibration=images, store=tmp_path, samples=10)
-    assert len(runs) == 3
+    changes = [
+        {"samples": 10},
+        {"seed": 5},
+        {"calibration": images[:5]},
+        {"dataset": from_arrays(1 - images, data.labels, channels_last=False)},
+        {"normalization": fs.Maximum()},
+    ]
+    for number, change in enumerate(changes, start=3):
+        arguments = {"dataset": data, "calibration": images, "store": tmp_path} | change
+        compare(model, CODES[:1], **arguments)
+        assert len(runs) == number, change
+
+
+def test_a_damaged_stored_result_is_measured_again(setting, tmp_path: Path) -> None:
+    model, data, images = setting
+    (expected,) = compare(model, CODES[2:3], data, calibration=images, store=tmp_path)
+    (file,) = tmp_path.iterdir()
+    file.write_text(file.read_text()[:100])
+    with pytest.warns(UserWarning, match="measured again"):
+        (again,) = compare(model, CODES[2:3], data, calibration=images, store=tmp_path)
+    assert again.accuracy_over_time == expected.accuracy_over_time
+    with pytest.raises(TypeError, match="must be a firstspike Dataset when results are stored"):
+        compare(model, CODES[:1], [(images, data.labels)], calibration=images, store=tmp_path)
 
 
 def test_a_spiking_network_takes_part(setting) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from firstspike.codes import Code, Rate
 from firstspike.conversion import Normalization, convert
+from firstspike.conversion.statistics import calibration_batches
 from firstspike.measure.evaluate import evaluate
 from firstspike.networks import SpikingNetwork
 
@@ -48,7 +50,7 @@ def compare(
         calibration, normalization: as for `convert`.
         reference: code of the result that normalized energies are relative to.
         store: folder where each finished result is kept; called again with the same model, data
-            and code, the result is read from there.
+            (to the pixel), calibration images and code, the result is read from there.
         on_result: called with every result as soon as it is there.
 
     Returns:
@@ -59,12 +61,14 @@ def compare(
     """
     if not codes:
         raise ValueError("`codes` must hold at least one code, got none. Pass e.g. [TTFS(16)].")
+    if store is not None:
+        calibration = list(calibration_batches(calibration))  # read twice: hashed, then used
+        setting = _hash_setting(dataset, calibration, normalization, samples, seed)
     results = []
     for code in codes:
         path = None
         if store is not None:
-            key = _fingerprint(model, code, dataset, normalization, samples)
-            path = Path(store) / f"{key}.json"
+            path = Path(store) / f"{_hash_network(model, code, setting)}.json"
         result = _stored(path)
         if result is None:
             network = (
@@ -133,28 +137,51 @@ def steps_within(result: Result, points: float = 0.3) -> int | None:
     return first
 
 
-def _fingerprint(
-    model: nn.Module,
-    code: Code | SpikingNetwork,
+def _hash_setting(
     dataset: Any,
+    calibration: Sequence[Tensor],
     normalization: Normalization | None,
     samples: int | None,
-) -> str:
-    """What a stored result depends on, as a short hash."""
+    seed: int | None,
+) -> bytes:
+    """Everything but the network that a stored result depends on, the pixels included."""
     from firstspike import __version__
 
+    if not (hasattr(dataset, "images") and hasattr(dataset, "labels")):
+        raise TypeError(
+            f"`dataset` must be a firstspike Dataset when results are stored, got "
+            f"{type(dataset).__name__}: others cannot be told apart. Wrap it with "
+            "`firstspike.data.from_loader`, or pass store=None."
+        )
     digest = hashlib.sha256()
+    for tensor in (dataset.images, dataset.labels, *calibration):
+        digest.update(_bytes(tensor))
+    facts = [dataset.name, dataset.split, repr(normalization), samples, seed, __version__]
+    digest.update(json.dumps(facts).encode())
+    return digest.digest()
+
+
+def _hash_network(model: nn.Module, code: Code | SpikingNetwork, setting: bytes) -> str:
+    """Name of a stored result: the setting, the code and all weights."""
+    digest = hashlib.sha256(setting)
     for name, tensor in (code if isinstance(code, SpikingNetwork) else model).state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + _bytes(tensor))
     described = code.code.describe() if isinstance(code, SpikingNetwork) else code.describe()
-    facts = [described, repr(normalization), getattr(dataset, "name", None)]
-    facts += [getattr(dataset, "split", None), len(dataset), samples, __version__]
-    digest.update(json.dumps(facts, sort_keys=True).encode())
+    digest.update(json.dumps(described, sort_keys=True).encode())
     return digest.hexdigest()[:20]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().numpy().tobytes()
 
 
 def _stored(path: Path | None) -> Result | None:
     from firstspike.measure.result import Result
 
-    return Result.from_json(path) if path is not None and path.is_file() else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return Result.from_json(path)
+    except ValueError as error:
+        warnings.warn(f"a stored result is measured again: {error}", stacklevel=3)
+        return None
