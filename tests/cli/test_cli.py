@@ -115,6 +115,30 @@ def test_report_is_one_page_that_needs_nothing_else(trained: Path, tmp_path: Pat
     assert html.count("<figure") >= 4
 
 
+def test_compare_measures_every_code_once(trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "compare"
+    arguments = ("compare", "--model", trained, "--codes", "ttfs,rate", "--samples", 20)
+    first = run(*arguments, "--calibration", 100, "--out", out)
+    results = read_results(out / "compare.json")
+    assert {r.code["name"] for r in results} == {"TTFS", "Rate"} and "TN" in first
+    assert len(list((out / "results").iterdir())) == len(results)
+    before = {file: file.stat().st_mtime_ns for file in (out / "results").iterdir()}
+    run(*arguments, "--calibration", 100, "--out", out)
+    assert {file: file.stat().st_mtime_ns for file in (out / "results").iterdir()} == before
+    assert "<figure" in (out / "report.html").read_text()
+    with pytest.raises(ValueError, match=r"`--codes` must be all or some of rate, .*got .morse."):
+        run("compare", "--model", trained, "--codes", "morse")
+
+
+def test_demo_trains_converts_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from firstspike import demo
+
+    monkeypatch.setattr(demo, "RECIPE", demo.RECIPE.with_training(epochs=1))
+    text = run("demo", "--out", tmp_path)
+    assert "0 of 640,000 neurons differ" in text and (tmp_path / "report.html").is_file()
+    assert len(read_results(tmp_path / "result.json")) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
