@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import firstspike as fs
 from firstspike.data import from_arrays
+from firstspike.measure.energy_tables import read_energy_tables
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,24 @@ def test_bad_data_is_refused(network, data) -> None:
         ValueError, match=r"must have shape \(batch, 1, 8, 8\), got \(40, 1, 4, 8\)"
     ):
         fs.evaluate(network, [(images[:, :, :4], labels)])
+    with pytest.raises(ValueError, match="`x` must be finite"):
+        network(images * float("nan"))
+    with pytest.raises(TypeError, match=r"must give pairs \(images, labels\), got a Tensor"):
+        fs.evaluate(network, images)
     with pytest.raises(TypeError, match="an iterable of"):
         fs.evaluate(network, 3)
     with pytest.raises(ValueError, match=r"one class index per image, got labels of shape \(7,\)"):
         fs.evaluate(network, [(images, labels[:7])])
+
+
+def test_a_users_energy_table_and_memory_budget_take_part(network, data, tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "mine:\n  kind: counted\n  technology: my chip\n  precision: int8\n"
+        "  costs:\n    spikes: {value: 2.0, unit: pJ, source: assumed}\n"
+    )
+    tables = read_energy_tables(file)
+    result = fs.evaluate(network, [data], engine="clock", energy=tables, memory=1)
+    assert result.energy["mine"].total == pytest.approx(2.0 * result.spikes_per_sample)
+    expected = fs.evaluate(network, [data])
+    assert result.accuracy_over_time == expected.accuracy_over_time

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,12 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, 
 Threads = Annotated[
     int | None,
     typer.Option(help="CPU threads; by default torch decides. Small networks like 1.", min=1),
+]
+Energy = Annotated[
+    Path | None, typer.Option("--energy", metavar="FILE", help="YAML of your own energy tables.")
+]
+Memory = Annotated[
+    int | None, typer.Option(help="MiB for a block of steps of the clock engine.", min=1)
 ]
 DataRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder of the data sets, if not found by itself.")
@@ -65,3 +71,15 @@ def show(results: Sequence[Result], json_file: Path | None, title: str | None = 
         else:
             write_results(results, json_file)
         typer.echo(f"wrote {json_file}")
+
+
+def measuring(energy: Path | None, memory: int | None) -> dict[str, Any]:
+    """Arguments of `evaluate` and `compare` from `--energy` and `--memory`."""
+    from firstspike.measure.energy_tables import read_energy_tables
+
+    arguments: dict[str, Any] = {}
+    if energy is not None:
+        arguments["energy"] = read_energy_tables(energy)
+    if memory is not None:
+        arguments["memory"] = memory * 2**20
+    return arguments

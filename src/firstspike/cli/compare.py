@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstspike.cli._options import Device, JsonFile, Seed, Threads, console, prepare
+from firstspike.cli._options import (
+    Device,
+    Energy,
+    JsonFile,
+    Memory,
+    Seed,
+    Threads,
+    console,
+    measuring,
+    prepare,
+)
 
 if TYPE_CHECKING:
     from firstspike.codes import Code
@@ -50,6 +60,8 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for results and report; default: RUN/compare.")
     ] = None,
+    energy: Energy = None,
+    memory: Memory = None,
     json_file: JsonFile = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -92,6 +104,7 @@ def compare(
             highlight=False,
         ),
         progress=True,
+        **measuring(energy, memory),
     )
     tables = {
         "Codes compared": comparison_rows(results),

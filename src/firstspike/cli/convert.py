@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from firstspike.cli._options import Device, JsonFile, Seed, Threads, console, prepare, show
+
+if TYPE_CHECKING:
+    from firstspike.codes import TTFS
 
 
 class KernelName(str, Enum):
@@ -99,7 +102,21 @@ def convert(
     if result.accuracy < result.ann_accuracy - 0.01:
         typer.echo(
             f"warning: {100 * (result.ann_accuracy - result.accuracy):.2f} points below the ANN. "
-            "Try a longer window, --kernel linear, --optimize, or a later --offset.",
+            f"Try {', '.join(_advice(code, optimize))}.",
             err=True,
         )
     typer.echo(f"wrote {target}")
+
+
+def _advice(code: TTFS, optimize: bool) -> list[str]:
+    """What to try next for a better conversion, without what is in use already."""
+    advice = ["a longer --window"]
+    if not code.half_step:
+        advice.append("--half-step")
+    if type(code.kernel).__name__ == "Exponential":
+        advice += ["--kernel linear", *([] if optimize else ["--optimize"])]
+    else:
+        advice.append("--kernel learned")
+    if code.offset is not None and code.offset < code.window:
+        advice.append("a later --offset")
+    return advice

@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from firstspike.cli._options import DataRoot, Device, JsonFile, Seed, Threads, prepare, show
+from firstspike.cli._options import (
+    DataRoot,
+    Device,
+    Energy,
+    JsonFile,
+    Memory,
+    Seed,
+    Threads,
+    measuring,
+    prepare,
+    show,
+)
 
 
 class EngineName(str, Enum):
@@ -26,13 +37,17 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
     ] = None,
-    split: Annotated[str, typer.Option(help="validation, test, or train.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train, validation, train+validation or test.")
+    ] = "test",
     samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
     engine: Annotated[EngineName, typer.Option(help="auto takes the fastest exact one.")] = (
         EngineName.auto
     ),
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
     root: DataRoot = None,
+    energy: Energy = None,
+    memory: Memory = None,
     json_file: JsonFile = None,
     seed: Seed = 0,
     device: Device = "cpu",
@@ -57,5 +72,6 @@ def evaluate(
         model=name,
         seed=seed,
         progress=True,
+        **measuring(energy, memory),
     )
     show([result], json_file)

@@ -33,7 +33,9 @@ def hardware(
     data: Annotated[
         str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
     ] = None,
-    split: Annotated[str, typer.Option(help="validation, test, or train.")] = "validation",
+    split: Annotated[
+        str, typer.Option(help="train, validation, train+validation or test.")
+    ] = "validation",
     samples: Annotated[int, typer.Option(help="Frames to run.", min=1)] = 16,
     chip: Annotated[
         str, typer.Option(help="canmore22, loihi-like, spinnaker-like, truenorth-like, or a file.")

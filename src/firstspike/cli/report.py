@@ -20,7 +20,9 @@ def report(
     data: Annotated[
         str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
     ] = None,
-    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
+    split: Annotated[
+        str, typer.Option(help="train, validation, train+validation or test.")
+    ] = "validation",
     samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
     root: DataRoot = None,
     json_file: JsonFile = None,

@@ -38,6 +38,7 @@ def compare(
     seed: int | None = None,
     on_result: Callable[[Result], None] | None = None,
     progress: bool = False,
+    **measuring: Any,
 ) -> list[Result]:
     """Convert `model` to every code and measure each network on the same images.
 
@@ -51,6 +52,7 @@ def compare(
         reference: code of the result that normalized energies are relative to.
         store: folder where each finished result is kept; called again with the same model, data
             (to the pixel), calibration images and code, the result is read from there.
+        measuring: `memory` and `energy` of `evaluate`.
         on_result: called with every result as soon as it is there.
 
     Returns:
@@ -63,7 +65,11 @@ def compare(
         raise ValueError("`codes` must hold at least one code, got none. Pass e.g. [TTFS(16)].")
     if store is not None:
         calibration = list(calibration_batches(calibration))  # read twice: hashed, then used
-        setting = _hash_setting(dataset, calibration, normalization, samples, seed)
+        setting = _hash_setting(
+            dataset,
+            calibration,
+            [repr(normalization), samples, seed, repr(measuring.get("energy"))],
+        )
     results = []
     for code in codes:
         path = None
@@ -84,6 +90,7 @@ def compare(
                 model=name or type(model).__name__,
                 seed=seed,
                 progress=progress,
+                **measuring,
             )
             if path is not None:
                 result.to_json(path)
@@ -137,13 +144,7 @@ def steps_within(result: Result, points: float = 0.3) -> int | None:
     return first
 
 
-def _hash_setting(
-    dataset: Any,
-    calibration: Sequence[Tensor],
-    normalization: Normalization | None,
-    samples: int | None,
-    seed: int | None,
-) -> bytes:
+def _hash_setting(dataset: Any, calibration: Sequence[Tensor], options: list[Any]) -> bytes:
     """Everything but the network that a stored result depends on, the pixels included."""
     from firstspike import __version__
 
@@ -156,7 +157,7 @@ def _hash_setting(
     digest = hashlib.sha256()
     for tensor in (dataset.images, dataset.labels, *calibration):
         digest.update(_bytes(tensor))
-    facts = [dataset.name, dataset.split, repr(normalization), samples, seed, __version__]
+    facts = [dataset.name, dataset.split, *options, __version__]
     digest.update(json.dumps(facts).encode())
     return digest.digest()
 

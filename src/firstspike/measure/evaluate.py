@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from firstspike.engines import Record, simulate
+from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.measure.operations import OperationTally
 from firstspike.networks import INPUT, SpikingNetwork
 
 if TYPE_CHECKING:
+    from firstspike.measure.energy_tables import EnergyTable
     from firstspike.measure.result import LayerResult, Result
 
 
@@ -80,6 +82,8 @@ def evaluate(
     batch_size: int = 250,
     model: str | None = None,
     seed: int | None = None,
+    memory: int = DEFAULT_MEMORY,
+    energy: Mapping[str, EnergyTable] | None = None,
     progress: bool = False,
 ) -> Result:
     """Measure `network` on labelled images.
@@ -95,6 +99,9 @@ def evaluate(
         batch_size: images at a time (for a `Dataset`).
         model: name of the model in the result; by default its class.
         seed: noted in the result; nothing here is random.
+        memory: bytes the clock-driven engine may use for a block of steps, see `simulate`.
+        energy: tables of your own (`read_energy_tables`) to estimate energy with as well; those
+            that the counts of a single network suffice for are used.
         progress: show a progress bar on a terminal.
 
     Raises:
@@ -111,7 +118,7 @@ def evaluate(
     batches = _batches(dataset, batch_size, samples, next(network.buffers()))
     total = samples or (len(dataset) if hasattr(dataset, "__len__") else None)
     for images, labels in _bar(batches, total, progress):
-        record = simulate(network, images, engine, over_time=True)
+        record = simulate(network, images, engine, over_time=True, memory=memory)
         tally.add(record, network.analog(images).argmax(1), labels)
         operations.add(record)
     if not tally.samples:
@@ -141,7 +148,10 @@ def evaluate(
         silent_fraction=sum(tally.layers[name].silent for name in hidden) / (counted * n),
         layers=layers,
         operations=costs,
-        energy=estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY),
+        energy=estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY)
+        | estimate_energy(
+            {**costs, "spikes": spikes, "steps": network.latency}, tables=energy or {}
+        ),
         not_counted=[
             "spikes of the input population are given apart",
             "the readout is a potential and emits no spikes",
@@ -192,7 +202,13 @@ def _batches(
             f"{type(dataset).__name__}."
         )
     left = samples
-    for images, labels in source:
+    for batch in source:
+        if not (isinstance(batch, tuple | list) and len(batch) == 2):
+            raise TypeError(
+                f"`dataset` must give pairs (images, labels), got a {type(batch).__name__}. "
+                "Pass [(images, labels)] or firstspike.data.from_arrays(images, labels)."
+            )
+        images, labels = batch
         if left is not None:
             images, labels = images[:left], labels[:left]
             left -= len(images)

@@ -98,6 +98,8 @@ class SpikingNetwork(nn.Module):
                 f"`x` must have the network's dtype {self.input_low.dtype}, got {x.dtype}. Convert "
                 f"the images with `x.to({self.input_low.dtype})`, or the network likewise."
             )
+        if not torch.compiler.is_compiling() and not bool(torch.isfinite(x).all()):
+            raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
         return x - self.input_low
 
     def analog(self, x: Tensor) -> Tensor:
