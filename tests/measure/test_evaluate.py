@@ -65,6 +65,17 @@ def test_counts_agree_with_the_record(network, data) -> None:
     assert result.decision_steps_mean == pytest.approx(sum(steps) / 40)
 
 
+def test_early_decisions_report_when_samples_stopped(network, data) -> None:
+    rule = fs.Margin(0.05)
+    result = fs.evaluate(network, [data], decide=rule)
+    record = fs.simulate(network, data[0], "clock", decide=rule)
+    assert result.accuracy == pytest.approx(float((record.predictions == data[1]).float().mean()))
+    assert result.stopping_steps is not None
+    assert result.stopping_steps["mean"] == pytest.approx(float(record.decided_at.double().mean()))
+    assert result.stopping_steps["0.5"] == record.latency_distribution((0.5,))[0.5]
+    assert fs.evaluate(network, [data]).stopping_steps is None
+
+
 def test_any_source_of_labelled_images_gives_the_same_result(network, data) -> None:
     images, labels = data
     loader = DataLoader(TensorDataset(images, labels), batch_size=7)

@@ -300,3 +300,12 @@ def test_environment_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.open", no_file)
     environment = describe_environment()
     assert environment.cpu and environment.cpu_flags == []
+
+
+@pytest.mark.parametrize("name", ["ttfs_mnist", "compare_mnist"])
+def test_stored_results_validate_against_the_published_schema(name: str) -> None:
+    root = Path(__file__).parents[2]
+    schema = json.loads((root / "docs" / "result.schema.json").read_text())
+    stored = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
+    assert len(stored) > 10
+    jsonschema.validate(stored, schema)

@@ -46,6 +46,9 @@ def evaluate(
     ),
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
     root: DataRoot = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Stop a sample once its largest logit leads by so much.")
+    ] = None,
     energy: Energy = None,
     memory: Memory = None,
     json_file: JsonFile = None,
@@ -72,6 +75,10 @@ def evaluate(
         model=name,
         seed=seed,
         progress=True,
+        decide=None if margin is None else fs.Margin(margin),
         **measuring(energy, memory),
     )
     show([result], json_file)
+    if result.stopping_steps is not None:
+        steps = ", ".join(f"{share}: {step:g}" for share, step in result.stopping_steps.items())
+        typer.echo(f"stopped at step (share of samples: step)  {steps}")

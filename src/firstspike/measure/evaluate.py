@@ -12,6 +12,7 @@ from torch import Tensor
 
 from firstspike.engines import Record, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
+from firstspike.engines.decide import Decision
 from firstspike.measure.operations import OperationTally
 from firstspike.networks import INPUT, SpikingNetwork
 
@@ -84,6 +85,7 @@ def evaluate(
     seed: int | None = None,
     memory: int = DEFAULT_MEMORY,
     energy: Mapping[str, EnergyTable] | None = None,
+    decide: Decision | None = None,
     progress: bool = False,
 ) -> Result:
     """Measure `network` on labelled images.
@@ -102,6 +104,9 @@ def evaluate(
         memory: bytes the clock-driven engine may use for a block of steps, see `simulate`.
         energy: tables of your own (`read_energy_tables`) to estimate energy with as well; those
             that the counts of a single network suffice for are used.
+        decide: `Margin(...)` or `Certain()`: stop every sample early by this rule (clock engine).
+            Accuracy and spikes are then those at the stop, and `stopping_steps` has the
+            distribution of latencies.
         progress: show a progress bar on a terminal.
 
     Raises:
@@ -111,16 +116,20 @@ def evaluate(
     from firstspike.measure.environment import describe_environment
     from firstspike.measure.result import Result
 
-    engine = engine or ("closed_form" if network.code.has_closed_form else "clock")
+    closed_form = network.code.has_closed_form and decide is None
+    engine = engine or ("closed_form" if closed_form else "clock")
     started = time.perf_counter()
     tally = _Tally(network.latency, {name: _LayerTally() for name in network.populations})
     operations = OperationTally(network)
+    stopped: list[Tensor] = []
     batches = _batches(dataset, batch_size, samples, next(network.buffers()))
     total = samples or (len(dataset) if hasattr(dataset, "__len__") else None)
     for images, labels in _bar(batches, total, progress):
-        record = simulate(network, images, engine, over_time=True, memory=memory)
+        record = simulate(network, images, engine, over_time=True, memory=memory, decide=decide)
         tally.add(record, network.analog(images).argmax(1), labels)
         operations.add(record)
+        if record.decided_at is not None:
+            stopped.append(record.decided_at)
     if not tally.samples:
         raise ValueError("`dataset` must hold at least one image, got none.")
     hidden = [name for name in network.populations if name != INPUT]
@@ -141,6 +150,7 @@ def evaluate(
         agreement=tally.agree / n,
         latency_steps=network.latency,
         decision_steps_mean=tally.decision_steps / n,
+        stopping_steps=_stopping(stopped),
         accuracy_over_time=[int(c) / n for c in tally.correct_over_time],
         spikes_per_sample=spikes,
         input_spikes_per_sample=tally.layers[INPUT].spikes / n,
@@ -160,6 +170,16 @@ def evaluate(
         environment=describe_environment(next(network.buffers()).device),
         seconds=time.perf_counter() - started,
     )
+
+
+def _stopping(stopped: list[Tensor]) -> dict[str, float] | None:
+    """Quantiles and mean of the steps at which samples stopped."""
+    if not stopped:
+        return None
+    steps = torch.cat(stopped).double()
+    quantiles = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
+    found = {f"{q:g}": float(steps.quantile(q, interpolation="higher")) for q in quantiles}
+    return found | {"mean": float(steps.mean())}
 
 
 def _code(network: SpikingNetwork) -> dict[str, Any]:

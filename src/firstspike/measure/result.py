@@ -101,6 +101,11 @@ class Result(_Record):
     decision_steps_mean: Amount | None = Field(
         None, description="first step from which the answer no longer changes"
     )
+    stopping_steps: dict[str, Amount] | None = Field(
+        None,
+        description='under a decision rule: share of the samples ("0.5") -> step by which they '
+        'had stopped, and "mean"',
+    )
     accuracy_over_time: list[Fraction] | None = Field(
         None, description="entry g is the accuracy after g + 1 steps"
     )
