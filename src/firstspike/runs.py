@@ -141,6 +141,7 @@ def ann_result(model: nn.Module, dataset: Dataset, name: str, seed: int | None) 
         agreement=1.0,
         latency_steps=0,
         decision_steps_mean=None,
+        stopping_steps=None,
         accuracy_over_time=None,
         spikes_per_sample=0,
         input_spikes_per_sample=0,
