@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,15 +234,19 @@ def quantized_rows(experiment: Experiment, levels: list[int]) -> list[Row]:
         experiment.fit(model, "quantized", f"quantized_{count}")
         accuracy = evaluate_accuracy(model, experiment.dataset)
         rows.append(_ann_row(experiment, "quantized ann", accuracy, levels=count))
-        for code in (
-            fs.TTFS(window=count, kernel=fs.Linear()),
-            FewStep(steps=count, initial_potential=0.5, thresholds=Fixed()),
-            FewStep(steps=count, bias_shift=0.5, thresholds=Fixed()),
-        ):
+        few = FewStep(steps=count, thresholds=Fixed())
+        for reading, code in {
+            "TTFS, linear table": fs.TTFS(window=count, kernel=fs.Linear()),
+            "few-step": replace(few, initial_potential=0.5),
+            "few-step, bias shift": replace(few, bias_shift=0.5),
+            "few-step, bias shift, spiking input": replace(few, bias_shift=0.5, input=fs.Regular()),
+        }.items():
             network = read_out(model, code, experiment.calibration)
-            row = experiment.measure(network, "quantized", levels=count, ann_accuracy=accuracy)
+            row = experiment.measure(
+                network, "quantized", levels=count, reading=reading, ann_accuracy=accuracy
+            )
             rows.append(row)
-            print(f"L={count} ANN {100 * accuracy:.2f} %, {code}: {100 * row['accuracy']:.2f} %")
+            print(f"L={count} ANN {100 * accuracy:.2f} %, {reading}: {100 * row['accuracy']:.2f} %")
     return rows
 
 
@@ -282,7 +287,7 @@ def main() -> None:
 
 
 def _key(row: Row) -> str:
-    names = ("stage", "data", "rule", "levels", "code")
+    names = ("stage", "data", "rule", "levels", "reading", "steps")
     return repr([row.get(name) for name in names])
 
 

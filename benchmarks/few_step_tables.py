@@ -74,23 +74,22 @@ def _quantized_table(rows: list[Row]) -> list[str]:
     rows = [row for row in rows if row["stage"] == "quantized"]
     if not rows:
         return []
+    readings = list(dict.fromkeys(row["reading"] for row in rows))
     lines = [
-        "Quantized ANN with T levels, read out without further training.",
+        "Quantized ANN with T levels, read out without further training: accuracy %, and in "
+        "brackets spikes per sample.",
         "",
-        "| T | quantized ANN % | TTFS, linear table % | few-step, half a threshold at start % "
-        "| few-step, bias shift % | TTFS spikes | few-step spikes |",
-        "|---|---|---|---|---|---|---|",
+        "| T | quantized ANN % | " + " | ".join(readings) + " |",
+        "|---" * (2 + len(readings)) + "|",
     ]
     for count in sorted({row["levels"] for row in rows}):
-        own = [row for row in rows if row["levels"] == count]
-        ttfs = next(row for row in own if row["code"]["name"] == "TTFS")
-        start = next(row for row in own if row["code"].get("initial_potential"))
-        shift = next(row for row in own if row["code"].get("bias_shift"))
-        lines.append(
-            f"| {count} | {_percent(ttfs['ann_accuracy'])} | {_percent(ttfs['accuracy'])} "
-            f"| {_percent(start['accuracy'])} | {_percent(shift['accuracy'])} "
-            f"| {ttfs['spikes_per_sample']:,.0f} | {start['spikes_per_sample']:,.0f} |"
-        )
+        own = {row["reading"]: row for row in rows if row["levels"] == count}
+        cells = [
+            f"{_percent(own[name]['accuracy'])} ({own[name]['spikes_per_sample']:,.0f})"
+            for name in readings
+        ]
+        ann = _percent(own[readings[0]]["ann_accuracy"])
+        lines.append(f"| {count} | {ann} | " + " | ".join(cells) + " |")
     return ["\n".join(lines)]
 
 
