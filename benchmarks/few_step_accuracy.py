@@ -5,7 +5,8 @@
     python benchmarks/few_step_accuracy.py recipes/mnist_few_step.yaml finetune --steps 2
     python benchmarks/few_step_accuracy.py recipes/mnist_few_step.yaml quantized --steps 1 2 4
 
-Runs are kept in runs/few_step/ and go on where they stopped; rows are added to
+Runs are kept in runs/few_step/ and go on where they stopped (fine-tuned networks are there as
+network.safetensors); rows are added to
 benchmarks/results/few_step_accuracy.json. Epochs are selected on the validation split, on which
 all choices were made (`--split validation`); the test split is read once per row. Conversion uses
 1,000 training images. Without fine-tuning, every rule starts from the same ANN.
@@ -206,6 +207,7 @@ def finetune_rows(experiment: Experiment, steps: list[int]) -> list[Row]:
         )
         method = SGL(**experiment.content["sgl"])
         history = experiment.fit(network, "fine_tuning", f"sgl_{t}", method)
+        network.save(experiment.run_dir(f"sgl_{t}") / "network.safetensors")
         neurons = [network.neuron(name) for name in network.network.populations]
         row = experiment.measure(
             network,

@@ -153,3 +153,21 @@ def test_surrogates_refuse_nonsense():
         Boxcar(width=0.0)
     with pytest.raises(ValueError, match="`height` must be positive, got -1"):
         Triangle(height=-1)
+
+
+def test_threads_share_the_work_and_agree():
+    torch.manual_seed(0)
+    inputs = [x.detach() for x in tensors(2)]
+    inputs[0] = torch.randn(2, 300, 400, dtype=torch.float64)
+    inputs[1] = torch.zeros(300, 400, dtype=torch.float64)
+    results = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            leaves = [x.clone().requires_grad_() for x in inputs]
+            values, _ = integrate_and_fire(*leaves)
+            results.append((values.detach(), *torch.autograd.grad((values**2).sum(), leaves)))
+        finally:
+            torch.set_num_threads(1)
+    for one, two in zip(*results):
+        torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-12)

@@ -30,7 +30,7 @@ def plot_error_surface(
     """The error over (alpha, beta) of every layer, its minimum marked.
 
     Args:
-        surfaces: layer -> `ErrorSurface` (from `firstspike.conversion.error_surfaces`): anything
+        surfaces: layer -> `ErrorSurface`, as from `error_surfaces`: anything
             with `alpha` (A,), `beta` (B,), `error` (A, B) and `best`.
         ax: one axes per layer; None makes a figure.
 
@@ -87,7 +87,7 @@ def plot_staircase(
     Args:
         activations: (n,), in units of the scale; drawn as a density in the background.
         current: (m,), rising.
-        outputs: label -> (m,) mean output at `current`, from `firstspike.codes.staircase`.
+        outputs: label -> (m,) mean output at `current`, as from `staircase`.
         ax: axes to draw on; None makes a figure.
 
     Raises:
