@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from firstspike.measure.peak_memory import peak_bytes
+from firstspike.measure.peak_memory import peak_bytes, saved_bytes
 
 
 def test_views_and_old_tensors_cost_nothing():
@@ -34,3 +34,15 @@ def test_freed_memory_counts_once():
             torch.ones(500).sum()
 
     assert peak_bytes(twice) == 2000 + 4
+
+
+def test_saved_bytes_counts_each_storage_once_and_no_parameters():
+    layer = nn.Linear(100, 50)
+    x = torch.ones(8, 100)
+
+    def step():
+        nn.functional.relu(layer(x)).sum().backward()
+
+    # backward needs the input x, the weight (only if x asked for a gradient) and the ReLU's result
+    assert saved_bytes(step, layer.parameters()) == 4 * (8 * 100 + 8 * 50)
+    assert saved_bytes(lambda: x.exp()) == 0

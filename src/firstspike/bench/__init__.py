@@ -4,6 +4,6 @@ A part of the benchmark is a module here with one function, `rows(quick) -> list
 named as such where `quick`, else the sizes whose results are stored in benchmarks/results/.
 """
 
-from firstspike.bench.timing import Ratio, Row, interleaved, ratio_rows, ratios, store
+from firstspike.bench.timing import Ratio, Row, interleaved, missing, ratio_rows, ratios, store
 
-__all__ = ["Ratio", "Row", "interleaved", "ratio_rows", "ratios", "store"]
+__all__ = ["Ratio", "Row", "interleaved", "missing", "ratio_rows", "ratios", "store"]

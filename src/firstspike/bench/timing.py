@@ -140,6 +140,11 @@ def ratio_rows(
     ]
 
 
+def missing(name: str, package: str) -> Row:
+    """The row of a peer whose package is not installed."""
+    return Row(name, note=f"skipped, {package} is not installed: pip install {package}")
+
+
 def store(path: str | Path, rows: Sequence[Row], **extra: Any) -> None:
     """Write `rows` as JSON, whole or not at all, with where and how they were measured.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from firstspike.cli.bench import bench
 from firstspike.cli.compare import compare
 from firstspike.cli.convert import convert
 from firstspike.cli.demo import demo
@@ -38,5 +39,5 @@ def _root(
     pass
 
 
-for verb in (demo, train, convert, evaluate, compare, hardware, report):
+for verb in (demo, train, convert, evaluate, compare, hardware, report, bench):
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""`firstspike train`: train an ANN by a recipe."""
+"""`firstspike train`: train an ANN or a spiking network by a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from firstspike.cli._options import DataRoot, Device, JsonFile, Threads, prepare
 
 def train(
     recipe: Annotated[
-        Path | None, typer.Option(help="YAML file with model, data and training.")
+        Path | None,
+        typer.Option(help="YAML with model, data, training; and code, method to train spikes."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/train"),
     model: Annotated[str | None, typer.Option(help="Model, instead of a recipe.")] = None,
@@ -20,6 +21,9 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Epochs; by default the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Run of the ANN to start from; by default the recipe's.")
+    ] = None,
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard a run in the folder instead of resuming.")
     ] = False,
@@ -29,26 +33,42 @@ def train(
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Train an ANN; a killed run continues where it was when called again.
+    """Train an ANN, or the spiking network of a recipe with a code and a method.
+
+    A killed run continues where it was when called again.
 
     Example: firstspike train --model digits_cnn --data digits --epochs 20 --out runs/digits
+
+    Example: firstspike train --recipe recipes/mnist_dta.yaml --out runs/mnist_dta
     """
-    from firstspike.runs import Recipe
-    from firstspike.runs import train as run_training
+    from dataclasses import replace
+
+    from firstspike import runs
+    from firstspike.spiking_runs import SpikingRecipe, read_recipe, train_spiking
 
     prepare(0, device, threads)
+    plan: runs.Recipe | SpikingRecipe
     if recipe is not None:
         if model or data:
             raise ValueError("pass either `--recipe` or `--model` and `--data`, not both.")
-        plan = Recipe.read(recipe)
+        plan = read_recipe(recipe)
     elif model and data:
-        plan = Recipe({"name": model}, {"name": data})
+        plan = runs.Recipe({"name": model}, {"name": data})
     else:
         raise ValueError("pass `--recipe FILE`, or `--model NAME` and `--data NAME`.")
     if root is not None:
-        plan = Recipe(plan.model, {**plan.data, "root": str(root)}, plan.training)
+        plan = plan.with_root(root)
     plan = plan.with_training(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
     )
-    result = run_training(plan, out, device=device, restart=restart)
+    if isinstance(plan, SpikingRecipe):
+        plan = plan if start is None else replace(plan, start=str(start))
+        result = train_spiking(plan, out, device=device, restart=restart)
+    elif start is not None:
+        raise ValueError(
+            "`--start` goes with recipes of spiking networks, which have `code` and `method`; this "
+            "one trains an ANN from the beginning."
+        )
+    else:
+        result = runs.train(plan, out, device=device, restart=restart)
     show([result], json_file, title=f"{out}: best epoch on validation data")

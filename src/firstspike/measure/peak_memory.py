@@ -1,9 +1,9 @@
-"""Peak memory of a computation, counted tensor by tensor."""
+"""Memory of a computation, counted tensor by tensor: its peak, and what it saves for backward."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -32,6 +32,33 @@ def peak_bytes(function: Callable[[], Any]) -> int:
         result = function()
     del result
     return mode.peak
+
+
+def saved_bytes(function: Callable[[], Any], known: Iterable[torch.Tensor] = ()) -> int:
+    """Bytes that autograd saves for the backward passes of what `function()` computes.
+
+    Every storage counts once, however many tensors look at it.
+
+    Args:
+        function: a forward pass, or a whole training step.
+        known: tensors that are there anyway, such as parameters; they are not counted.
+
+    >>> x = torch.ones(1000, requires_grad=True)
+    >>> saved_bytes(lambda: x.exp().square())  # the result of exp, for both derivatives
+    4000
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in known}
+    seen: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        function()
+    return sum(seen.values())
 
 
 class _Live(TorchDispatchMode):

@@ -1,0 +1,60 @@
+"""The parts of the benchmark, and how to run them: one after the other, each for itself."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from firstspike.bench.timing import Row
+
+# name of the part -> what it measures; the module firstspike.bench.NAME has `rows(quick)`
+PARTS = {
+    "training": "a training step, against the ANN's",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that ran: its rows, or the error that ended it."""
+
+    name: str
+    rows: Sequence[Row]
+    seconds: float
+    error: str = ""
+
+
+def run_parts(
+    only: Iterable[str] | None = None, quick: bool = False, seed: int = 0
+) -> Iterator[Part]:
+    """Run the parts of the benchmark and hand each one over as it ends.
+
+    A part that fails says why in `error`; the others run all the same. torch is seeded before
+    each part, so that a part measures the same alone and among others.
+
+    Args:
+        only: names of parts; all by default.
+        quick: small sizes, seconds per part.
+        seed: of torch's random numbers.
+
+    Raises:
+        ValueError: if a name in `only` is none of `PARTS`.
+    """
+    names = list(PARTS if only is None else dict.fromkeys(only))
+    if unknown := [name for name in names if name not in PARTS]:
+        raise ValueError(f"`only` must name parts of {', '.join(PARTS)}, got {unknown[0]!r}.")
+    return (_run(name, quick, seed) for name in names)
+
+
+def _run(name: str, quick: bool, seed: int) -> Part:
+    import torch
+
+    started = time.perf_counter()
+    torch.manual_seed(seed)
+    try:
+        module = importlib.import_module(f"firstspike.bench.{name}")
+        rows = [replace(row, extra={"part": name, **row.extra}) for row in module.rows(quick)]
+    except Exception as error:
+        return Part(name, [], time.perf_counter() - started, f"{type(error).__name__}: {error}")
+    return Part(name, rows, time.perf_counter() - started)

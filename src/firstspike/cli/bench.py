@@ -1,0 +1,89 @@
+"""`firstspike bench`: what everything costs, as ratios measured on this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from firstspike.cli._options import JsonFile, Seed, Threads, console, prepare
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from firstspike.bench.parts import Part
+
+
+def bench(
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A part to run; may be repeated.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes: all parts in three minutes.")
+    ] = False,
+    show_parts: Annotated[bool, typer.Option("--list", help="Name the parts and end.")] = False,
+    json_file: JsonFile = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+) -> None:
+    """Measure speed and memory on this machine as ratios, with targets; peers where installed.
+
+    Example: firstspike bench --quick --only training
+    """
+    from firstspike.bench import store
+    from firstspike.bench.parts import PARTS, run_parts
+
+    if show_parts:
+        for name, what in PARTS.items():
+            typer.echo(f"{name:14s} {what}")
+        return
+    prepare(seed, "cpu", threads)
+    parts: list[Part] = []
+    for part in run_parts(only, quick, seed):
+        parts.append(part)
+        console().print(_table(part, PARTS[part.name]))
+        for line in _notes(part):
+            console().print(line, highlight=False, markup=False)
+    if json_file is not None:
+        rows = [row for part in parts for row in part.rows]
+        facts = {p.name: {"seconds": p.seconds, "error": p.error or None} for p in parts}
+        store(json_file, rows, quick=quick, parts=facts)
+        typer.echo(f"wrote {json_file}")
+    if any(part.error for part in parts):
+        raise typer.Exit(1)
+
+
+def _table(part: Part, what: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    sizes = {row.extra.get("size") for row in part.rows}
+    size = f", {sizes.pop()}" if len(sizes) == 1 and None not in sizes else ""
+    table = Table(
+        title=f"{part.name}: {what}{size} ({part.seconds:.0f} s)",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    table.add_column("", overflow="fold", min_width=30)
+    for heading in ("ratio", "quartiles", "ms", "target", "held"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in part.rows:
+        if row.ratio is not None:
+            held = {None: "", True: "yes", False: "no"}[row.holds]
+            spread = "" if row.low is None or row.high is None else f"{row.low:.3g}–{row.high:.3g}"
+            table.add_row(
+                row.name,
+                f"{row.ratio:.3g}",
+                spread,
+                "" if row.seconds is None else f"{1e3 * row.seconds:,.3g}",
+                "" if row.target is None else f"≤ {row.target:g}",
+                held,
+            )
+    return table
+
+
+def _notes(part: Part) -> list[str]:
+    notes = [f"{row.name}: {row.note}" for row in part.rows if row.note]
+    return [*notes, f"{part.name} failed: {part.error}"] if part.error else notes
