@@ -47,7 +47,7 @@ class Recipe:
             FileNotFoundError: if there is no such file.
             ValueError: if it is not a recipe; the message names the key.
         """
-        content = _read_yaml(Path(path))
+        content = read_yaml(Path(path))
         missing = [key for key in ("model", "data") if not isinstance(content.get(key), dict)]
         if missing:
             raise ValueError(
@@ -60,6 +60,10 @@ class Recipe:
         """The recipe with other training arguments; None leaves one as it is."""
         given = {key: value for key, value in changes.items() if value is not None}
         return replace(self, training={**self.training, **given})
+
+    def with_root(self, root: str | Path) -> Recipe:
+        """The recipe with its data set in the folder `root`."""
+        return replace(self, data={**self.data, "root": str(root)})
 
     def datasets(self, *splits: str) -> list[Dataset]:
         """The named splits of the recipe's data set."""
@@ -74,7 +78,8 @@ def _options(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != "name"}
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; errors name the file."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}. Pass a recipe or the folder of a run.")
     try:

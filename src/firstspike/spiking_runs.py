@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
 from firstspike.codes import build_code
@@ -15,10 +14,13 @@ from firstspike.conversion import convert
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
 from firstspike.networks import SpikingNetwork
-from firstspike.runs import Recipe, load_run
+from firstspike.runs import Recipe, load_run, read_yaml
 from firstspike.training import TrainConfig, fit
 from firstspike.training.methods import build_method
 from firstspike.training.surrogate import folded
+
+_WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
+_ANN_KEYS = {"model", "data", "training"}
 
 
 @dataclass(frozen=True)
@@ -41,34 +43,69 @@ class SpikingRecipe:
     start: str | None = None
     calibration: int = 1000
     keep_batch_norm: bool = False
-    name: str = field(default="", compare=False)
+    source: Path | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        build_code(self.code)
+        build_method({k: v for k, v in self.method.items() if k != "teacher"})
+        if isinstance(self.calibration, bool) or not isinstance(self.calibration, int):
+            raise TypeError(
+                f"`calibration` must be a number of images, got {self.calibration!r}. Try 1000."
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of its file without the ending."""
+        return "" if self.source is None else self.source.stem
 
     @classmethod
     def read(cls, path: str | Path) -> SpikingRecipe:
-        """Read a recipe.
+        """Read a recipe, or the `config.yaml` of a run that trained a spiking network.
 
         Raises:
-            ValueError: if it names no code or method, or holds an unknown key.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it names no code or method, or holds an unknown key or option.
         """
         path = Path(path)
-        base = Recipe.read(path)
-        content = yaml.safe_load(path.read_text())
-        own = {k: v for k, v in content.items() if k not in ("model", "data", "training")}
-        unknown = set(own) - {"code", "method", "start", "calibration", "keep_batch_norm"}
-        if unknown or not {"code", "method"} <= set(own):
+        base, content = Recipe.read(path), read_yaml(path)
+        own = {key: value for key, value in content.items() if key not in _ANN_KEYS | _WRITTEN}
+        known = {"code", "method", "start", "calibration", "keep_batch_norm"}
+        missing = [key for key in ("code", "method") if not isinstance(own.get(key), dict)]
+        if missing:
             raise ValueError(
-                f"{path} must have `code` and `method`, besides model, data, training, start, "
-                f"calibration and keep_batch_norm; it has {', '.join(content)}."
+                f"{path} must have `{missing[0]}: {{name: ...}}` to train a spiking network. See "
+                "recipes/mnist_dta.yaml."
             )
-        build_code(own["code"])
-        return cls(base, name=path.stem, **own)
+        _refuse_unknown(path, own, known | _ANN_KEYS)
+        try:
+            return cls(base, source=path, **own)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def with_training(self, **changes: Any) -> SpikingRecipe:
+        """The recipe with other training arguments; None leaves one as it is."""
+        return replace(self, base=self.base.with_training(**changes))
+
+    def with_root(self, root: str | Path) -> SpikingRecipe:
+        """The recipe with its data set in the folder `root`."""
+        return replace(self, base=self.base.with_root(root))
 
     def network(self, seed: int) -> tuple[SpikingNetwork, nn.Module]:
         """The network before training, and the ANN it comes from.
 
         Weights of a fresh ANN are drawn with `seed`.
+
+        Raises:
+            FileNotFoundError: if there is no run in `start`; names the command that makes it.
+            ValueError: if `start` is a run of another model.
         """
         if self.start is not None:
+            if not (Path(self.start) / "config.yaml").is_file():
+                raise FileNotFoundError(
+                    f"`start` must be the run of a trained ANN, there is none in {self.start}. "
+                    f"Make it with `firstspike train --recipe {self._maker()} --out {self.start}`, "
+                    "or pass the folder of another with `--start`."
+                )
             model, trained = load_run(self.start)
             if trained.model != self.base.model:
                 raise ValueError(
@@ -88,26 +125,70 @@ class SpikingRecipe:
         )
         return network, model
 
+    def _maker(self) -> str:
+        """The recipe beside this one that makes the ANN to start from, or what it must hold."""
+        for file in sorted(self.source.parent.glob("*.yaml")) if self.source else ():
+            try:
+                recipe = read_recipe(file)
+            except (ValueError, TypeError):
+                continue  # not a recipe of this verb
+            if (
+                isinstance(recipe, Recipe)
+                and recipe.model == self.base.model
+                and recipe.data["name"] == self.base.data["name"]
+            ):
+                return str(file)
+        return f"ANN.yaml (with model: {self.base.model}, data: {self.base.data})"
+
+
+def read_recipe(path: str | Path) -> Recipe | SpikingRecipe:
+    """The recipe in a file: of a spiking network if it names a code, else of an ANN.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a recipe; the message names the key.
+    """
+    content = read_yaml(Path(path))
+    if "code" in content:
+        return SpikingRecipe.read(path)
+    # `method` is in the config.yaml of an ANN's run
+    _refuse_unknown(Path(path), content, _ANN_KEYS | _WRITTEN | {"method"})
+    return Recipe.read(path)
+
+
+def _refuse_unknown(path: Path, content: dict[str, Any], known: set[str]) -> None:
+    unknown = [key for key in content if key not in known]
+    if unknown:
+        raise ValueError(
+            f"{path} has the unknown key {unknown[0]!r}. Known: {', '.join(sorted(known))}."
+        )
+
 
 def train_spiking(
     recipe: SpikingRecipe,
     run_dir: str | Path,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     device: str = "cpu",
     progress: bool = True,
+    restart: bool = False,
 ) -> Result:
     """Train by `recipe` into the folder `run_dir`, or continue there.
 
     The folder holds what `fit` writes and `network.safetensors`: the best epoch on validation data,
     with batch norm folded away.
 
+    Args:
+        seed: of the data order, dropout and fresh weights; None takes the recipe's.
+        restart: discard a run in the folder instead of continuing it.
+
     Returns:
         The network's `Result` on the validation split; the test split is left for `evaluate`.
     """
-    config = TrainConfig.from_dict({**recipe.base.training, "seed": seed})
+    recipe = recipe.with_training(seed=seed)
+    config = TrainConfig.from_dict(recipe.base.training)
     training, validation = recipe.base.datasets("train", "validation")
-    network, model = recipe.network(seed)
+    network, model = recipe.network(config.seed)
     options = dict(recipe.method)
     if options.pop("teacher", False):
         options["teacher"] = model
@@ -121,13 +202,24 @@ def train_spiking(
         run_dir=run_dir,
         device=device,
         progress=progress,
-        description={
-            "model": recipe.base.model,
-            "data": recipe.base.data,
-            "code": recipe.code,
-            "start": recipe.start,
-        },
+        resume="restart" if restart else "auto",
+        description=_description(recipe),
     )
     network = folded(network)
     network.save(Path(run_dir) / "network.safetensors")
-    return evaluate(network, validation, model=recipe.base.model["name"], seed=seed)
+    return evaluate(network, validation, model=recipe.base.model["name"], seed=config.seed)
+
+
+def _description(recipe: SpikingRecipe) -> dict[str, Any]:
+    """What the run's config says besides `fit`'s own settings; options left alone are left out."""
+    settings: dict[str, Any] = {
+        "model": recipe.base.model,
+        "data": recipe.base.data,
+        "code": recipe.code,
+        "start": recipe.start,
+    }
+    if recipe.calibration != SpikingRecipe.calibration:
+        settings["calibration"] = recipe.calibration
+    if recipe.keep_batch_norm:
+        settings["keep_batch_norm"] = True
+    return settings
