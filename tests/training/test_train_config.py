@@ -3,7 +3,14 @@
 import pytest
 import yaml
 
-from firstspike.data import Compose, Cutout, RandomFlip, RandomShift
+from firstspike.data import (
+    Compose,
+    Cutout,
+    RandomAffine,
+    RandomFlip,
+    RandomOperations,
+    RandomShift,
+)
 from firstspike.training import (
     SGD,
     Adam,
@@ -24,6 +31,7 @@ from firstspike.training import (
         TrainConfig(optimizer=AdamW(betas=(0.8, 0.9)), schedule=OneCycle(), gradient_clip=1.0),
         TrainConfig(schedule=Constant(), augmentation=RandomShift(2), precision="bfloat16"),
         TrainConfig(augmentation=Compose(RandomFlip(0.3), Cutout(4)), patience=3, seed=7),
+        TrainConfig(augmentation=Compose(RandomAffine(5.0), RandomOperations(1), Cutout(4))),
     ],
 )
 def test_round_trip_through_yaml(config):
@@ -46,6 +54,7 @@ def test_recipe_notation():
         ({"optimizer": {"name": "SGD", "lr": 1}}, "SGD cannot take .* Options: momentum"),
         ({"schedule": {"epochs_at": [1]}}, "`schedule` must name one of Constant"),
         ({"augmentation": {"name": "Blur"}}, "`augmentation` must name one of RandomShift"),
+        ({"augmentation": {"name": "RandomOperations", "policy": 1}}, "Options: count, strength"),
     ],
 )
 def test_unknown_options_are_named(values, message):

@@ -2,6 +2,7 @@
 
 from firstspike.data.arrays import from_arrays, from_loader, load_npz
 from firstspike.data.augmentation import Compose, Cutout, RandomCrop, RandomFlip, RandomShift
+from firstspike.data.auto_augment import RandomAffine, RandomOperations
 from firstspike.data.dataset import Augmentation, Dataset
 from firstspike.data.download import DownloadError
 from firstspike.data.splits import validation_indices
@@ -27,8 +28,10 @@ __all__ = [
     "Digits",
     "DownloadError",
     "FashionMNIST",
+    "RandomAffine",
     "RandomCrop",
     "RandomFlip",
+    "RandomOperations",
     "RandomShift",
     "dataset_names",
     "from_arrays",

@@ -36,7 +36,8 @@ class TrainConfig:
         compile: run the training step's model through `torch.compile`.
         channels_last: memory order of images and convolution weights; often faster on GPUs.
         seed: of the data order, the augmentation and torch's own generator (dropout).
-        augmentation: from `firstspike.data`, such as `RandomShift(2)`; several through `Compose`.
+        augmentation: from `firstspike.data`, such as `RandomShift(2)`, or in the style of
+            AutoAugment `RandomOperations()`; several through `Compose`.
         drop_last: leave out a last batch smaller than `batch_size` (batch norm cannot take one
             image).
         patience: stop after so many epochs without a better validation accuracy; None never stops.
@@ -142,7 +143,10 @@ def _augmentation(value: Any) -> Augmentation | None:
         return value
     if isinstance(value, (list, tuple)):
         return data.Compose(*filter(None, map(_augmentation, value)))
-    kinds = (data.RandomShift, data.RandomCrop, data.RandomFlip, data.Cutout)
+    kinds = (
+        *(data.RandomShift, data.RandomCrop, data.RandomFlip, data.Cutout),
+        *(data.RandomAffine, data.RandomOperations),
+    )
     return _build("augmentation", value, {kind.__name__: kind for kind in kinds})
 
 
