@@ -12,6 +12,7 @@ from firstspike.bench.timing import Row
 # name of the part -> what it measures; the module firstspike.bench.NAME has `rows(quick)`
 PARTS = {
     "training": "a training step, against the ANN's",
+    "data_path": "serving augmented batches, as a share of an epoch",
 }
 
 
