@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from firstspike.codes.code import (
     require_integer,
 )
 from firstspike.codes.inputs import Direct, DirectNeuron, Input, Regular
-
-_SMALLEST_DENOMINATOR = 0.1  # of the gradient, in units of the threshold
+from firstspike.codes.relpsp_gradient import fire, shares
 
 
 class Moments(NamedTuple):
@@ -26,12 +25,14 @@ class Moments(NamedTuple):
 
     s counts from the start of the window of the populations at `depth`. `slope` is None where
     nothing rises. As the output of a population, `value` is what its spikes will have contributed
-    by the start of the next window, per unit of weight, and `slope` what they go on to add.
+    by the start of the next window, per unit of weight, and `slope` what they go on to add. `size`
+    is set where every spike adds as much: then `slope = (value > 0) * size`.
     """
 
     value: Tensor
     slope: Tensor | None
     depth: int
+    size: Tensor | None = None
 
     def at(self, depth: int) -> Moments:
         """The same line, counted from the window of a later depth."""
@@ -40,7 +41,8 @@ class Moments(NamedTuple):
             return self
         if self.slope is None:
             return self._replace(depth=depth)
-        return Moments(torch.add(self.value, self.slope, alpha=later), self.slope, depth)
+        value = torch.add(self.value, self.slope, alpha=later)
+        return self._replace(value=value, depth=depth)
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,7 @@ class ReLPSPNeuron(Neuron):
         A -> scale and W -> -scale; it is bounded by 10. On a grid of steps the gradient passes
         straight through the rounding of the spike time.
         """
-        result: Tensor = _Fire.apply(u.value, u.slope, self.scale, self.steps)
-        return result
+        return fire(u.value, u.slope, self.scale, self.steps)
 
     def slope(self, value: Tensor) -> Tensor:
         """What spikes that say `value` go on to add per window: `scale` where there is one."""
@@ -135,7 +136,7 @@ class ReLPSPNeuron(Neuron):
 
     def encode(self, u: Moments) -> Tensor:  # type: ignore[override]
         with torch.no_grad():
-            share = _fire(u.value, u.slope, self.scale, self.steps)
+            share = shares(u.value, u.slope, self.scale, self.steps)
             times = (1 - share) * (self.steps or 1)
             times = times if self.steps is None else times.round()
             return torch.where(share > 0, times, float("inf"))
@@ -182,47 +183,3 @@ class ReLPSPNeuron(Neuron):
 
     def extra_repr(self) -> str:
         return "continuous time" if self.steps is None else f"steps={self.steps}"
-
-
-def _fire(a: Tensor, w: Tensor | None, scale: Tensor, steps: int | None) -> Tensor:
-    """What neurons with moments `a` and `w` say, (N, ...) in units of the scale."""
-    factor = scale.reciprocal()
-    a = a * factor
-    w = torch.zeros_like(factor) if w is None else w * factor
-    end = a + w
-    share = torch.where(end > 0, end / (1 + w), 0.0)
-    if steps is not None:
-        share = _on_grid(share, a, w, steps)
-    return torch.where(a >= 1, 1.0, share)
-
-
-def _on_grid(share: Tensor, a: Tensor, w: Tensor, steps: int) -> Tensor:
-    """Shares of the first grid step at or after the crossing, found by the clock's own test."""
-
-    def reached(k: Tensor) -> Tensor:
-        return a + k / steps * w >= 1 - k / steps
-
-    k = ((1 - share) * steps).ceil()
-    k = torch.where((k > 0) & reached(k - 1), k - 1, k)
-    k = torch.where(reached(k), k, k + 1)
-    return torch.where((share > 0) & (k < steps), 1 - k / steps, 0.0)
-
-
-class _Fire(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, a: Tensor, w: Tensor | None, scale: Tensor, steps: int | None) -> Tensor:
-        share = _fire(a, w, scale, steps)
-        rise = torch.ones_like(scale) if w is None else 1 + w / scale
-        inside = (share > 0) & (share < 1)
-        gain = torch.where(inside, rise.clamp(min=_SMALLEST_DENOMINATOR).reciprocal(), 0.0)
-        value = share * scale
-        ctx.save_for_backward(value, gain, scale)
-        ctx.has_slope = w is not None
-        return value
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        value, gain, scale = ctx.saved_tensors
-        by_value = gradients[0] * gain
-        by_slope = by_value * (1 - value / scale) if ctx.has_slope else None
-        return by_value, by_slope, None, None

@@ -132,8 +132,10 @@ class TableNeuron(Neuron):
     def activate(self, u: Tensor) -> Tensor:
         """`decode(encode(u))` in one pass.
 
-        Differentiable in the potential, the scale and the kernel's parameters; see `speak`.
+        Differentiable in the potential, the scale and the kernel's parameters; see `speak`. The
+        result has the type of `scale`, whatever type autocast gave the potentials.
         """
+        u = u.to(self.scale.dtype)
         thresholds, values = self.table()
         if not torch.is_grad_enabled():
             return say(u, self.scale, thresholds, values)

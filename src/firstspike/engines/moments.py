@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from firstspike.codes.relpsp import Moments
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
-from firstspike.networks.ops import MaxPool, Op, WeightOp
+from firstspike.networks.ops import Dense, MaxPool, Op, Reshape, WeightOp
 
 if TYPE_CHECKING:
     from firstspike.networks import SpikingNetwork
@@ -67,7 +68,7 @@ def evaluate(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Tensor:
         if network.is_population(node.name):
             depth = network.depth[node.name]
             value = activate(node.name, arguments[0].at(depth))
-            signals[node.name] = Moments(value, _slope(spiking, node.name, value), depth + 1)
+            signals[node.name] = _spoken(spiking, node.name, value, depth + 1)
         else:
             signals[node.name] = _apply(network.op(node.name), arguments)
         for name in node.inputs:
@@ -80,12 +81,14 @@ def evaluate(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Tensor:
 def _input(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Moments:
     if spiking.neuron(INPUT).analog:
         return Moments(x, None, 1)
-    value = activate(INPUT, Moments(x, None, 0))
-    return Moments(value, _slope(spiking, INPUT, value), 1)
+    return _spoken(spiking, INPUT, activate(INPUT, Moments(x, None, 0)), 1)
 
 
-def _slope(spiking: SpikingNetwork, name: str, value: Tensor) -> Tensor:
-    return spiking.neuron(name).slope(value)  # type: ignore[operator]
+def _spoken(spiking: SpikingNetwork, name: str, value: Tensor, depth: int) -> Moments:
+    """Both moments of what a population says, counted from the windows at `depth`."""
+    neuron = spiking.neuron(name)
+    size = neuron.scale if neuron.scale.ndim == 0 else None
+    return Moments(value, neuron.slope(value), depth, size)  # type: ignore[operator]
 
 
 def _apply(op: Op, arguments: list[Moments]) -> Moments:
@@ -95,14 +98,65 @@ def _apply(op: Op, arguments: list[Moments]) -> Moments:
     """
     depth = max(a.depth for a in arguments)
     moved = [a.at(depth) for a in arguments]
+    if isinstance(op, Dense) and moved[0].size is not None:
+        a, w = _Pair.apply(moved[0].value, op.weight, op.bias, moved[0].size)
+        return Moments(a, w, depth)
     value = op(*(m.value for m in moved))
     if all(m.slope is None for m in moved):
         return Moments(value, None, depth)
+    size = moved[0].size if len(moved) == 1 else None
+    if isinstance(op, MaxPool) and size is not None:
+        return Moments(value, _slope(value, size), depth, size)
     slopes = [torch.zeros_like(m.value) if m.slope is None else m.slope for m in moved]
     if isinstance(op, MaxPool):
         return Moments(value, op(*slopes), depth)
     assert isinstance(op, WeightOp)
-    return Moments(value, op.linear(*slopes), depth)
+    if isinstance(op, Reshape):
+        return Moments(value, op(*slopes), depth, size)
+    if size is None:
+        return Moments(value, op.linear(*slopes), depth)
+    return Moments(value, _linear(op, slopes[0], moved[0].value.detach(), size), depth)
+
+
+def _slope(value: Tensor, size: Tensor) -> Tensor:
+    return (value.detach() > 0) * size
+
+
+def _linear(op: WeightOp, slope: Tensor, value: Tensor, size: Tensor) -> Tensor:
+    """`op.linear(slope)`; backward, `slope` is made again from `value`, which is kept anyway."""
+
+    def pack(saved: Tensor) -> Tensor | None:
+        is_slope = saved.data_ptr() == slope.data_ptr() and saved.shape == slope.shape
+        return None if is_slope else saved
+
+    def unpack(saved: Tensor | None) -> Tensor:
+        return _slope(value, size) if saved is None else saved
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        return op.linear(slope)
+
+
+class _Pair(torch.autograd.Function):
+    """A dense layer on both moments side by side: its weights pass through memory half as often."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, value: Tensor, weight: Tensor, bias: Tensor | None, size: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(value, weight, size)
+        both = F.linear(torch.cat([value, _slope(value, size)]), weight)
+        a, w = both.split(len(value))
+        return a if bias is None else a + bias.to(a.dtype), w
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        value, weight, size = ctx.saved_tensors
+        a, kind = gradients[0], gradients[0].dtype
+        both = torch.cat([value, _slope(value, size)]).to(kind).flatten(0, -2)
+        by_value = a @ weight.to(kind) if ctx.needs_input_grad[0] else None
+        by_weight = torch.cat(gradients).flatten(0, -2).mT @ both
+        by_bias = a.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
+        return by_value, by_weight, by_bias, None
 
 
 def _readout_over_time(spiking: SpikingNetwork, record: Record, x: Tensor) -> Tensor:

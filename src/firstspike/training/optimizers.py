@@ -43,6 +43,7 @@ class SGD:
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             nesterov=self.nesterov,
+            fused=_can_fuse(groups),
         )
 
 
@@ -61,7 +62,12 @@ class Adam:
         from torch.optim import Adam as TorchAdam
 
         return TorchAdam(
-            groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+            groups,
+            lr=0.0,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=_can_fuse(groups),
         )
 
 
@@ -80,8 +86,19 @@ class AdamW:
         from torch.optim import AdamW as TorchAdamW
 
         return TorchAdamW(
-            groups, lr=0.0, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay
+            groups,
+            lr=0.0,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=_can_fuse(groups),
         )
+
+
+def _can_fuse(groups: list[dict[str, Any]]) -> bool:
+    """Whether torch has one kernel per step for all parameters (on CPUs 2 to 4 times as fast)."""
+    parameters = [p for group in groups for p in group["params"]]
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
 
 
 def _check_adam(config: Adam | AdamW) -> None:

@@ -1,0 +1,32 @@
+"""Compiled loops of `relpsp_gradient`, in their own module so that numba loads only when needed."""
+
+from __future__ import annotations
+
+import numba
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def fire_flat(a, w, scale, smallest, value, gain):
+    """What neurons say in continuous time, and its derivative by the first moment.
+
+    a, w, value, gain: (n,); scale: the population's; smallest: bound of the denominator.
+    """
+    one = scale / scale
+    zero, factor = one - one, one / scale
+    for i in range(len(a)):
+        start, rise = a[i] * factor, w[i] * factor
+        share = (start + rise) / (one + rise) if start + rise > zero else zero
+        share = one if start >= one else share
+        inside = (share > zero) & (share < one)
+        gain[i] = one / max(one + rise, smallest) if inside else zero
+        value[i] = share * scale
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def fire_backward_flat(value, arriving, gain, scale, by_value, by_slope):
+    """Gradients by both moments; all arrays (n,)."""
+    one = scale / scale
+    factor = one / scale
+    for i in range(len(arriving)):
+        by_value[i] = arriving[i] * gain[i]
+        by_slope[i] = by_value[i] * (one - value[i] * factor)
