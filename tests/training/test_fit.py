@@ -34,7 +34,7 @@ def test_equals_a_naive_loop(model, train_set, validation_set, tmp_path, clip):
         schedule=Constant(), label_smoothing=0.1, gradient_clip=clip,
     )  # fmt: skip
     naive = make_model()
-    optimizer = torch.optim.SGD(naive.parameters(), 0.1, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(naive.parameters(), 0.1, momentum=0.9, nesterov=True, fused=True)
     torch.manual_seed(4)
     losses = [0.0, 0.0]
     for epoch in range(2):
