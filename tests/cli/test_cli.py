@@ -90,6 +90,44 @@ def test_evaluate_prints_and_writes_the_same_result(trained: Path, tmp_path: Pat
     assert json.loads(file.read_text())["code"]["kernel"]["name"] == "Linear"
 
 
+def test_disturbances_are_measured_printed_and_drawn(trained: Path, tmp_path: Path) -> None:
+    file, figure = tmp_path / "result.json", tmp_path / "curves.svg"
+    arguments = ("--perturb", "jitter=0,2", "--perturb", "bits=2,8", "--figure", figure)
+    text = run("evaluate", trained, "--samples", 100, "--json", file, *arguments)
+    (result,) = read_results(file)
+    assert result.robustness is not None and list(result.robustness) == ["jitter", "bits"]
+    calm, jittered = result.robustness["jitter"]
+    assert calm.lowest == calm.highest == result.accuracy > jittered.mean
+    assert f"{100 * jittered.lowest:.2f}" in text and "<svg" in figure.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--perturb", "rain=1"], "`--perturb` must be NAME=V1,V2.*jitter, .*, got 'rain=1'"),
+        (["--perturb", "jitter"], "`--perturb` must be NAME=V1,V2.*, got 'jitter'"),
+        (["--perturb", "jitter=0,much"], "`--perturb jitter=0,much` cannot be .*'much'"),
+        (["--perturb", "bits=2.5"], "`--perturb bits=2.5` cannot be measured: .*'2.5'"),
+        (["--perturb", "deletion=2"], r"`--perturb deletion=2` .*must lie in \[0, 1\], got 2.0"),
+        (["--perturb", "jitter=inf"], "`--perturb jitter=inf` .*`jitter` must be finite"),
+        (["--figure", "x.svg"], "`--figure` draws the curves of `--perturb`, which is missing"),
+        (["--perturb", "jitter=0", "--figure", "x.doc"], "`--figure` must end in .svg, .png"),
+    ],
+)
+def test_bad_disturbances_name_the_option(
+    trained: Path, arguments: list[str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        run("evaluate", trained, *arguments)
+
+
+def test_codes_without_a_closed_form_cannot_be_disturbed(trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "early.safetensors"
+    run("convert", trained, "--window", 8, "--offset", 4, "--calibration", 100, "--out", file)
+    with pytest.raises(ValueError, match="`--perturb` must go with a code that has a closed form"):
+        run("evaluate", file, "--data", "digits", "--perturb", "jitter=1")
+
+
 def test_engines_give_the_same_result(trained: Path, tmp_path: Path) -> None:
     for engine in ("closed_form", "clock"):
         run(

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from firstspike import plots
 
 INF = float("inf")
+POINT = {"value": 2, "mean": 0.8, "lowest": 0.7, "highest": 0.9}
 
 
 def drawn(figure: Figure) -> bytes:
@@ -35,6 +36,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], int]] = {
     "plot_accuracy_over_time": (({"ttfs": [0.1, 0.9]},), {"ann_accuracy": 0.95}, 1),
     "plot_kernel_losses": (({"a": losses(), "b": losses()},), {}, 2),
     "plot_activations": (({"a": [0.1, 0.7]}, {"a": [0.0, 0.5]}), {}, 1),
+    "plot_robustness": (({"jitter": [POINT], "bits": [POINT, POINT]},), {"accuracy": 0.9}, 2),
     "plot_tradeoff": (({"ttfs": [(8, 0.9), (16, 1.0)]}, "latency (steps)"), {}, 1),
 }
 
@@ -309,3 +311,19 @@ def test_tradeoff_refuses(values: list[Any], message: str) -> None:
 
 def test_tradeoff_with_a_linear_axis_takes_zero() -> None:
     drawn(plots.plot_tradeoff({"ann": [(0, 0.99)]}, "spikes", log_cost=False)[0])
+
+
+def test_robustness_in_order_of_strength_and_in_percent() -> None:
+    curve = [{"value": v, "mean": 1 - v, "lowest": 0.9 - v, "highest": 1.0} for v in (0.4, 0.1)]
+    _, (panel,) = plots.plot_robustness({"deletion": curve}, labels={"deletion": "lost"})
+    (line,) = panel.lines
+    assert line.get_xdata() == pytest.approx([10, 40])
+    assert line.get_ydata() == pytest.approx([90, 60])
+    assert panel.get_xlabel() == "lost"
+
+
+def test_robustness_refuses_nothing() -> None:
+    with pytest.raises(ValueError, match="`curves` must hold at least one"):
+        plots.plot_robustness({})
+    with pytest.raises(ValueError, match=r"`curves\['jitter'\]` must hold at least one"):
+        plots.plot_robustness({"jitter": []})

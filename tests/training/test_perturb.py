@@ -7,6 +7,7 @@ from torch import nn
 from firstspike.codes import TTFS, Linear, Rate, ReLPSP
 from firstspike.codes.relpsp import Moments
 from firstspike.conversion import convert
+from firstspike.data import from_arrays
 from firstspike.training import TrainConfig, evaluate_accuracy, fit
 from firstspike.training.dta import DTA
 from firstspike.training.perturb import (
@@ -76,6 +77,25 @@ def test_training_with_disturbances_and_curves(train_set, validation_set, code, 
     assert curve[1]["mean"] == pytest.approx(1 / 3, abs=0.05)  # nothing arrives: one class
     for key, value in network.state_dict().items():
         assert torch.equal(value, weights[key])
+
+
+@pytest.mark.parametrize("code", [TTFS(8, Linear()), ReLPSP()])
+def test_spikes_are_lost_before_pools_where_others_may_take_their_place(code):
+    """One of four neurons under a pool is heard with probability 1 - 0.6^4 = 0.87, not 0.4.
+
+    Where the input spikes as well (and loses as many), 1 - 0.84^4 = 0.50 remain instead of 0.35.
+    """
+    model = nn.Sequential(
+        nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1024, 2)
+    )
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+        model[4].weight[0], model[4].weight[1] = 1 / 1024, 0.0
+        model[4].bias[0], model[4].bias[1] = 0.0, 0.42
+    images = from_arrays(torch.ones(20, 1, 64, 64), torch.zeros(20, dtype=torch.long))
+    network = convert(model, code, calibration=torch.ones(4, 1, 64, 64))
+    assert perturbed_accuracy(network, images, Perturbation(deletion=0.6)) == 1.0
+    assert perturbed_accuracy(network, images, Perturbation(deletion=1.0)) == 0.0
 
 
 def test_a_recipe_can_name_a_perturbation():

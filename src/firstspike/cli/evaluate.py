@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,10 +16,16 @@ from firstspike.cli._options import (
     Memory,
     Seed,
     Threads,
+    console,
     measuring,
     prepare,
     show,
 )
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from firstspike.measure.result import Result
 
 
 class EngineName(str, Enum):
@@ -49,6 +55,17 @@ def evaluate(
     margin: Annotated[
         float | None, typer.Option(help="Stop a sample once its largest logit leads by so much.")
     ] = None,
+    perturb: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=V1,V2,...",
+            help="Accuracy under jitter, deletion, weight_noise or bits of these strengths; "
+            "may be repeated.",
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the curves of --perturb (svg, png).")
+    ] = None,
     energy: Energy = None,
     memory: Memory = None,
     json_file: JsonFile = None,
@@ -59,12 +76,21 @@ def evaluate(
     """Measure a spiking network on labelled images.
 
     Example: firstspike evaluate runs/digits --split test --json result.json
+
+    Example: firstspike evaluate runs/digits --perturb jitter=0,1,2 --perturb bits=2,4,8
     """
     import firstspike as fs
     from firstspike.runs import find_dataset, load_network
 
     prepare(seed, device, threads)
+    strengths = _strengths(perturb or [])
+    if figure is not None:
+        _check_figure(figure, bool(strengths))
     spiking = load_network(network).to(device)
+    if strengths and not spiking.code.has_closed_form:
+        raise ValueError(
+            f"`--perturb` must go with a code that has a closed form, {network} has {spiking.code}."
+        )
     dataset, name = find_dataset(network, data, split, root)
     result = fs.evaluate(
         spiking,
@@ -76,9 +102,78 @@ def evaluate(
         seed=seed,
         progress=True,
         decide=None if margin is None else fs.Margin(margin),
+        perturb=strengths or None,
         **measuring(energy, memory),
     )
     show([result], json_file)
     if result.stopping_steps is not None:
         steps = ", ".join(f"{share}: {step:g}" for share, step in result.stopping_steps.items())
         typer.echo(f"stopped at step (share of samples: step)  {steps}")
+    if result.robustness is not None:
+        console().print(_robustness_table(result))
+    if figure is not None:
+        _draw(result, figure)
+        typer.echo(f"wrote {figure}")
+
+
+def _strengths(texts: list[str]) -> dict[str, list[float | int]]:
+    """Disturbance -> strengths, from the texts of `--perturb`."""
+    from firstspike.training.perturb import Perturbation
+
+    found: dict[str, list[float | int]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if name not in vars(Perturbation()) or not equals:
+            raise ValueError(
+                f"`--perturb` must be NAME=V1,V2,... with one of the names "
+                f"{', '.join(vars(Perturbation()))}, got {text!r}."
+            )
+        try:
+            numbers = [int(v) if name == "bits" else float(v) for v in values.split(",")]
+            for number in numbers:
+                Perturbation(**{name: number})  # type: ignore[arg-type]
+        except ValueError as error:
+            raise ValueError(f"`--perturb {text}` cannot be measured: {error}") from None
+        found[name] = [*found.get(name, []), *numbers]
+    return found
+
+
+def _check_figure(figure: Path, strengths: bool) -> None:
+    if not strengths:
+        raise ValueError("`--figure` draws the curves of `--perturb`, which is missing.")
+    if figure.suffix not in (".svg", ".png", ".pdf"):
+        raise ValueError(f"`--figure` must end in .svg, .png or .pdf, got {figure}.")
+
+
+def _robustness_table(result: Result) -> Table:
+    from rich.table import Table
+
+    from firstspike.report.table import percent
+
+    table = Table(title="accuracy under disturbances, three draws each", title_justify="left")
+    table.add_column("disturbance")
+    for heading in ("strength", "mean %", "lowest %", "highest %"):
+        table.add_column(heading, justify="right")
+    for name, points in (result.robustness or {}).items():
+        for point in points:
+            cells = (percent(x) for x in (point.mean, point.lowest, point.highest))
+            table.add_row(name, f"{point.value:g}", *cells)
+    return table
+
+
+def _draw(result: Result, path: Path) -> None:
+    from firstspike._files import atomic_write
+    from firstspike.plots import plot_robustness
+
+    curves = {
+        name: [point.model_dump() for point in points]
+        for name, points in (result.robustness or {}).items()
+    }
+    continuous = result.code["name"] == "ExactReLU" or result.code.get("steps", 0) is None
+    drawn, _ = plot_robustness(
+        curves,
+        accuracy=result.accuracy,
+        labels={"jitter": "jitter of spike times (windows)"} if continuous else None,
+    )
+    with atomic_write(path) as file:
+        drawn.savefig(file, format=path.suffix[1:], dpi=150)

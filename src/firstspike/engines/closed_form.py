@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def logits(
-    spiking: SpikingNetwork, x: Tensor, activate: Callable[[str, Tensor], Tensor] | None = None
+    spiking: SpikingNetwork,
+    x: Tensor,
+    activate: Callable[[str, Tensor], Tensor] | None = None,
+    *,
+    pool_first: bool = True,
 ) -> Tensor:
     """Logits (N, classes), differentiable; nothing is recorded.
 
@@ -26,6 +30,8 @@ def logits(
     Args:
         activate: what a population says for its potentials, `(name, u) -> values`, instead of its
             neuron's `activate`; training methods use it.
+        pool_first: False where neurons with equal potentials may say different things (`activate`
+            disturbs them one by one), so that pools must wait for what each says.
     """
 
     if spiking.code.rank > 1:
@@ -35,7 +41,7 @@ def logits(
         return spiking.neuron(name).activate(u)
 
     return spiking.network.evaluate(
-        spiking.shifted(x), speak if activate is None else activate, pool_first=True
+        spiking.shifted(x), speak if activate is None else activate, pool_first=pool_first
     )
 
 

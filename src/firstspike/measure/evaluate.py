@@ -14,6 +14,7 @@ from firstspike.engines import Record, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.engines.decide import Decision
 from firstspike.measure.operations import OperationTally
+from firstspike.measure.robustness import Strengths, measure_robustness
 from firstspike.networks import INPUT, SpikingNetwork
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def evaluate(
     memory: int = DEFAULT_MEMORY,
     energy: Mapping[str, EnergyTable] | None = None,
     decide: Decision | None = None,
+    perturb: Strengths | None = None,
     progress: bool = False,
 ) -> Result:
     """Measure `network` on labelled images.
@@ -100,13 +102,15 @@ def evaluate(
         samples: use the first so many images only.
         batch_size: images at a time (for a `Dataset`).
         model: name of the model in the result; by default its class.
-        seed: noted in the result; nothing here is random.
+        seed: noted in the result; of the disturbances, nothing else here is random.
         memory: bytes the clock-driven engine may use for a block of steps, see `simulate`.
         energy: tables of your own (`read_energy_tables`) to estimate energy with as well; those
             that the counts of a single network suffice for are used.
         decide: `Margin(...)` or `Certain()`: stop every sample early by this rule (clock engine).
             Accuracy and spikes are then those at the stop, and `stopping_steps` has the
             distribution of latencies.
+        perturb: strengths of disturbances, `{"jitter": [0.0, 1.0, 2.0]}`: `robustness` then has the
+            accuracy under each (`Perturbation`); needs a `Dataset` and a code with a closed form.
         progress: show a progress bar on a terminal.
 
     Raises:
@@ -167,6 +171,9 @@ def evaluate(
             "the readout is a potential and emits no spikes",
             *operations.not_counted(),
         ],
+        robustness=None
+        if perturb is None
+        else measure_robustness(network, dataset, perturb, samples=samples, seed=seed),
         environment=describe_environment(next(network.buffers()).device),
         seconds=time.perf_counter() - started,
     )

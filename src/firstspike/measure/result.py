@@ -28,6 +28,7 @@ from firstspike.measure.energy import EnergyEstimate
 from firstspike.measure.environment import Environment
 
 SCHEMA_VERSION: Literal[1] = 1
+_ADDED = ("robustness",)  # fields that results written before may lack
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -61,6 +62,15 @@ class LayerResult(_Record):
     operations: dict[str, Amount] = Field(
         default_factory=dict, description="operation -> count per sample that this layer causes"
     )
+
+
+class RobustnessPoint(_Record):
+    """Accuracy under one strength of a disturbance, over several draws of it."""
+
+    value: Amount = Field(description="strength, see `firstspike.training.perturb.Perturbation`")
+    mean: Fraction
+    lowest: Fraction
+    highest: Fraction
 
 
 class Result(_Record):
@@ -124,6 +134,11 @@ class Result(_Record):
     )
     layers: list[LayerResult] = Field(default_factory=list)
     not_counted: list[str] = Field(default_factory=list)
+
+    robustness: dict[str, list[RobustnessPoint]] | None = Field(
+        default=None,
+        description='accuracy under disturbances: "jitter", "deletion", "weight_noise", "bits"',
+    )
 
     environment: Environment | None = None
     seconds: Amount | None = Field(None, description="wall time of the evaluation, all samples")
@@ -225,6 +240,7 @@ def result_schema() -> dict[str, Any]:
     """JSON schema of a `Result` file (a single result or a list), as published in docs/."""
     schema = Result.model_json_schema(mode="serialization")
     definitions = schema.pop("$defs")
+    schema["required"] = [name for name in schema["required"] if name not in _ADDED]
     for part in (schema, *definitions.values()):  # docstrings, without their examples
         if text := part.get("description"):
             part["description"] = text.partition("\n\n>>>")[0].replace("\n", " ")

@@ -44,6 +44,7 @@ class Perturbation:
         for name in ("jitter", "weight_noise"):
             value = getattr(self, name)
             require(value >= 0, name, "be at least 0", value, "0 disturbs nothing.")
+            require(value < float("inf"), name, "be finite", value, "1 is much.")
         require(
             0 <= self.deletion <= 1, "deletion", "lie in [0, 1]", self.deletion, "It is a share."
         )
@@ -142,9 +143,12 @@ def perturbed_accuracy(
         with disturbed_weights(network, perturbation):
             for images, labels in dataset.batches(batch_size, shuffle=False):
                 logits = closed_form.logits(
-                    network, images, lambda name, u: _say(network, perturbation, name, u)
+                    network,
+                    images.to(network.input_low),
+                    lambda name, u: _say(network, perturbation, name, u),
+                    pool_first=False,
                 )
-                correct += int((logits.argmax(1) == labels).sum())
+                correct += int((logits.argmax(1).to(labels.device) == labels).sum())
     return correct / len(dataset)
 
 

@@ -89,7 +89,9 @@ class SingleSpikeMethod(Method):
             self._changes = self.perturbation.weight_changes(self._network)
             for parameter, change in self._changes.items():
                 parameter.data.add_(change)
-        logits = closed_form.logits(self._network, images, self._activate)
+        logits = closed_form.logits(
+            self._network, images, self._activate, pool_first=self.perturbation is None
+        )
         loss = self.criterion(logits, images, labels)
         penalty = self.penalty(self._network)
         return loss if penalty is None else loss + penalty, logits
