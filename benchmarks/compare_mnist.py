@@ -11,7 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from firstspike.measure.result import read_results
-from firstspike.report.comparison import comparison_rows, markdown, operation_rows
+from firstspike.report.comparison import (
+    comparison_rows,
+    equal_spikes_rows,
+    equal_steps_rows,
+    markdown,
+    operation_rows,
+)
 
 STORE = Path(__file__).parent / "results" / "compare_mnist.json"
 COMMAND = "`firstspike compare --model RUN --codes all`"
@@ -54,6 +60,10 @@ def markdown_of(store: Path) -> str:
             f"{len(results)} codes took {seconds / 60:.0f} minutes on "
             f"{first.environment.threads} CPU thread(s).",
             markdown(comparison_rows(results)),
+            "Best accuracy (%) of each code at equal steps, and at equal spikes per image (– where "
+            "no run keeps within the budget):",
+            markdown(equal_steps_rows(results)),
+            markdown(equal_spikes_rows(results)),
             ORDERINGS,
             "Million operations per image (`synaptic`: spikes times synapses, exact at borders):",
             markdown(operation_rows(results)),

@@ -10,7 +10,13 @@ import firstspike as fs
 from firstspike.data import from_arrays
 from firstspike.measure import compare as compare_module
 from firstspike.measure.compare import compare, steps_within
-from firstspike.report.comparison import comparison_figures, comparison_rows, operation_rows
+from firstspike.report.comparison import (
+    comparison_figures,
+    comparison_rows,
+    equal_spikes_rows,
+    equal_steps_rows,
+    operation_rows,
+)
 
 CODES = [fs.Rate(8), fs.Rate(16), fs.TTFS(8), fs.TTFS(8, offset=4)]
 
@@ -110,6 +116,28 @@ def test_tables_and_figures_show_every_code(setting) -> None:
     assert [row["code"] for row in comparison_rows(results)] == [r.label for r in results]
     assert all("synaptic" in row for row in operation_rows(results))
     assert len(comparison_figures(results)) == 4
+
+
+def test_budgets_name_the_best_run_that_keeps_within(setting) -> None:
+    model, data, images = setting
+    (made,) = compare(model, [fs.Rate(4)], data, calibration=images)
+
+    def run(name, accuracy, steps, spikes, curve=None):
+        changes = {"accuracy": accuracy, "latency_steps": steps, "spikes_per_sample": spikes}
+        changes |= {"code": {"name": name}, "accuracy_over_time": curve}
+        return made.model_copy(update=changes)
+
+    few = run("few", 0.9, 2, 30)
+    slow = run("ttfs", 0.95, 8, 12, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.95])
+    longer = run("ttfs", 0.97, 9, 18)
+    assert equal_steps_rows([few, slow, longer]) == [
+        {"steps <=": "few", "2": "90.00", "4": "90.00", "8": "90.00"},
+        {"steps <=": "ttfs", "2": "20.00", "4": "40.00", "8": "95.00"},
+    ]
+    assert equal_spikes_rows([few, slow, longer]) == [
+        {"spikes <=": "few", "20": "–", "50": "90.00"},
+        {"spikes <=": "ttfs", "20": "97.00", "50": "97.00"},
+    ]
 
 
 def test_no_codes_are_refused(setting) -> None:

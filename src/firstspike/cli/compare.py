@@ -74,7 +74,13 @@ def compare(
     import firstspike as fs
     from firstspike.measure.result import write_results
     from firstspike.report import write_report
-    from firstspike.report.comparison import comparison_figures, comparison_rows, operation_rows
+    from firstspike.report.comparison import (
+        comparison_figures,
+        comparison_rows,
+        equal_spikes_rows,
+        equal_steps_rows,
+        operation_rows,
+    )
     from firstspike.runs import load_run
 
     prepare(seed, device, threads)
@@ -108,6 +114,8 @@ def compare(
     )
     tables = {
         "Codes compared": comparison_rows(results),
+        "Accuracy (%) at equal steps": equal_steps_rows(results),
+        "Accuracy (%) at equal spikes per image": equal_spikes_rows(results),
         "Million operations per image": operation_rows(results),
     }
     for title, rows in tables.items():

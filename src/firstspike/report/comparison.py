@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from firstspike.measure.compare import NORMALIZED, steps_within
@@ -49,6 +49,59 @@ def operation_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
         | {n: f"{r.operations[n] / 1e6:.4g}" if n in r.operations else "–" for n in names}
         for r in results
     ]
+
+
+def equal_steps_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Best accuracy in percent of every code when its readout is asked after n steps.
+
+    Runs that are shorter have given their answer by then; longer ones count where their accuracy
+    over time was recorded.
+    """
+    longest = max(r.latency_steps for r in results)
+    budgets = [2**k for k in range(1, 12) if 2**k <= longest]
+    return _budget_rows(results, "steps", budgets, _accuracy_after)
+
+
+def equal_spikes_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Best accuracy in percent of every code among runs with at most n spikes per image."""
+    counts = [r.spikes_per_sample for r in results]
+    ladder = [factor * 10**k for k in range(10) for factor in (1, 2, 5)]
+    first = next(i for i, n in enumerate(ladder) if n >= min(counts))
+    last = next(i for i, n in enumerate(ladder) if n >= max(counts))
+    return _budget_rows(
+        results,
+        "spikes",
+        ladder[first : last + 1],
+        lambda r, n: r.accuracy if r.spikes_per_sample <= n else None,
+    )
+
+
+def _budget_rows(
+    results: Sequence[Result],
+    what: str,
+    budgets: Sequence[int],
+    accuracy: Callable[[Result, int], float | None],
+) -> list[dict[str, Any]]:
+    families: dict[str, list[Result]] = {}
+    for r in results:
+        families.setdefault(str(r.code["name"]), []).append(r)
+    return [
+        {f"{what} <=": name}
+        | {
+            f"{n:,}": percent(
+                max((a for r in runs if (a := accuracy(r, n)) is not None), default=None)
+            )
+            for n in budgets
+        }
+        for name, runs in families.items()
+    ]
+
+
+def _accuracy_after(result: Result, steps: int) -> float | None:
+    if steps >= result.latency_steps:
+        return result.accuracy
+    curve = result.accuracy_over_time
+    return None if curve is None else curve[steps - 1]
 
 
 def comparison_figures(results: Sequence[Result]) -> dict[str, Figure]:
