@@ -13,6 +13,7 @@ from firstspike.bench.timing import Row
 PARTS = {
     "training": "a training step, against the ANN's",
     "data_path": "serving augmented batches, as a share of an epoch",
+    "scaling": "exponents of time and memory against the size of the work",
 }
 
 

@@ -116,9 +116,17 @@ def ratios(times: Mapping[str, Sequence[float]], base: str) -> dict[str, Ratio]:
     if base not in times:
         raise ValueError(f"`base` must be one of {', '.join(times)}, got {base!r}.")
     return {
-        name: _spread([own / other for own, other in zip(seconds, times[base], strict=True)])
+        name: spread([own / other for own, other in zip(seconds, times[base], strict=True)])
         for name, seconds in times.items()
     }
+
+
+def spread(values: Sequence[float]) -> Ratio:
+    """Median and quartiles of values, one per round."""
+    if len(values) == 1:
+        return Ratio(values[0], values[0], values[0])
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Ratio(median, low, high)
 
 
 def ratio_rows(
@@ -164,13 +172,6 @@ def store(path: str | Path, rows: Sequence[Row], **extra: Any) -> None:
         "environment": describe_environment().model_dump(mode="json"),
     }
     write_json(path, content)
-
-
-def _spread(values: Sequence[float]) -> Ratio:
-    if len(values) == 1:
-        return Ratio(values[0], values[0], values[0])
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return Ratio(median, low, high)
 
 
 @contextmanager

@@ -57,6 +57,8 @@ def _table(part: Part, what: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
+    from firstspike.report.table import ratio
+
     sizes = {row.extra.get("size") for row in part.rows}
     size = f", {sizes.pop()}" if len(sizes) == 1 and None not in sizes else ""
     table = Table(
@@ -77,7 +79,7 @@ def _table(part: Part, what: str) -> Table:
                 row.name,
                 f"{row.ratio:.3g}",
                 spread,
-                "" if row.seconds is None else f"{1e3 * row.seconds:,.3g}",
+                "" if row.seconds is None else ratio(1e3 * row.seconds),
                 "" if row.target is None else f"≤ {row.target:g}",
                 held,
             )

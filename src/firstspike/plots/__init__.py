@@ -12,6 +12,7 @@ from firstspike.plots.kernel_losses import plot_kernel_losses
 from firstspike.plots.mesh import plot_core_occupancy, plot_link_load
 from firstspike.plots.raster import plot_raster
 from firstspike.plots.robustness import plot_robustness
+from firstspike.plots.scaling import plot_scaling
 from firstspike.plots.spike_time_histograms import plot_spike_time_histograms
 from firstspike.plots.tradeoff import pareto_front, plot_tradeoff
 
@@ -27,6 +28,7 @@ __all__ = [
     "plot_link_load",
     "plot_raster",
     "plot_robustness",
+    "plot_scaling",
     "plot_spike_time_histograms",
     "plot_tradeoff",
 ]

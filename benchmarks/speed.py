@@ -1,0 +1,92 @@
+"""Speed and memory at the sizes of docs/speed.md: every part of `firstspike bench`, stored.
+
+    python benchmarks/speed.py [PART ...]
+
+stores benchmarks/results/speed_PART.json for every part, or for those named. Missing peers are
+skipped and said so in the stored result. One thread by default; targets are for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firstspike._files import read_json
+from firstspike.bench import store
+from firstspike.bench.parts import PARTS, run_parts
+from firstspike.report.table import ratio
+
+FOLDER = Path(__file__).parent / "results"
+
+
+def path_of(part: str) -> Path:
+    return FOLDER / f"speed_{part}.json"
+
+
+def markdown_of(path: Path) -> str:
+    """A stored part as a table: ratios, quartiles, targets; notes below."""
+    stored = read_json(path)
+    environment = stored["environment"]
+    sizes = {row.get("size") for row in stored["rows"]}
+    size = f"{sizes.pop()}; " if len(sizes) == 1 and None not in sizes else ""
+    threads = environment["threads"]
+    lines = [
+        f"{size}{environment['device_name']}, {threads} thread{'s' if threads > 1 else ''}, "
+        f"torch {environment['versions']['torch']}.",
+        "",
+        "| | ratio | quartiles | ms | target | held |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_line(row) for row in stored["rows"] if row["ratio"] is not None]
+    notes = [f"{row['name']}: {row['note']}" for row in stored["rows"] if row["note"]]
+    return "\n".join(lines + ["", *(f"- {note}" for note in notes)] * bool(notes) or lines)
+
+
+def _line(row: dict[str, Any]) -> str:
+    held = {None: "", True: "yes", False: "**no**"}[row["holds"]]
+    same = row["low"] is None or row["low"] == row["high"]
+    spread = "" if same else f"{row['low']:.3g} … {row['high']:.3g}"
+    seconds = "" if row["seconds"] is None else ratio(1e3 * row["seconds"])
+    target = "" if row["target"] is None else f"≤ {row['target']:g}"
+    return f"| {row['name']} | {row['ratio']:.3g} | {spread} | {seconds} | {target} | {held} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for part in run_parts(arguments.parts or None, seed=arguments.seed):
+        if part.error:
+            print(f"{part.name} failed: {part.error}")
+            continue
+        store(path_of(part.name), part.rows, run_seconds=part.seconds)
+        if part.name == "scaling":
+            draw(path_of(part.name))
+        print(f"{part.name} ({part.seconds:.0f} s)\n{markdown_of(path_of(part.name))}\n")
+
+
+def draw(path: Path) -> None:
+    """Time and memory against every kind of size, as two figures beside the stored result."""
+    from firstspike.bench.scaling import UNITS
+    from firstspike.plots import plot_scaling
+
+    rows = read_json(path)["rows"]
+    for quantity, ylabel in (("seconds", "seconds"), ("bytes", "peak memory in bytes")):
+        curves: dict[str, dict[str, Any]] = {}
+        exponents: dict[str, dict[str, float]] = {}
+        for row in (row for row in rows if row["quantity"] == quantity):
+            kind = UNITS[row["axis"]]
+            curves.setdefault(kind, {})[row["engine"]] = list(zip(row["values"], row["costs"]))
+            exponents.setdefault(kind, {})[row["engine"]] = row["ratio"]
+        figure, _ = plot_scaling(curves, exponents=exponents, ylabel=ylabel)
+        figure.savefig(path.with_name(f"{path.stem}_{quantity}.svg"))
+
+
+if __name__ == "__main__":
+    main()
