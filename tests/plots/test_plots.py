@@ -37,6 +37,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], int]] = {
     "plot_kernel_losses": (({"a": losses(), "b": losses()},), {}, 2),
     "plot_activations": (({"a": [0.1, 0.7]}, {"a": [0.0, 0.5]}), {}, 1),
     "plot_robustness": (({"jitter": [POINT], "bits": [POINT, POINT]},), {"accuracy": 0.9}, 2),
+    "plot_scaling": (({"T": {"clock": [(8, 1.0), (16, 2.1)]}},), {}, 1),
     "plot_tradeoff": (({"ttfs": [(8, 0.9), (16, 1.0)]}, "latency (steps)"), {}, 1),
 }
 

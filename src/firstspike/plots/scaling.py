@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogFormatterMathtext, NullLocator
@@ -18,7 +17,7 @@ def plot_scaling(
     *,
     exponents: Mapping[str, Mapping[str, float]] | None = None,
     ylabel: str = "seconds",
-    ax: Sequence[Axes] | None = None,
+    ax: Axes | Sequence[Axes] | None = None,
 ) -> tuple[Figure, list[Axes]]:
     """One panel per kind of size, one line per engine; a power law is a straight line.
 
@@ -50,7 +49,7 @@ def plot_scaling(
             marker = MARKERS[names.index(name) % len(MARKERS)]
             panel.loglog(*pairs.T, marker=marker, color=palette[name], label=label, markersize=4.5)
             ticks.update(pairs[:, 0])
-        panel.xaxis.set_major_locator(FixedLocator(np.array(sorted(ticks))))
+        panel.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.yaxis.set_major_formatter(LogFormatterMathtext())
