@@ -11,6 +11,7 @@ from firstspike.cli.demo import demo
 from firstspike.cli.evaluate import evaluate
 from firstspike.cli.hardware import hardware
 from firstspike.cli.report import report
+from firstspike.cli.reproduce import reproduce
 from firstspike.cli.train import train
 
 app = typer.Typer(
@@ -39,5 +40,5 @@ def _root(
     pass
 
 
-for verb in (demo, train, convert, evaluate, compare, hardware, report, bench):
+for verb in (demo, train, convert, evaluate, compare, hardware, report, reproduce, bench):
     app.command()(verb)

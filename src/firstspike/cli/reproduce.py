@@ -1,0 +1,138 @@
+"""`firstspike reproduce`: the papers' tables and figures."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from firstspike.cli._options import DataRoot, Device, JsonFile, Threads, console, prepare
+
+
+class ScaleName(str, Enum):
+    """Scales on the command line."""
+
+    full = "full"
+    cpu = "cpu"
+    small = "small"
+
+
+class NetworkName(str, Enum):
+    """Stand-ins for VGG-16 at scale cpu."""
+
+    resnet20 = "resnet20"
+    vgg11 = "vgg11"
+
+
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Entry, see --list.")] = None,
+    list_entries: Annotated[
+        bool, typer.Option("--list", help="Say what can be reproduced, and what not and why.")
+    ] = False,
+    scale: Annotated[
+        ScaleName,
+        typer.Option(help="full: the papers' networks (GPU); cpu: hours; small: minutes, a check."),
+    ] = ScaleName.small,
+    seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2.")] = "0",
+    out: Annotated[
+        Path | None, typer.Option(help="Work folder; default: runs/reproduce/NAME-SCALE.")
+    ] = None,
+    ann: Annotated[
+        Path | None, typer.Option(help="Start from this trained ANN's run, do not train one.")
+    ] = None,
+    network: Annotated[
+        NetworkName, typer.Option(help="In place of VGG-16 at scale cpu.")
+    ] = NetworkName.resnet20,
+    only: Annotated[
+        str | None, typer.Option(help="Only these networks of the entry, separated by commas.")
+    ] = None,
+    engines: Annotated[
+        bool, typer.Option(help="Compare both engines on test images, in float64.")
+    ] = True,
+    store: Annotated[
+        Path | None, typer.Option(help="Also write NAME-SCALE.json into this folder.")
+    ] = None,
+    root: DataRoot = None,
+    json_file: JsonFile = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """Run a paper's table or figure and hold ours against it; continues where it was interrupted.
+
+    Example: firstspike reproduce quantizer-aware --scale small
+    """
+    import os
+
+    from firstspike.data.standard import ROOT_VARIABLE
+    from firstspike.reproduce import reproduce as run
+    from firstspike.reproduce.tables import headline, table, verdicts
+
+    if list_entries:
+        _list()
+        return
+    if name is None:
+        raise ValueError("pass the NAME of an entry, or --list to see them.")
+    prepare(0, device, threads)
+    if root is not None:
+        os.environ[ROOT_VARIABLE] = str(root)
+    outcome = run(
+        name,
+        scale=scale.value,
+        seeds=_seeds(seeds),
+        out=out,
+        ann=ann,
+        network=network.value,
+        only=None if only is None else [label.strip() for label in only.split(",")],
+        check_engines=engines,
+        device=device,
+        progress=True,
+        say=lambda line: console().print(line, highlight=False),
+    )
+    from firstspike.cli.compare import _table
+
+    console().print(headline(outcome), highlight=False, soft_wrap=True)
+    console().print(_table(f"{outcome.entry} ({outcome.scale} scale)", table(outcome)))
+    for line in verdicts(outcome):
+        console().print(line, highlight=False, soft_wrap=True)
+    stem = f"{name}-{scale.value}"
+    if scale is ScaleName.cpu:
+        stem += f"-{next(iter(outcome.results.values())).model}"
+    targets = [json_file, None if store is None else store / f"{stem}.json"]
+    for target in targets:
+        if target is not None:
+            outcome.to_json(target)
+            typer.echo(f"wrote {target}")
+
+
+def _seeds(text: str) -> list[int]:
+    parts = text.replace(",", " ").split()
+    if not parts or not all(part.isdigit() for part in parts):
+        raise ValueError(f"`--seeds` must be numbers such as 0,1,2, got {text!r}.")
+    return [int(part) for part in parts]
+
+
+def _list() -> None:
+    from rich.table import Table
+
+    from firstspike.reproduce import elsewhere, entry_names, load_entry
+
+    made = Table(title="Entries", show_lines=False)
+    for head in ("name", "paper", "place", "shows", "data", "GPU hours"):
+        made.add_column(head, overflow="fold")
+    for name in entry_names():
+        entry = load_entry(name)
+        hours = f"{entry.gpu_hours:g}"
+        made.add_row(name, entry.paper, entry.place, entry.shows, entry.data, hours)
+    console().print(made)
+    console().print(
+        "GPU hours: estimates for one seed at full scale. At --scale small every entry takes "
+        "minutes on a CPU, and uses bundled digits where the data are not at hand."
+    )
+    others = Table(title="Not run by this verb")
+    for head in ("paper", "place", "shows", "why, and where else"):
+        others.add_column(head, overflow="fold")
+    for item in elsewhere():
+        others.add_row(item.paper, item.place, item.shows, item.reason)
+    console().print(others)

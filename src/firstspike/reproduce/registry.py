@@ -1,0 +1,189 @@
+"""What can be reproduced: one YAML file per table or figure, under `recipes/reproduce/`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from firstspike.measure.energy import EnergyReference
+from firstspike.reproduce.metrics import METRICS, Claim
+from firstspike.runs import read_yaml
+
+Values = dict[str, dict[str, dict[str, float]]]  # setting -> network -> metric -> value
+
+_SHARED = ("settings", "networks", "scales", "reference")  # what `runs_of` takes from another entry
+_OTHERS = "papers.yaml"  # tables and figures that this verb does not reproduce, with the reason
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table or figure: which networks are trained or converted, and what the paper says of them.
+
+    Attributes:
+        name: on the command line; the file's name.
+        paper, place, shows: where it stands and what it is about.
+        settings: label -> name of the ANN recipe under `recipes/`, such as `{"cifar10":
+            "cifar10_vgg16"}`.
+        networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
+            with `optimize: true` its kernels are fitted) or `train`, the name of a spiking recipe,
+            with changes to its `code`, `method` and `training`.
+        metrics: columns of the table, names in `METRICS`.
+        gpu_hours: full scale, one seed, on one data-centre GPU; an estimate.
+        values: what the paper prints.
+        goals: bounds of our own, stated beforehand.
+        claims: what the paper says of rows against each other; judged at every scale.
+        reference: the system whose energy is 1 in the paper's normalized energies.
+        scales: scale -> changes of this entry at that scale, merged into it.
+        runs_of: another entry whose networks these are; its runs are used.
+        note: how our set-up differs from the paper's.
+    """
+
+    name: str
+    paper: str
+    place: str
+    shows: str
+    settings: dict[str, str]
+    networks: dict[str, dict[str, Any]]
+    metrics: tuple[str, ...]
+    gpu_hours: float
+    values: Values = field(default_factory=dict)
+    goals: Values = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    reference: EnergyReference | None = None
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs_of: str | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            _require(metric in METRICS, self.name, "metrics", metric, METRICS)
+        for table in (self.values, self.goals):
+            for setting, rows in table.items():
+                _require(setting in self.settings, self.name, "setting", setting, self.settings)
+                for network in rows:
+                    _require(network in self.networks, self.name, "row", network, self.networks)
+        for claim in self.claims:
+            for network in (claim.less, claim.more):
+                _require(network in self.networks, self.name, "claim", network, self.networks)
+        for network, plan in self.networks.items():
+            if not {"train", "code"} & set(plan):
+                raise ValueError(
+                    f"{self.name}: network {network!r} must have `code` or `train`, got {plan}."
+                )
+
+    @property
+    def data(self) -> str:
+        """Data sets of the full scale."""
+        names = (recipe.split("_")[0] for recipe in self.settings.values())
+        return ", ".join(dict.fromkeys(names))
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A table or figure of a paper that `reproduce` does not run, and why."""
+
+    paper: str
+    place: str
+    shows: str
+    reason: str
+
+
+def recipe_folder() -> Path:
+    """The recipes: in the package when it is installed, else in the repository's root.
+
+    Raises:
+        FileNotFoundError: if they are in neither place.
+    """
+    package = Path(__file__).parent.parent
+    for folder in (package / "recipes", package.parent.parent / "recipes"):
+        if (folder / "reproduce").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"there is no folder of recipes beside {package}. Install firstspike again, or run it from "
+        "a checkout."
+    )
+
+
+def recipe_path(name: str) -> Path:
+    """The file of a recipe by name."""
+    return recipe_folder() / f"{name}.yaml"
+
+
+def entry_names() -> tuple[str, ...]:
+    """Names `load_entry` knows, in order of the alphabet."""
+    folder = recipe_folder() / "reproduce"
+    return tuple(sorted(f.stem for f in folder.glob("*.yaml") if f.name != _OTHERS))
+
+
+def load_entry(name: str) -> Entry:
+    """An entry by name.
+
+    Raises:
+        ValueError: for unknown names and faulty files.
+
+    >>> load_entry("t2fsnn-table1").place
+    'Table I'
+    """
+    if name not in entry_names():
+        raise ValueError(
+            f"there is no entry {name!r}. Entries: {', '.join(entry_names())}. "
+            "`firstspike reproduce --list` says what each shows."
+        )
+    return build_entry(name, entry_content(name))
+
+
+def entry_content(name: str) -> dict[str, Any]:
+    """An entry's YAML, with what it takes from another entry filled in."""
+    content = read_yaml(recipe_folder() / "reproduce" / f"{name}.yaml")
+    if "runs_of" in content:
+        other = entry_content(content["runs_of"])
+        content = {key: other[key] for key in _SHARED if key in other} | content
+    return content
+
+
+def build_entry(name: str, content: Mapping[str, Any]) -> Entry:
+    """An entry from plain data; unknown keys are refused."""
+    options = dict(content)
+    known = [f.name for f in fields(Entry) if f.name != "name"]
+    for key in options:
+        _require(key in known, name, "key", key, known)
+    options["metrics"] = tuple(options.get("metrics", ()))
+    options["claims"] = tuple(Claim(**claim) for claim in options.get("claims", ()))
+    if options.get("reference") is not None:
+        options["reference"] = EnergyReference(**options["reference"])
+    try:
+        return Entry(name=name, **options)
+    except TypeError as error:
+        raise ValueError(f"the entry {name!r} is not whole: {error}.") from error
+
+
+def elsewhere() -> list[Elsewhere]:
+    """Tables and figures of the papers without an entry."""
+    items = read_yaml(recipe_folder() / "reproduce" / _OTHERS)["elsewhere"]
+    return [Elsewhere(**item) for item in items]
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, mappings merged key by key; a value of None removes its key.
+
+    >>> merge({"a": {"x": 1, "y": 2}, "b": 3}, {"a": {"x": 5}, "b": None})
+    {'a': {'x': 5, 'y': 2}}
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _require(holds: bool, entry: str, what: str, value: str, known: Any) -> None:
+    if not holds:
+        raise ValueError(
+            f"the entry {entry!r} has the unknown {what} {value!r}. Known: {', '.join(known)}."
+        )

@@ -1,0 +1,230 @@
+"""`reproduce`: run an entry at a scale, step by step, and hold it against its paper."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from firstspike.data.standard import ROOT_VARIABLE
+from firstspike.measure.compare import compare, with_normalized_energy
+from firstspike.measure.environment import describe_environment
+from firstspike.measure.result import Result
+from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
+from firstspike.reproduce.registry import Entry, entry_content, load_entry
+from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, Scale, Setting, at_scale, settings_of
+from firstspike.reproduce.steps import (
+    ann_accuracy,
+    check_engines_agree,
+    finished_run,
+    make_network,
+    trained_ann,
+)
+from firstspike.reproduce.verdicts import claims_of, rows_of
+
+Say = Callable[[str], None]
+
+
+def reproduce(
+    name: str,
+    *,
+    scale: str = "small",
+    seeds: Sequence[int] = (0,),
+    out: str | Path | None = None,
+    ann: str | Path | None = None,
+    network: str = CPU_NETWORKS[0],
+    only: Sequence[str] | None = None,
+    check_engines: bool = True,
+    device: str = "cpu",
+    progress: bool = False,
+    say: Say = lambda line: None,
+) -> Reproduction:
+    """Train, convert and measure the networks of an entry, and judge them.
+
+    Every finished step is kept under `out` and skipped when called again; a training that was
+    killed continues. Epochs are chosen on validation images; each final network is read once on
+    the test images.
+
+    Args:
+        name: of the entry, see `entry_names`.
+        scale: "full", "cpu" or "small", see `SCALES`.
+        seeds: of the ANN and the spiking trainings.
+        out: work folder; by default runs/reproduce/NAME, at another scale than full with its name.
+        ann: folder of a trained ANN to start from, for all seeds, instead of training one.
+        network: the stand-in for VGG-16 at scale cpu, "resnet20" or "vgg11".
+        only: labels of the networks to make; by default all.
+        check_engines: compare closed form and clock engine on test images, in float64.
+        say: called with a line about every step.
+
+    Raises:
+        ValueError: for unknown names, scales and networks, and an `ann` that has not ended.
+    """
+    if scale not in SCALES:
+        raise ValueError(f"`scale` must be one of {', '.join(SCALES)}, got {scale!r}.")
+    if not seeds:
+        raise ValueError("`seeds` must hold at least one seed, got none. Pass [0].")
+    started = time.perf_counter()
+    entry = at_scale(load_entry(name), SCALES[scale], entry_content(name))
+    networks = _chosen(entry, only)
+    folder = default_folder(entry, scale) if out is None else Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    work = _Work(networks, SCALES[scale], folder, device, progress, check_engines, say)
+    settings = (
+        settings_of(entry, SCALES[scale], network, folder)
+        if ann is None
+        else [_given(entry, Path(ann))]
+    )
+    if any(Path(s.recipe.data["name"]).stem.startswith("digits") for s in settings):
+        say(
+            "The data set was not found: the bundled digits, enlarged to 32x32, stand in. Set "
+            f"{ROOT_VARIABLE} to the folder of the real one."
+        )
+    for setting in settings:
+        for seed in seeds:
+            work.setting(setting, seed, None if ann is None else Path(ann))
+    rows = rows_of(entry, SCALES[scale], settings, work.measured, work.anns)
+    outcome = Reproduction(
+        entry=entry.name,
+        paper=entry.paper,
+        place=entry.place,
+        shows=entry.shows,
+        note=entry.note,
+        scale=scale,
+        statement=SCALES[scale].statement,
+        seeds=list(seeds),
+        split="test",
+        rows=rows,
+        claims=claims_of(entry, rows),
+        engines=work.engines,
+        made=work.made,
+        results=work.results,
+        environment=describe_environment(device),
+        seconds=time.perf_counter() - started,
+    )
+    outcome.to_json(folder / "reproduction.json")
+    return outcome
+
+
+def default_folder(entry: Entry, scale: str) -> Path:
+    """Where an entry works: its own folder, or that of the entry whose runs it shares."""
+    name = entry.runs_of or entry.name
+    return Path("runs/reproduce") / (name if scale == "full" else f"{name}-{scale}")
+
+
+def _chosen(entry: Entry, only: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    if only is None:
+        return entry.networks
+    unknown = [label for label in only if label not in entry.networks]
+    if unknown or not only:
+        raise ValueError(
+            f"`only` must name networks of {entry.name}, got {unknown or 'none'}. "
+            f"It has {'; '.join(entry.networks)}."
+        )
+    return {label: entry.networks[label] for label in only}
+
+
+def _given(entry: Entry, ann: Path) -> Setting:
+    """The setting of an ANN that the caller has trained."""
+    _, recipe = finished_run(ann)
+    model, data = recipe.model["name"], recipe.data["name"]
+    for label, full in entry.settings.items():
+        if full.split("_")[:2] == [data, model]:
+            return Setting(label, recipe, True)
+    return Setting(f"{data} {model}", recipe, False)
+
+
+class _Work:
+    """The work folder of an entry, and what has been found so far."""
+
+    def __init__(
+        self,
+        networks: Mapping[str, Mapping[str, Any]],
+        scale: Scale,
+        folder: Path,
+        device: str,
+        progress: bool,
+        check_engines: bool,
+        say: Say,
+    ) -> None:
+        self.networks, self.scale, self.folder = networks, scale, folder
+        self.device, self.progress, self.say = device, progress, say
+        self.check_engines = check_engines
+        self.measured: dict[str, dict[str, list[Result]]] = {}
+        self.anns: dict[str, list[float]] = {}
+        self.engines: list[EngineCheck] = []
+        self.made: dict[str, Made] = {}
+        self.results: dict[str, Result] = {}
+
+    def setting(self, setting: Setting, seed: int, given: Path | None) -> None:
+        """All networks of one ANN."""
+        place = self.folder / _slug(setting.label)
+        ann = given or place / "ann" / str(seed)
+        model, recipe = (
+            finished_run(ann)
+            if given
+            else trained_ann(setting.recipe, ann, seed, device=self.device, progress=self.progress)
+        )
+        setting = replace(setting, recipe=recipe)
+        training, test = recipe.datasets("train", "test")
+        accuracy = ann_accuracy(
+            model, ann, self.folder / "results", test, recipe.model["name"], self.device
+        )
+        self.anns.setdefault(setting.label, []).append(accuracy)
+        self.say(f"{setting.label}, seed {seed}: ANN {100 * accuracy:.2f} %")
+        found = []
+        for name, plan in self.networks.items():
+            network, made = make_network(
+                plan,
+                setting,
+                self.scale,
+                ann,
+                place / _slug(name) / str(seed),
+                seed,
+                device=self.device,
+                progress=self.progress,
+            )
+            (result,) = compare(
+                model,
+                [network],
+                test,
+                calibration=training.subset(1),  # enters the stored result's name alone
+                store=self.folder / "results",
+                name=recipe.model["name"],
+                seed=seed,
+                progress=self.progress,
+            )
+            found.append(result)
+            self.made[key_of(setting.label, name, seed)] = made
+            self.say(
+                f"{setting.label}, seed {seed}, {name}: {100 * result.accuracy:.2f} %, "
+                f"{result.latency_steps:g} steps, {result.spikes_per_sample:,.0f} spikes"
+            )
+            if self.check_engines and network.code.has_closed_form:
+                images = test.subset(min(self.scale.checked, len(test)))
+                self.engines.append(
+                    check_engines_agree(
+                        network,
+                        images,
+                        self.folder / "results",
+                        made,
+                        setting=setting.label,
+                        network=name,
+                        seed=seed,
+                    )
+                )
+        rows = self.measured.setdefault(setting.label, {})
+        for name, result in zip(self.networks, with_normalized_energy(found)):
+            rows.setdefault(name, []).append(result)
+            self.results[key_of(setting.label, name, seed)] = result
+
+
+def _slug(label: str) -> str:
+    """A label as a folder's name.
+
+    >>> _slug("T2FSNN + GO (T = 80)")
+    't2fsnn-go-t-80'
+    """
+    return re.sub(r"[^a-z0-9.]+", "-", label.lower()).strip("-")

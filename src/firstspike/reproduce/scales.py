@@ -1,0 +1,235 @@
+"""Scales: what a full-scale recipe becomes where there is no GPU, and on ten minutes of a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from firstspike._files import atomic_write
+from firstspike.data import load_dataset
+from firstspike.data.splits import stratified_indices
+from firstspike.reproduce.registry import Entry, build_entry, merge, recipe_path
+from firstspike.runs import Recipe
+from firstspike.spiking_runs import SpikingRecipe
+
+_SALT = 3  # of the small data sets
+CPU_NETWORKS = ("resnet20", "vgg11")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a recipe is changed; None leaves an argument as the recipe has it.
+
+    Attributes:
+        statement: what the scale means, said wherever its results are.
+        width: of the networks.
+        images, test_images: size of the small copy of the data set.
+        epochs, spiking_epochs: most epochs of ANNs and of spiking networks.
+        batch_size: with learning rates of SGD in proportion.
+        checked: test images on which both engines are compared.
+        calibration: most training images that scales are found on.
+    """
+
+    name: str
+    statement: str
+    width: float | None = None
+    images: int | None = None
+    test_images: int | None = None
+    epochs: int | None = None
+    spiking_epochs: int | None = None
+    batch_size: int | None = None
+    checked: int = 1000
+    calibration: int = 1000
+
+
+SCALES: dict[str, Scale] = {
+    scale.name: scale
+    for scale in (
+        Scale("full", "the papers' networks and data sets"),
+        Scale(
+            "cpu",
+            "ResNet-20 or VGG-11 on all of CIFAR-10 in place of VGG-16 and CIFAR-100, few epochs",
+            spiking_epochs=3,
+        ),
+        Scale(
+            "small",
+            "networks of a quarter of the width, at most 2,000 training and 500 test images, few "
+            "epochs: a check of the path, its accuracies are not comparable",
+            width=0.25,
+            images=2000,
+            test_images=500,
+            epochs=12,
+            spiking_epochs=3,
+            batch_size=32,
+            checked=100,
+            calibration=200,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One ANN of an entry at a scale.
+
+    Attributes:
+        label: as in the entry, or the scale's own.
+        recipe: of the ANN.
+        comparable: whether network and data set are the paper's, so that its numbers can be held
+            against ours.
+    """
+
+    label: str
+    recipe: Recipe
+    comparable: bool
+
+
+def at_scale(entry: Entry, scale: Scale, content: Mapping[str, Any]) -> Entry:
+    """The entry with its own changes for this scale (`scales` in its YAML file)."""
+    changes = entry.scales.get(scale.name)
+    return entry if not changes else build_entry(entry.name, merge(content, changes))
+
+
+def settings_of(entry: Entry, scale: Scale, network: str, folder: Path) -> list[Setting]:
+    """The entry's ANNs at a scale.
+
+    Args:
+        network: which one stands in at scale cpu, of `CPU_NETWORKS`.
+        folder: where the small data set is written.
+    """
+    full = {label: Recipe.read(recipe_path(name)) for label, name in entry.settings.items()}
+    if scale.name == "full":
+        return [Setting(label, recipe, True) for label, recipe in full.items()]
+    found: dict[str, Setting] = {}
+    for label, recipe in full.items():
+        if not recipe.data["name"].startswith("cifar"):
+            made = Setting(label, recipe, scale.name == "cpu")
+        elif scale.name == "cpu":
+            made = _stand_in(full, network)
+        elif recipe.data["name"] == "cifar10":
+            made = Setting(label, recipe, False)
+        else:
+            made = _in_place_of_cifar100(full, label, recipe)
+        found.setdefault(made.label, made)
+    if scale.width is None:
+        return list(found.values())
+    return [replace(s, recipe=_shrunk(s.recipe, scale, folder)) for s in found.values()]
+
+
+def _stand_in(full: Mapping[str, Recipe], network: str) -> Setting:
+    """The CPU-sized ANN, under the label of an entry that has the same network."""
+    if network not in CPU_NETWORKS:
+        raise ValueError(
+            f"`network` must be one of {', '.join(CPU_NETWORKS)} at scale cpu, got {network!r}."
+        )
+    recipe = Recipe.read(recipe_path(f"cifar10_{network}"))
+    for label, other in full.items():
+        if (other.model["name"], other.data["name"]) == (network, "cifar10"):
+            return Setting(label, recipe, True)
+    return Setting(f"cifar10 {network}", recipe, False)
+
+
+def _in_place_of_cifar100(full: Mapping[str, Recipe], label: str, recipe: Recipe) -> Setting:
+    """CIFAR-100 has too few images per class in a small copy; CIFAR-10 stands in."""
+    for other, candidate in full.items():
+        same = candidate.model["name"] == recipe.model["name"]
+        if same and candidate.data["name"] == "cifar10":
+            return Setting(other, candidate, False)
+    model = {key: value for key, value in recipe.model.items() if key != "classes"}
+    return Setting("cifar10", Recipe(model, {"name": "cifar10"}, recipe.training), False)
+
+
+def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
+    """The same recipe on a narrow network, a small copy of its data set, and for few epochs."""
+    data, shape = small_data(recipe.data["name"], scale, folder)
+    model = dict(recipe.model) | {"width": scale.width, "in_channels": shape[0]}
+    model["image_size"] = shape[1]
+    if model["name"].startswith("vgg"):
+        model["head"] = [64]
+    return Recipe(model, {"name": str(data)}, shortened(recipe.training, scale.epochs, scale))
+
+
+def shortened(training: Mapping[str, Any], epochs: int | None, scale: Scale) -> dict[str, Any]:
+    """Training arguments with at most `epochs`, and the scale's batch size.
+
+    >>> shortened({"epochs": 80, "batch_size": 128, "learning_rate": 1e-3}, 2, SCALES["small"])
+    {'epochs': 2, 'batch_size': 32, 'learning_rate': 0.001}
+    """
+    changed = dict(training)
+    if epochs is not None:
+        changed["epochs"] = min(epochs, int(changed.get("epochs", epochs)))
+    if scale.batch_size is not None and changed.get("batch_size", 128) > scale.batch_size:
+        if dict(changed.get("optimizer") or {}).get("name") == "SGD":
+            changed["learning_rate"] *= scale.batch_size / changed.get("batch_size", 128)
+        changed["batch_size"] = scale.batch_size
+    if scale.name == "small":
+        changed.pop("precision", None)
+    return changed
+
+
+def small_data(name: str, scale: Scale, folder: Path) -> tuple[Path, tuple[int, ...]]:
+    """A small copy of a data set as one .npz file, every class in proportion, and its image shape.
+
+    Where the data set is not at hand the bundled digits stand in, each pixel repeated 4 x 4 times;
+    the file's name, which results carry, says so.
+    """
+    assert scale.images is not None and scale.test_images is not None
+    try:
+        parts = [load_dataset(name, split) for split in ("train+validation", "test")]
+        label, repeats = f"{name}-small", 1
+    except FileNotFoundError:
+        parts = [load_dataset("digits", split) for split in ("train+validation", "test")]
+        label, repeats = "digits-32x32", 4
+    images, labels = [], []
+    for part, count in zip(parts, (scale.images, scale.test_images)):
+        known = part.labels.numpy()
+        chosen = stratified_indices(known, min(count, len(part)), _SALT)
+        images.append(part.images.numpy()[chosen].repeat(repeats, 2).repeat(repeats, 3))
+        labels.append(known[chosen])
+    path = folder / f"{label}.npz"
+    if not path.is_file():
+        with atomic_write(path) as file:
+            np.savez(file, x_train=images[0], y_train=labels[0], x_test=images[1], y_test=labels[1])
+    return path, images[0].shape[1:]
+
+
+def spiking_recipe(
+    plan: Mapping[str, Any], setting: Setting, scale: Scale, start: Path
+) -> SpikingRecipe:
+    """The spiking recipe of a network of an entry (`train`), on a setting's ANN in `start`."""
+    recipe = SpikingRecipe.read(recipe_path(plan["train"]))
+    training = merge(recipe.base.training, plan.get("training", {}))
+    code = merge(recipe.code, plan.get("code", {}))
+    method = merge(recipe.method, plan.get("method", {}))
+    epochs = training["epochs"]
+    training = shortened(training, scale.spiking_epochs, scale)
+    if method.get("relaxed_epochs"):  # the same share of the training
+        method["relaxed_epochs"] = max(
+            1, round(method["relaxed_epochs"] * training["epochs"] / epochs)
+        )
+    return replace(
+        recipe,
+        base=Recipe(setting.recipe.model, setting.recipe.data, training),
+        code=code,
+        method=method,
+        start=str(start),
+        calibration=min(recipe.calibration, scale.calibration),
+    )
+
+
+def described(recipe: Recipe | SpikingRecipe) -> dict[str, Any]:
+    """A recipe as plain data, to be stored with results."""
+    if isinstance(recipe, Recipe):
+        return asdict(recipe)
+    return {
+        **asdict(recipe.base),
+        "code": recipe.code,
+        "method": recipe.method,
+        "start": recipe.start,
+        "calibration": recipe.calibration,
+        "keep_batch_norm": recipe.keep_batch_norm,
+    }

@@ -1,0 +1,149 @@
+"""The steps of an entry, each skipped if it has been done: ANN, spiking network, measurement."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from firstspike._files import read_json, sha256_of, write_json
+from firstspike.codes import build_code
+from firstspike.conversion import KernelOptimization, convert
+from firstspike.data import Dataset
+from firstspike.engines import compare_records, simulate
+from firstspike.measure.result import Result
+from firstspike.networks import SpikingNetwork
+from firstspike.reproduce.outcome import EngineCheck, Made
+from firstspike.reproduce.scales import Scale, Setting, described, spiking_recipe
+from firstspike.runs import Recipe, ann_result, load_network, load_run, train
+from firstspike.spiking_runs import train_spiking
+
+NETWORK = "network.safetensors"
+
+
+def trained_ann(
+    recipe: Recipe, folder: Path, seed: int, *, device: str, progress: bool
+) -> tuple[nn.Module, Recipe]:
+    """The ANN of a recipe, trained into `folder` unless it has been."""
+    recipe = recipe.with_training(seed=seed)
+    epochs = recipe.training.get("epochs", 0)
+    if len(curve_of(folder)) < epochs:
+        train(recipe, folder, device=device, progress=progress)
+    return finished_run(folder)
+
+
+def finished_run(folder: Path) -> tuple[nn.Module, Recipe]:
+    """The ANN of a run that has ended.
+
+    Raises:
+        ValueError: if epochs are missing.
+    """
+    model, recipe = load_run(folder)
+    done, epochs = len(curve_of(folder)), recipe.training["epochs"]
+    if done < epochs and recipe.training.get("patience") is None:
+        raise ValueError(
+            f"{folder} must be the run of a fully trained ANN, it has {done} of {epochs} epochs. "
+            f"Wait for it, or finish it with `firstspike train --recipe {folder}/config.yaml "
+            f"--out {folder}`."
+        )
+    return model, recipe
+
+
+def curve_of(folder: Path) -> list[dict[str, Any]]:
+    """The epochs of a run so far."""
+    file = folder / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def make_network(
+    plan: Mapping[str, Any],
+    setting: Setting,
+    scale: Scale,
+    ann: Path,
+    folder: Path,
+    seed: int,
+    *,
+    device: str,
+    progress: bool,
+) -> tuple[SpikingNetwork, Made]:
+    """The network of a plan: converted or trained into `folder`, or read if that has been done."""
+    stamp: dict[str, Any] = {"ann": sha256_of(ann / "model.safetensors"), "seed": seed}
+    if "train" in plan:
+        recipe = spiking_recipe(plan, setting, scale, ann).with_training(seed=seed)
+        stamp["recipe"] = described(recipe)
+    else:
+        stamp["recipe"] = {key: plan[key] for key in ("code", "optimize") if key in plan}
+    stamp = json.loads(json.dumps(stamp))
+    done = folder / "made.json"
+    if not (done.is_file() and read_json(done) == stamp and (folder / NETWORK).is_file()):
+        if "train" in plan:
+            train_spiking(recipe, folder, seed=seed, device=device, progress=progress)
+        else:
+            _converted(plan, scale, ann, seed, device).save(folder / NETWORK)
+        write_json(done, stamp)
+    curve = curve_of(folder)
+    made = Made(
+        recipe=stamp["recipe"],
+        sha256=sha256_of(folder / NETWORK),
+        seconds=sum(line.get("seconds", 0.0) for line in curve),
+        curve=curve,
+    )
+    return load_network(folder).to(device), made
+
+
+def _converted(
+    plan: Mapping[str, Any], scale: Scale, ann: Path, seed: int, device: str
+) -> SpikingNetwork:
+    model, recipe = load_run(ann)
+    (training,) = recipe.datasets("train")
+    return convert(
+        model.to(device),
+        build_code(dict(plan["code"])),
+        calibration=training.subset(min(scale.calibration, len(training))),
+        kernel_optimization=KernelOptimization(seed=seed) if plan.get("optimize") else None,
+    )
+
+
+def ann_accuracy(
+    model: nn.Module, ann: Path, store: Path, images: Dataset, name: str, device: str
+) -> float:
+    """Accuracy of the ANN on the test images, read once and kept in `store`."""
+    stamp = sha256_of(ann / "model.safetensors")[:20]
+    file = store / f"ann-{images.name}-{stamp}.json"
+    if not file.is_file():
+        ann_result(model.to(device), images.to(device), name, None).to_json(file)
+    return Result.from_json(file).accuracy
+
+
+@torch.no_grad()
+def check_engines_agree(
+    spiking: SpikingNetwork, images: Dataset, store: Path, made: Made, **where: Any
+) -> EngineCheck:
+    """Accuracy and spikes of both engines in float64, kept in `store`."""
+    file = store / f"engines-{made.sha256[:20]}-{len(images)}.json"
+    if file.is_file():
+        return EngineCheck(**(read_json(file) | where))
+    doubled = copy.deepcopy(spiking).double()
+    correct, predictions, spikes = [0, 0], 0, 0
+    for x, labels in images.to(doubled.input_low.device).batches(50, dtype=torch.float64):
+        a, b = (simulate(doubled, x, engine) for engine in ("closed_form", "clock"))
+        for index, record in enumerate((a, b)):
+            correct[index] += int((record.predictions == labels).sum())
+        agreement = compare_records(doubled, a, b)
+        predictions += agreement.predictions
+        spikes += agreement.different
+    check = EngineCheck(
+        samples=len(images),
+        closed_form_accuracy=correct[0] / len(images),
+        clock_accuracy=correct[1] / len(images),
+        predictions_different=predictions,
+        spikes_different=spikes,
+        **where,
+    )
+    write_json(file, check.model_dump())
+    return check

@@ -1,0 +1,94 @@
+"""A reproduction as rows of text, for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from firstspike.report.comparison import markdown
+from firstspike.reproduce.metrics import METRICS
+from firstspike.reproduce.outcome import Cell, Reproduction
+
+_WORD = {True: "pass", False: "MISS", None: ""}
+
+
+def table(outcome: Reproduction) -> list[dict[str, str]]:
+    """One mapping per row: ours as mean ± spread with the paper's value, and the verdict."""
+    metrics = list(dict.fromkeys(name for row in outcome.rows for name in row.cells))
+    rows = []
+    for row in outcome.rows:
+        line = {"network": f"{row.setting}: {row.network}"}
+        for name in metrics:
+            cell = row.cells.get(name)
+            line[METRICS[name].head] = "" if cell is None else _cell(name, cell)
+        judged = [cell.passed for cell in row.cells.values() if cell.passed is not None]
+        line["verdict"] = _WORD[all(judged)] if judged else "–"
+        rows.append(line)
+    return rows
+
+
+def _cell(metric: str, cell: Cell) -> str:
+    digits = METRICS[metric].digits
+    text = f"{cell.mean:,.{digits}f}"
+    if len(cell.ours) > 1:
+        text += f" ± {cell.spread:,.{digits}f}"
+    if cell.paper is not None:
+        text += f" (paper {cell.paper:,.{digits}f})"
+    if cell.goal is not None:
+        text += f" (goal {cell.goal:,.{digits}f})"
+    return text
+
+
+def verdicts(outcome: Reproduction) -> list[str]:
+    """Why each row passes or misses, then the paper's claims, then the engines."""
+    lines = []
+    for row in outcome.rows:
+        for name, cell in row.cells.items():
+            if cell.passed is not None:
+                place = f"{row.setting}: {row.network}, {METRICS[name].head}"
+                lines.append(f"{_WORD[cell.passed]}: {place}: {cell.reason}")
+    skipped = [
+        cell.reason for row in outcome.rows for cell in row.cells.values() if cell.passed is None
+    ]
+    lines += list(dict.fromkeys(reason for reason in skipped if reason))
+    for claim in outcome.claims:
+        word = "holds" if claim.passed else "does NOT hold"
+        lines.append(f"claim {word}: {claim.setting}, {claim.text}: {claim.reason}")
+    for check in outcome.engines:
+        place = f"{check.setting}: {check.network}, seed {check.seed}"
+        closed, clock = 100 * check.closed_form_accuracy, 100 * check.clock_accuracy
+        lines.append(
+            f"{_WORD[check.passed]}: engines agree: {place}: {closed:.2f} "
+            f"and {clock:.2f} % on {check.samples:,} test images, "
+            f"{check.spikes_different:,} spikes differ"
+        )
+    return lines
+
+
+def headline(outcome: Reproduction) -> str:
+    """What was run, in one line."""
+    seeds = ", ".join(map(str, outcome.seeds))
+    data = ", ".join(dict.fromkeys(result.dataset for result in outcome.results.values()))
+    samples = ", ".join(dict.fromkeys(f"{r.samples:,}" for r in outcome.results.values()))
+    return (
+        f"{outcome.entry} ({outcome.paper}, {outcome.place}) at scale {outcome.scale}: "
+        f"{outcome.statement}. Data: {data}, {samples} test images; seeds: {seeds}."
+    )
+
+
+def markdown_of(outcomes: Sequence[Reproduction]) -> str:
+    """Stored reproductions as sections of a page."""
+    sections = []
+    for outcome in outcomes:
+        environment = outcome.environment
+        training = sum(made.seconds for made in outcome.made.values())
+        sections += [
+            f"### {outcome.entry}, scale {outcome.scale}",
+            f"{headline(outcome)} Trained {training / 60:.0f} minutes (the ANN apart) on "
+            f"{environment.device_name}, {environment.threads} thread(s), torch "
+            f"{environment.versions.get('torch', '?')}, {environment.date[:10]}.",
+            markdown(table(outcome)),
+            "\n".join(f"- {line}" for line in verdicts(outcome)),
+        ]
+        if outcome.note:
+            sections.append(f"Set-up: {outcome.note}.")
+    return "\n\n".join(sections)

@@ -1,0 +1,116 @@
+"""Rows and verdicts: ours against the paper's values and our goals, by the rule of each metric."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+from firstspike.measure.result import Result
+from firstspike.reproduce.metrics import METRICS, measure
+from firstspike.reproduce.outcome import Cell, ClaimVerdict, Row
+from firstspike.reproduce.registry import Entry
+from firstspike.reproduce.scales import Scale, Setting
+
+# setting label -> network -> one result per seed
+Measured = Mapping[str, Mapping[str, Sequence[Result]]]
+
+
+def rows_of(
+    entry: Entry,
+    scale: Scale,
+    settings: Sequence[Setting],
+    measured: Measured,
+    ann: Mapping[str, Sequence[float]],
+) -> list[Row]:
+    """A row per setting and network, in the entry's order.
+
+    Args:
+        ann: setting label -> accuracy of the ANN per seed, a fraction.
+    """
+    rows = []
+    for setting in settings:
+        for network, results in measured[setting.label].items():
+            paper = entry.values.get(setting.label, {}).get(network, {})
+            goals = _goals(entry, setting, scale, network)
+            cells = {}
+            for metric in entry.metrics:
+                ours = [
+                    measure(r, metric, a, entry.reference if scale.name == "full" else None)
+                    for r, a in zip(results, ann[setting.label])
+                ]
+                known = [value for value in ours if value is not None]
+                if len(known) == len(ours):
+                    cells[metric] = judge(
+                        metric, known, paper.get(metric), goals.get(metric), setting, scale
+                    )
+            place = f"{entry.place}, {setting.label}, {network}" if paper else ""
+            rows.append(Row(setting=setting.label, network=network, place=place, cells=cells))
+    return rows
+
+
+def _goals(entry: Entry, setting: Setting, scale: Scale, network: str) -> dict[str, float]:
+    """Goals of the row; a loss against the ANN binds any network, the others the paper's alone."""
+    goals = dict(entry.goals.get(setting.label, {}).get(network, {}))
+    for table in entry.goals.values():
+        if "loss" in table.get(network, {}):
+            goals.setdefault("loss", table[network]["loss"])
+    return {} if scale.name == "small" else goals
+
+
+def judge(
+    metric: str,
+    ours: Sequence[float],
+    paper: float | None,
+    goal: float | None,
+    setting: Setting,
+    scale: Scale,
+) -> Cell:
+    """A cell and its verdict: the mean over the seeds against the paper's value and the goal."""
+    rule, mean = METRICS[metric], statistics.fmean(ours)
+    passed: bool | None = None
+    reasons = []
+    if paper is not None and not setting.comparable:
+        reasons.append(f"not judged: {scale.name} scale, another network or data set")
+    elif paper is not None:
+        bound = rule.bound(paper)
+        passed = rule.passes(mean, bound)
+        reasons.append(_compared(metric, mean, bound, passed, f"paper {paper:g}, {rule.rule}"))
+    if goal is not None:
+        met = rule.passes(mean, goal)
+        passed = met if passed is None else passed and met
+        reasons.append(_compared(metric, mean, goal, met, "goal"))
+    return Cell(
+        ours=list(ours),
+        mean=mean,
+        spread=statistics.pstdev(ours),
+        paper=paper,
+        goal=goal,
+        passed=passed,
+        reason="; ".join(reasons),
+    )
+
+
+def _compared(metric: str, mean: float, bound: float, passed: bool, what: str) -> str:
+    rule = METRICS[metric]
+    sign = (">=" if passed else "<") if rule.higher else ("<=" if passed else ">")
+    return f"{mean:,.{rule.digits}f} {sign} {bound:,.{rule.digits}f} ({what})"
+
+
+def claims_of(entry: Entry, rows: Sequence[Row]) -> list[ClaimVerdict]:
+    """Whether each claim of the entry holds, setting by setting, in the means over the seeds."""
+    found = {(row.setting, row.network): row for row in rows}
+    verdicts = []
+    for setting in dict.fromkeys(row.setting for row in rows):
+        for claim in entry.claims:
+            pair = [found.get((setting, name)) for name in (claim.less, claim.more)]
+            cells = [row.cells.get(claim.metric) for row in pair if row is not None]
+            if len(cells) < 2 or cells[0] is None or cells[1] is None:
+                continue
+            digits = METRICS[claim.metric].digits
+            less, more = cells[0].mean, cells[1].mean
+            passed = less < more
+            reason = f"{less:,.{digits}f} {'<' if passed else '>='} {more:,.{digits}f}"
+            verdicts.append(
+                ClaimVerdict(text=str(claim), setting=setting, passed=passed, reason=reason)
+            )
+    return verdicts

@@ -1,0 +1,76 @@
+"""Entries end to end at a reduced small scale, on bundled digits; what the registry holds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from firstspike.cli.app import app
+from firstspike.reproduce import SCALES, Reproduction, reproduce
+from firstspike.reproduce.tables import table, verdicts
+
+
+@pytest.fixture
+def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder without data sets, and a small scale of seconds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FIRSTSPIKE_DATA", raising=False)
+    tiny = replace(
+        SCALES["small"],
+        images=300,
+        test_images=60,
+        epochs=2,
+        spiking_epochs=1,
+        width=0.125,
+        checked=20,
+    )
+    monkeypatch.setitem(SCALES, "small", tiny)
+    return tmp_path
+
+
+def test_quantizer_aware_runs_and_skips_what_is_done(digits: Path) -> None:
+    said: list[str] = []
+    first = reproduce("quantizer-aware", only=["4 steps"], seeds=[0, 1], say=said.append)
+    assert any("digits" in line and "FIRSTSPIKE_DATA" in line for line in said)
+    (row,) = first.rows
+    assert row.network == "4 steps" and len(row.cells["accuracy"].ours) == 2
+    assert row.cells["steps"].mean == 4 * 15  # depth 14 with one hidden linear layer
+    assert all(check.passed and check.samples == 20 for check in first.engines)
+    assert {r.dataset for r in first.results.values()} == {"digits-32x32"}
+    assert row.cells["accuracy"].passed is None, "nothing is judged at the small scale"
+    folder = digits / "runs" / "reproduce" / "quantizer-aware-small"
+    stored = Reproduction.from_json(folder / "reproduction.json")
+    assert stored == first
+    written = {f: f.stat().st_mtime_ns for f in folder.rglob("*.safetensors")}
+    again = reproduce("quantizer-aware", only=["4 steps"], seeds=[0, 1])
+    assert {f: f.stat().st_mtime_ns for f in folder.rglob("*.safetensors")} == written
+    assert again.rows == first.rows and again.engines == first.engines
+    assert again.results == first.results, "results are read, not measured again"
+    text = "\n".join(verdicts(again))
+    assert "engines agree" in text and table(again)[0]["verdict"] == "–"
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no entry 'table9'\. Entries: .*quantizer-aware"):
+        reproduce("table9", out=tmp_path)
+    with pytest.raises(ValueError, match=r"`scale` must be one of full, cpu, small, got 'tiny'"):
+        reproduce("quantizer-aware", scale="tiny", out=tmp_path)
+    with pytest.raises(ValueError, match=r"`only` must name networks of quantizer-aware.*4 steps"):
+        reproduce("quantizer-aware", only=["5 steps"], out=tmp_path)
+
+
+def test_an_unfinished_ann_is_refused(tmp_path: Path) -> None:
+    from firstspike.runs import Recipe, train
+
+    recipe = Recipe({"name": "digits_cnn"}, {"name": "digits"}, {"epochs": 1})
+    train(recipe, tmp_path / "ann", progress=False)
+    lines = (tmp_path / "ann" / "metrics.jsonl").read_text().splitlines()
+    (tmp_path / "ann" / "metrics.jsonl").write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match="fully trained ANN, it has 0 of 1 epochs"):
+        reproduce("quantizer-aware", ann=tmp_path / "ann", out=tmp_path / "out")
+
+
+def test_the_list_names_every_entry() -> None:
+    text = CliRunner().invoke(app, ["reproduce", "--list"]).output
+    assert "quantizer-aware" in text and "GPU hours" in text
