@@ -1,0 +1,134 @@
+"""One trained network, one task, one accuracy: TTFS against the rate codes of other libraries.
+
+The MNIST CNN of `recipes/mnist_cnn.yaml`, trained into runs/mnist_cnn, is converted once. TTFS
+answers after its latency; every library runs its rate-coded neurons on the same weights (see
+`rate_networks`) for as many steps as it needs to stay within 0.1 points of TTFS's accuracy on the
+same validation images, or for 64 steps if it never gets there. All rate codes start from half a
+threshold and take the image as constant current. Ratios are to the closed form.
+
+Max pools: a rate-coded peer passes a spike on if any neuron of the window fires, as these libraries
+do; our rate code passes on the train that has grown most, which is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import firstspike as fs
+from firstspike.bench.rate_networks import PACKAGES, quiet, rate_networks
+from firstspike.bench.timing import Row, interleaved, missing, ratio_rows
+from firstspike.data import Dataset, load_dataset
+from firstspike.models import MNISTCNN
+from firstspike.runs import load_run
+
+RUN = Path("runs/mnist_cnn")
+WINDOW = 8
+MARGIN = 0.001
+CLOSED_FORM, RATE = "TTFS, closed form", "rate, clock engine"
+
+
+@torch.no_grad()
+def rows(quick: bool) -> list[Row]:
+    """2,000 validation images and up to 64 steps, or (quick) 250 images and up to 32."""
+    count, most, batch, repeats = (250, 32, 50, 5) if quick else (2_000, 64, 100, 9)
+    model, data, note = _trained(count)
+    images = data.float_images()[:batch]
+    ttfs = fs.convert(model, fs.TTFS(WINDOW, fs.Linear()), calibration=data)
+    rate = fs.convert(model, fs.Rate(most), calibration=data)
+    target = float(accuracy_over_steps(lambda x: ttfs(x)[None], data)[0])
+    with quiet():
+        peers = rate_networks(rate, initial=0.5)
+        courses = {
+            name: accuracy_over_steps(partial(peer, steps=most), data)
+            for name, peer in peers.items()
+        }
+        courses[RATE] = accuracy_over_steps(partial(_rate_course, rate), data)
+        steps = {name: steps_to_reach(course, target - MARGIN) for name, course in courses.items()}
+        own = fs.convert(model, fs.Rate(steps[RATE] or most), calibration=data)
+        variants: dict[str, Callable[[], Any]] = {
+            "ANN": lambda: rate.network(images),
+            CLOSED_FORM: lambda: ttfs(images),
+            "TTFS, clock engine": lambda: fs.simulate(ttfs, images),
+            RATE: lambda: fs.simulate(own, images),
+            **{name: partial(peer, images, steps[name] or most) for name, peer in peers.items()},
+        }
+        times = interleaved(variants, repeats)
+    size = f"MNIST CNN, batch {batch}, TTFS with T={WINDOW}: {100 * target:.2f} %"
+    extra = {
+        name: {"size": size, **_facts(name, ttfs, target, courses.get(name), steps.get(name), most)}
+        for name in variants
+    }
+    found = [
+        Row(**{**vars(row), "note": note if row.name == CLOSED_FORM else _reached(row.extra)})
+        for row in ratio_rows(times, CLOSED_FORM, extra=extra)
+    ]
+    return found + [missing(name, PACKAGES[name]) for name in PACKAGES if name not in peers]
+
+
+def steps_to_reach(course: Tensor, accuracy: float) -> int | None:
+    """First step (counted from 1) from which accuracy stays at or above `accuracy`; None if never.
+
+    >>> steps_to_reach(torch.tensor([0.9, 0.5, 0.8, 0.9]), 0.8)
+    3
+    """
+    below = (course < accuracy).nonzero().flatten()
+    first = 1 if len(below) == 0 else int(below[-1]) + 2
+    return None if first > len(course) else first
+
+
+def accuracy_over_steps(run: Callable[[Tensor], Tensor], data: Dataset) -> Tensor:
+    """Accuracy (T,) of logits over time, (T, N, classes), on all images."""
+    right: Tensor | None = None
+    for images, labels in data.batches(100):
+        hits = (run(images).argmax(2) == labels).sum(1)
+        right = hits if right is None else right + hits
+    assert right is not None
+    return right.double() / len(data)
+
+
+def _rate_course(network: fs.SpikingNetwork, x: Tensor) -> Tensor:
+    course = fs.simulate(network, x, over_time=True).logits_over_time
+    assert course is not None
+    return course
+
+
+def _trained(count: int) -> tuple[nn.Module, Dataset, str]:
+    """The trained CNN and validation images; random ones, and a note, where there is no run."""
+    try:
+        return load_run(RUN)[0].eval(), load_dataset("mnist", "validation").subset(count), ""
+    except FileNotFoundError:
+        data = Dataset(torch.rand(count, 1, 28, 28), torch.arange(count) % 10)
+        return (
+            MNISTCNN(batch_norm=True).eval(),
+            data,
+            f"random weights and images, so accuracy says nothing: no {RUN} or no MNIST here; "
+            f"firstspike train --recipe recipes/mnist_cnn.yaml --out {RUN}",
+        )
+
+
+def _facts(
+    name: str,
+    ttfs: fs.SpikingNetwork,
+    target: float,
+    course: Tensor | None,
+    steps: int | None,
+    most: int,
+) -> dict[str, Any]:
+    """Steps and accuracy that a row stands for."""
+    if course is None:
+        return {} if name == "ANN" else {"steps": ttfs.latency, "accuracy": target}
+    ran = steps or most
+    return {"steps": ran, "accuracy": float(course[ran - 1]), "reached": steps is not None}
+
+
+def _reached(facts: Any) -> str:
+    if "reached" not in facts:
+        return ""
+    accuracy = f"{100 * facts['accuracy']:.2f} % after {facts['steps']} steps"
+    return accuracy if facts["reached"] else f"{accuracy}, and not within 0.1 points before"
