@@ -76,6 +76,15 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
+def test_a_recipe_can_train_output_spike_times(tmp_path: Path) -> None:
+    content = RECIPE | {"code": {"name": "ReLPSP"}, "output_window": 4.0}
+    content["method"] = {"name": "DTA", "output": "spike_times"}
+    out = tmp_path / "run"
+    run("train", "--recipe", write(tmp_path / "r.yaml", content), "--out", out, "--threads", 1)
+    assert load_network(out).origin["output_window"] == 4.0
+    assert SpikingRecipe.read(out / "config.yaml").output_window == 4.0
+
+
 def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -> None:
     path = write(tmp_path / "alone.yaml", RECIPE | {"start": "nowhere"})
     with pytest.raises(FileNotFoundError, match=r"none in nowhere.*ANN.yaml \(with model: .*0.25"):

@@ -17,6 +17,7 @@ from firstspike.networks import SpikingNetwork
 from firstspike.runs import Recipe, load_run, read_yaml
 from firstspike.training import TrainConfig, fit
 from firstspike.training.methods import build_method
+from firstspike.training.output_spikes import with_output_spikes
 from firstspike.training.surrogate import folded
 
 _WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
@@ -35,6 +36,8 @@ class SpikingRecipe:
         start: folder of a trained ANN of the same model to start from; None starts fresh.
         calibration: images that set the scales.
         keep_batch_norm: train with batch norm and fold it away at the end.
+        output_window: give `ReLPSP` a spiking output layer with this window
+            (`with_output_spikes`), as `method: {name: DTA, output: spike_times}` needs.
     """
 
     base: Recipe
@@ -43,6 +46,7 @@ class SpikingRecipe:
     start: str | None = None
     calibration: int = 1000
     keep_batch_norm: bool = False
+    output_window: float | None = None
     source: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +73,7 @@ class SpikingRecipe:
         path = Path(path)
         base, content = Recipe.read(path), read_yaml(path)
         own = {key: value for key, value in content.items() if key not in _ANN_KEYS | _WRITTEN}
-        known = {"code", "method", "start", "calibration", "keep_batch_norm"}
+        known = {"code", "method", "start", "calibration", "keep_batch_norm", "output_window"}
         missing = [key for key in ("code", "method") if not isinstance(own.get(key), dict)]
         if missing:
             raise ValueError(
@@ -123,6 +127,8 @@ class SpikingRecipe:
             calibration=training.subset(self.calibration),
             keep_batch_norm=self.keep_batch_norm,
         )
+        if self.output_window is not None:
+            network = with_output_spikes(network, self.output_window)
         return network, model
 
     def _maker(self) -> str:
@@ -222,4 +228,6 @@ def _description(recipe: SpikingRecipe) -> dict[str, Any]:
         settings["calibration"] = recipe.calibration
     if recipe.keep_batch_norm:
         settings["keep_batch_norm"] = True
+    if recipe.output_window is not None:
+        settings["output_window"] = recipe.output_window
     return settings

@@ -1,15 +1,23 @@
 """DTA-TTFS: the network that is trained is the one that runs in every engine."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from firstspike.codes import TTFS, Linear, ReLPSP
+from firstspike.codes import TTFS, Linear, ReLPSP, relpsp_gradient
+from firstspike.codes.relpsp import Moments
 from firstspike.conversion import convert
 from firstspike.engines import event_by_event, simulate
 from firstspike.training import TrainConfig, fit
 from firstspike.training.dta import DTA
 from firstspike.training.methods import build_method
+from firstspike.training.output_spikes import (
+    output_population,
+    output_times,
+    with_output_spikes,
+)
 
 CONFIG = TrainConfig(epochs=6, batch_size=8, learning_rate=0.02)
 
@@ -44,6 +52,95 @@ def test_it_learns_on_a_grid_and_the_clock_engine_agrees(train_set, validation_s
     assert accuracy == pytest.approx(result.best_validation_accuracy) and accuracy > 0.7
 
 
+@pytest.mark.parametrize("steps", [None, 16])
+def test_it_learns_by_output_spike_times_and_engines_decide_by_the_first(
+    steps, train_set, validation_set
+):
+    network = with_output_spikes(network_for(train_set, ReLPSP(steps)), window=4.0)
+    method = DTA(output="spike_times", dropout=0.1)
+    config = replace(CONFIG, epochs=12)
+    result = fit(network, train_set, validation_set, config, method=method)
+    assert result.best_validation_accuracy > 0.6
+    network = network.double()
+    images, labels = validation_set.float_images().double(), validation_set.labels
+    closed = simulate(network, images, "closed_form")
+    times = closed.spike_times[output_population(network)]
+    assert torch.equal(times.argmin(1), closed.predictions)
+    accuracy = float((closed.predictions == labels).double().mean())
+    assert accuracy == pytest.approx(result.best_validation_accuracy, abs=1 / 30)
+    if steps is None:
+        other = event_by_event.run(network, images[:5])
+        torch.testing.assert_close(closed.logits[:5], other.logits, rtol=0, atol=1e-10)
+    else:
+        other = simulate(network, images, "clock")
+        for name in network.network.populations:
+            assert torch.equal(closed.spike_times[name], other.spike_times[name])
+        assert torch.equal(closed.predictions, other.predictions)
+
+
+def test_output_times_are_eqs_6_and_7_and_silent_targets_fire_behind_the_window():
+    neuron = ReLPSP().neuron(torch.tensor(2.0, dtype=torch.float64))
+    a = [3.0, 1.0, 0.0, -1.0, -1.0, -1.0]
+    w = [1.0, 1.0, 0.5, 0.5, -3.0, 1.0]
+    u = Moments(*(torch.tensor([x] * 6, dtype=torch.float64) for x in (a, w)), 1)
+    times = output_times(neuron, u, torch.arange(6))
+    crossing = [2 * (2 - x) / (2 + y) for x, y in zip(a, w)]  # threshold 2 - t meets a + t w / 2
+    if_label = [0.0, crossing[1], crossing[2], crossing[3], 2 * (1 + 4 / 0.2), 2.0]
+    otherwise = [0.0, crossing[1], crossing[2], 2.0, 2.0, 2.0]
+    assert times.diagonal().tolist() == pytest.approx(if_label)
+    assert times[[1, 2, 3, 4, 5, 0], range(6)].tolist() == pytest.approx(otherwise)
+    assert torch.equal(neuron.encode(u)[0].isinf(), torch.tensor([False] * 3 + [True] * 3))
+    plain = output_times(neuron, u._replace(slope=None), torch.arange(6))
+    assert plain.diagonal().tolist() == pytest.approx([2 - min(x, 2) for x in a])
+
+
+def test_the_loss_on_spike_times_has_the_gradient_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(relpsp_gradient, "_SMALLEST_DENOMINATOR", 1e-9)  # nothing is bounded
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 8), nn.ReLU(),
+        nn.Linear(8, 4),
+    ).double()  # fmt: skip
+    x, labels = torch.rand(6, 1, 6, 6, dtype=torch.float64), torch.arange(6) % 4
+    network = with_output_spikes(convert(model, ReLPSP(), calibration=0.9 * x), window=1.0)
+    method = DTA(output="spike_times")
+    method.start(network, TrainConfig(label_smoothing=0.1))
+    loss, _ = method.loss(network, x, labels)
+    loss.backward()
+    silent = simulate(network, x, "closed_form").spike_times["output_spikes"].isinf()
+    target = silent[range(6), labels]
+    assert 0 < int(target.sum()) < 6 and not silent.all()  # all branches are tested
+    checked = 0
+    for parameter in network.parameters():
+        flat, gradient = parameter.data.view(-1), parameter.grad.view(-1)
+        for index in range(0, len(flat), max(1, len(flat) // 6)):
+            ends, kept = [], float(flat[index])
+            for step in (1e-6, -1e-6):
+                flat[index] = kept + step
+                ends.append(float(method.loss(network, x, labels)[0].detach()))
+            flat[index] = kept
+            expected = (ends[0] - ends[1]) / 2e-6
+            assert float(gradient[index]) == pytest.approx(expected, rel=1e-4, abs=1e-8)
+            checked += abs(expected) > 1e-6
+    assert checked > 10
+
+
+def test_output_spikes_leave_the_network_alone_and_survive_files(train_set, tmp_path):
+    network = network_for(train_set, ReLPSP())
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    spiking = with_output_spikes(network, 5.0)
+    assert network.state_dict().keys() == before.keys() and output_population(network) is None
+    spiking.save(tmp_path / "network.safetensors")
+    loaded = type(spiking).load(tmp_path / "network.safetensors")
+    images = train_set.float_images()
+    assert torch.equal(loaded(images), spiking.eval()(images))
+    assert output_population(loaded) == "output_spikes" and loaded.origin["output_window"] == 5.0
+    with pytest.raises(ValueError, match="`window` must be positive"):
+        with_output_spikes(network, 0.0)
+    with pytest.raises(TypeError, match="`network` must have the code ReLPSP"):
+        with_output_spikes(network_for(train_set, TTFS(4, Linear())))
+
+
 def test_refusals(train_set, validation_set):
     with pytest.raises(TypeError, match="must have the code ReLPSP under DTA"):
         fit(network_for(train_set, TTFS(4, Linear())), train_set, validation_set, CONFIG,
@@ -55,3 +152,8 @@ def test_refusals(train_set, validation_set):
         build_method({"name": "Hope"})
     with pytest.raises(ValueError, match="DTA cannot be made from"):
         build_method({"name": "DTA", "luck": 1})
+    with pytest.raises(ValueError, match="`output` must be one of potential, spike_times"):
+        DTA(output="rate")
+    with pytest.raises(ValueError, match="must have output spikes under output='spike_times'"):
+        fit(network_for(train_set, ReLPSP()), train_set, validation_set, CONFIG,
+            method=DTA(output="spike_times"))  # fmt: skip

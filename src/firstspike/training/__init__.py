@@ -2,14 +2,22 @@
 
 from firstspike.training._checks import DivergenceError
 from firstspike.training.config import TrainConfig
+from firstspike.training.dta import DTA
 from firstspike.training.evaluation import evaluate_accuracy
 from firstspike.training.loop import FitResult, fit
 from firstspike.training.method import Method
 from firstspike.training.optimizers import SGD, Adam, AdamW
+from firstspike.training.output_spikes import with_output_spikes
+from firstspike.training.perturb import Perturbation, perturbed_accuracy, robustness_curve
+from firstspike.training.quantizer_aware import QuantizerAware
 from firstspike.training.schedules import Constant, Cosine, Milestones, OneCycle
+from firstspike.training.sgl import SGL
+from firstspike.training.surrogate import Surrogate, folded
 
 __all__ = [
+    "DTA",
     "SGD",
+    "SGL",
     "Adam",
     "AdamW",
     "Constant",
@@ -19,7 +27,14 @@ __all__ = [
     "Method",
     "Milestones",
     "OneCycle",
+    "Perturbation",
+    "QuantizerAware",
+    "Surrogate",
     "TrainConfig",
     "evaluate_accuracy",
     "fit",
+    "folded",
+    "perturbed_accuracy",
+    "robustness_curve",
+    "with_output_spikes",
 ]

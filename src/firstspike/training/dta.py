@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from firstspike.codes.relpsp import ReLPSP
 from firstspike.networks.ops import BatchNorm
+from firstspike.training.output_spikes import output_population, output_times
 from firstspike.training.single_spike import SingleSpikeMethod
 
 if TYPE_CHECKING:
     from firstspike.training.config import TrainConfig
+
+Output = Literal["potential", "spike_times"]
 
 
 @dataclass
@@ -27,14 +30,33 @@ class DTA(SingleSpikeMethod):
         network = convert(model, ReLPSP(), calibration=images)   # a ReLU ANN without batch norm
         fit(network, train_set, validation_set, config, method=DTA(dropout=0.3))
 
-    The network is trained and validated on the readout of its code, the potential when the output
-    window opens. The paper's loss on negative output spike times (eq. 8) is not offered.
+    By default the loss is cross entropy on the readout of the code, the potential when the output
+    window opens. With `output="spike_times"` it is that on the negative spike times of a spiking
+    output layer (eq. 8),
+
+        L = -log(exp(-t_d) / sum_i exp(-t_i)),    d the label,
+
+        network = with_output_spikes(network, window=10.0)
+        fit(network, train_set, validation_set, config, method=DTA(output="spike_times"))
+
+    and the class is that of the earliest spike, in training, validation and every engine. For
+    output neurons that never fire see `output_times`.
 
     Args:
-        dropout, perturbation: see `SingleSpikeMethod`.
+        dropout, perturbation: see `SingleSpikeMethod`; output spikes are neither dropped nor moved.
+        output: what the loss looks at, "potential" or "spike_times".
 
     Source: Wei et al. 2023, section 3.2.
     """
+
+    output: Output = "potential"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output not in get_args(Output):
+            raise ValueError(
+                f"`output` must be one of {', '.join(get_args(Output))}, got {self.output!r}."
+            )
 
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         super().start(model, config)
@@ -49,3 +71,24 @@ class DTA(SingleSpikeMethod):
                 f"`model` must not keep batch norm under DTA, {norm[0]!r} is one: its statistics "
                 "are those of values, not of slopes. Convert without `keep_batch_norm`."
             )
+        self._output = output_population(self._network)
+        if self.output == "spike_times" and self._output is None:
+            raise ValueError(
+                "`model` must have output spikes under output='spike_times', its readout is a "
+                "potential. Train `with_output_spikes(network, window=10.0)`."
+            )
+
+    def _activate(self, name: str, u: Any) -> Tensor:
+        if name != self._output:
+            return super()._activate(name, u)
+        self._last = u
+        return self._network.neuron(name).activate(u)
+
+    def criterion(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        if self.output == "potential":
+            return super().criterion(logits, images, labels)
+        assert self._output is not None
+        neuron = self._network.neuron(self._output)
+        times = output_times(neuron, self._last, labels)  # type: ignore[arg-type]
+        del self._last
+        return super().criterion(-times, images, labels)
