@@ -11,6 +11,7 @@ _PUBLIC: dict[str, str] = {
     "LearnedRounding": "rounding",
     "finetune": "finetuning",
     **dict.fromkeys(("IntegerNetwork", "IntegerRecord"), "integer"),
+    "ByteNetwork": "byte_network",
     **dict.fromkeys(("BitsRow", "accuracy_against_bits"), "bits"),
     **dict.fromkeys(("Chip", "chip_names", "load_chip"), "chip"),
     **dict.fromkeys(("Mapping", "map_network"), "mapping"),

@@ -2,12 +2,14 @@
 
 Spike times are equal to those of the fake-quantized network, because every number of that network
 is an integer times a power of two: the two differ by the binary point only. From the input spikes
-on nothing here is a floating-point number.
+on nothing here is a floating-point number; `byte_network` has the same integers on int8 kernels.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,11 @@ from firstspike.codes.ttfs import TTFS, TableNeuron
 from firstspike.hardware.fixed_point import exponents_of, value_exponents, weight_exponents
 from firstspike.hardware.integer_ops import IntegerOp, integer_network
 from firstspike.networks import INPUT, SpikingNetwork
+
+if TYPE_CHECKING:
+    from firstspike.hardware.byte_network import ByteNetwork
+
+ENGINES = ("closed_form", "clock", "bytes")
 
 
 @dataclass
@@ -28,7 +35,7 @@ class IntegerRecord:
         logit_exponent: of the readout.
         spike_times: step within the own window as int64, (N, *population); `window` = never fired.
         saturations: potentials clipped to the declared width, by population (readout included).
-        largest_potential: largest absolute potential met, by population.
+        largest_potential: largest absolute potential met, by population; not seen by "bytes".
     """
 
     logits: Tensor
@@ -45,6 +52,9 @@ class IntegerRecord:
 class IntegerNetwork(nn.Module):
     """A quantized TTFS network as integers.
 
+    Calling it returns logits (N, classes) in ANN units by the fastest exact arithmetic: int8
+    kernels where spike values are bytes and 32 bits hold every sum. `run` returns spike times too.
+
     Args:
         network: from `quantize` or `finetune`.
         potential_bits: declared width of potentials and thresholds, sign included. A potential
@@ -53,6 +63,15 @@ class IntegerNetwork(nn.Module):
     Raises:
         ValueError: if the network is not quantized, its code is not TTFS, its weights do not lie
             on their grid, or a threshold does not fit the declared width.
+
+    >>> import firstspike as fs
+    >>> from firstspike.hardware import Quantization, quantize
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> spiking = fs.convert(model, fs.TTFS(255, fs.Linear()), calibration=torch.rand(100, 4))
+    >>> quantized = quantize(spiking, Quantization(bits=8))
+    >>> integer = IntegerNetwork(quantized, potential_bits=32)
+    >>> torch.equal(integer(torch.ones(2, 4)), quantized(torch.ones(2, 4)))
+    True
     """
 
     def __init__(self, network: SpikingNetwork, potential_bits: int = 24) -> None:
@@ -75,6 +94,7 @@ class IntegerNetwork(nn.Module):
         for name in network.populations:
             self._make_neuron(name)
         self.guaranteed = {name: self._cannot_saturate(name) for name in self._targets()}
+        self._fast: list[ByteNetwork | None] = []  # filled on first use; in a list: no submodule
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -132,23 +152,67 @@ class IntegerNetwork(nn.Module):
         return bool((reach <= self.limits[1]).all())
 
     # ---- running --------------------------------------------------------------------------------
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) in the units of the ANN and the type of `x`; no gradients."""
+        if not self._fast:
+            try:
+                self._fast.append(self.bytes())
+            except ValueError as error:
+                warnings.warn(f"running on int64 tensors, slowly: {error}", stacklevel=2)
+                self._fast.append(None)
+        if (fast := self._fast[0]) is not None:
+            return fast.logits(x).to(x.dtype)
+        record = self.run(x)
+        return (record.logits.double() * 2.0**record.logit_exponent).to(x.dtype)
+
+    def bytes(self) -> ByteNetwork:
+        """The same network on int8 kernels.
+
+        Raises:
+            ValueError: where values do not fit a byte or potentials could be clipped.
+        """
+        from firstspike.hardware.byte_network import ByteNetwork
+
+        return ByteNetwork(self)
+
     @torch.no_grad()
-    def run(self, x: Tensor) -> IntegerRecord:
+    def run(self, x: Tensor, engine: str = "closed_form") -> IntegerRecord:
         """Simulate images (N, ...). The host encodes them; everything after is integer.
 
-        Populations whose width rules saturation out take one pass where the code has a closed
-        form; all others are stepped through time, clipped and counted at every step.
+        All engines have the same spike times and logits.
+
+        Args:
+            engine: "clock" steps every population through time, its potential clipped and counted
+                at every step. "closed_form" takes one pass where the width rules saturation out
+                and the code has a closed form, and steps through time elsewhere. "bytes" runs on
+                int8 kernels and refuses networks that do not fit.
         """
+        if engine not in ENGINES:
+            raise ValueError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")
         source = self.source[0]
-        exponent = int(self.exponents[self.network.output.name].min())
-        record = IntegerRecord(torch.empty(0), exponent)
+        output = self.network.output.name
+        record = IntegerRecord(torch.empty(0), int(self.exponents[output].min()))
+        if engine == "bytes":
+            return self._read(record, *self.bytes().values(x))
         times = source.neuron(INPUT).encode(source.shifted(x))
         record.spike_times[INPUT] = torch.where(times.isfinite(), times, self.window).long()
+        stepped = engine == "clock"
         for name in self.network.populations:
-            record.spike_times[name] = self._integrate(name, record, self.thresholds[name])
-        u = self._integrate(self.network.output.name, record, None)
-        shift = torch.exp2(self.exponents[self.network.output.name] - exponent).long()
+            found = self._integrate(name, record, self.thresholds[name], stepped)
+            record.spike_times[name] = found
+        u = self._integrate(output, record, None, stepped)
+        shift = torch.exp2(self.exponents[output] - record.logit_exponent).long()
         record.logits = u * shift
+        return record
+
+    def _read(
+        self, record: IntegerRecord, logits: Tensor, values: dict[str, Tensor]
+    ) -> IntegerRecord:
+        """A record of what the byte network computed: a value's place in its table is its time."""
+        for name, said in values.items():
+            record.spike_times[name] = _first_crossing(said.long(), self.values[name])
+        record.saturations = dict.fromkeys(self._targets(), 0)
+        record.logits = (logits.double() * 2.0**-record.logit_exponent).long()
         return record
 
     def _decode(self, name: str, times: Tensor) -> Tensor:
@@ -160,10 +224,12 @@ class IntegerNetwork(nn.Module):
             table.expand(-1, *times.shape[1:]), 0, times.reshape(len(times), *times.shape[1:])
         )
 
-    def _integrate(self, name: str, record: IntegerRecord, thresholds: Tensor | None) -> Tensor:
+    def _integrate(
+        self, name: str, record: IntegerRecord, thresholds: Tensor | None, stepped: bool
+    ) -> Tensor:
         """Spike times (with thresholds) or final potentials (without) of one target."""
         nodes, sources = self.network.segment(name)
-        if self.source[0].code.has_closed_form and self.guaranteed[name]:
+        if self.source[0].code.has_closed_form and self.guaranteed[name] and not stepped:
             decoded = {s: self._decode(s, record.spike_times[s]) for s in sources}
             u = self.network.run_segment(nodes, decoded)
             record.saturations[name] = 0

@@ -63,9 +63,9 @@ class Quantization:
         bits: 2 to 8, sign included; integers reach from -(2^(bits-1) - 1) to 2^(bits-1) - 1.
         per_channel: one power-of-two step per output channel and not one per layer.
         rounding: `Nearest()` or `LearnedRounding()`.
-        value_bits: fraction bits of spike values whose table is not dyadic already (exponential
-            and learned kernels); `Linear()` over a power-of-two window and `PowerOfTwo()` are
-            exact as they are.
+        value_bits: bits of spike values whose table is not dyadic already: exponential and learned
+            kernels are rounded to `2^value_bits - 1` levels, so that with 8 a value is a byte.
+            `PowerOfTwo()` is exact as it is, and so is `Linear()` over a power-of-two window.
 
     >>> Quantization(bits=4).largest
     7
@@ -109,7 +109,8 @@ def quantize(
     1. Scales become powers of two: `u / s >= theta` is unchanged when the incoming weights are
        multiplied by `2^k / s` and the outgoing ones divided by it. Where the graph does not
        allow that (residual sums, per-channel scales), the scale is rounded up.
-    2. Tables that are not dyadic are rounded to `value_bits` fraction bits.
+    2. Tables that are not dyadic are rounded to integers of `value_bits` bits. A linear table
+       over any shorter window stays linear where its scale can be chosen.
     3. Each layer (or channel) takes the power-of-two step with the least squared error.
     4. Biases are rounded to the step of the potential they start.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from firstspike.engines import Record, simulate
+from firstspike.engines import Record, default_engine, simulate
 from firstspike.hardware.fan_out import Fanout
 from firstspike.networks import SpikingNetwork
 
@@ -46,7 +46,7 @@ class Traffic:
 def record_spikes(network: SpikingNetwork, images: Tensor) -> Record:
     """Simulate with the fastest exact engine, recording when every neuron fires."""
     if network.code.single_spike:
-        return simulate(network, images, "closed_form" if network.code.has_closed_form else "clock")
+        return simulate(network, images, default_engine(network))
     everyone = {name: range(network.neuron_count(name)) for name in network.populations}
     return simulate(network, images, "clock", watch=everyone)
 
