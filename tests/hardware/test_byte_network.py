@@ -176,6 +176,7 @@ def test_requantization_is_the_threshold_ladder(seed, power, top, d, bias, expon
     shift = torch.full((4,), (d - m / 2 + 0.25) * unit, dtype=torch.float64)
     op = ByteOp(
         Dense({"weight": weight.float(), "bias": None}),
+        (inputs,),
         weight,
         torch.full((4,), unit, dtype=torch.float64),
         biases.double() * unit,
@@ -223,7 +224,9 @@ def test_int8_convolution_is_exact(groups, stride, padding, dilation):
     weight = torch.randint(-127, 128, (16, 8 // groups, 3, 3))
     x = torch.randint(0, 256, (3, 8, 9, 9), dtype=torch.uint8)
     hyper = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    op = ByteOp(Convolution({"weight": weight.float()}, **hyper), weight, torch.ones(16), None)
+    op = ByteOp(
+        Convolution({"weight": weight.float()}, **hyper), (8, 9, 9), weight, torch.ones(16), None
+    )
     expected = nn.functional.conv2d(x.double(), weight.double(), **hyper)
     assert torch.equal(op(x).double(), expected)
 

@@ -192,7 +192,8 @@ class ByteNetwork:
         bias = None if op.bias is None else op.bias.detach().double()
         requantization = self._requantization(node, scale)
         self.routes[node.name] = "int8" if requantization is None else "int8, bytes out"
-        return ByteOp(op, weight, scale, bias, requantization)
+        shape = self.source.network.node[node.inputs[0]].shape
+        return ByteOp(op, shape, weight, scale, bias, requantization)
 
     def _requantization(self, node: Node, scale: Tensor) -> Requantization | None:
         """Rounding that decides exactly as the thresholds do, if there is one.

@@ -49,6 +49,7 @@ class ByteOp(WeightOp):
 
     Args:
         op: the layer; its hyper-parameters are used.
+        shape: of its input, for one sample: weights are laid out for it.
         weight: its integers.
         scale: (C,) powers of two, value of a sum of 1.
         bias: (C,) in the units of the potential, or None.
@@ -58,6 +59,7 @@ class ByteOp(WeightOp):
     def __init__(
         self,
         op: Convolution | Dense,
+        shape: tuple[int, ...],
         weight: Tensor,
         scale: Tensor,
         bias: Tensor | None,
@@ -83,7 +85,7 @@ class ByteOp(WeightOp):
             ]
             self.window = (*geometry, int(op.hyper.get("groups", 1)))
             self.weight = torch.ops.onednn.qconv_prepack(
-                integers, self.scale, 1.0, 0, *self.window, None
+                integers, self.scale, 1.0, 0, *self.window, [1, *shape]
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,8 +184,8 @@ def _exact_up_to(largest: int) -> bool:
     dense = Dense({"weight": weight[:, :, 0, 0].float(), "bias": None})
     one = torch.ones(16, dtype=torch.float64)
     try:
-        sums = ByteOp(convolution, weight, one, None)(x)
-        flat = ByteOp(dense, weight[:, :, 0, 0], one, None)(x[:, :, 0, 0])
+        sums = ByteOp(convolution, (64, 5, 5), weight, one, None)(x)
+        flat = ByteOp(dense, (64,), weight[:, :, 0, 0], one, None)(x[:, :, 0, 0])
     except (RuntimeError, NotImplementedError, AttributeError):
         return False
     expected = torch.nn.functional.conv2d(x.double(), weight.double(), padding=1)
