@@ -345,7 +345,7 @@ def test_nothing_fires_nothing_breaks() -> None:
 
 def test_arguments_of_simulate() -> None:
     network, x = spiking("digits CNN", fs.TTFS(8))
-    with pytest.raises(ValueError, match=r"`engine` must be one of closed_form, clock"):
+    with pytest.raises(ValueError, match=r"`engine` must be one of closed_form, early_firing"):
         fs.simulate(network, x, "event-driven")
     with pytest.raises(ValueError, match=r"`x` must have shape \(batch, 1, 8, 8\), got \(4, 64\)"):
         fs.simulate(network, x.flatten(1))

@@ -33,6 +33,7 @@ class EngineName(str, Enum):
 
     auto = "auto"
     closed_form = "closed_form"
+    early_firing = "early_firing"
     clock = "clock"
 
 

@@ -54,7 +54,14 @@ def first_crossing(u: Tensor, thresholds: Tensor) -> Tensor:
     return torch.where(u != u, len(thresholds), len(thresholds) - reached)
 
 
-def look_up(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor, silent: float) -> Tensor:
+def look_up(
+    u: Tensor,
+    scale: Tensor,
+    thresholds: Tensor,
+    values: Tensor,
+    silent: float,
+    out: Tensor | None = None,
+) -> Tensor:
     """`values[t]` with t the first crossing of `u / scale`; `silent` where there is none.
 
     Args:
@@ -63,14 +70,17 @@ def look_up(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor, silent
         thresholds: (T,) strictly falling.
         values: (T,) results, any order (values of spikes, or their times).
         silent: result where the neuron never fires.
+        out: where to write the results, in the layout of `u`; may be `u` itself, which saves
+            memory traffic.
     """
     factor = scale.reciprocal()
     if not _compiled_kernel_fits(u, thresholds):
         padded = torch.cat([values, values.new_full((1,), silent)])
-        return padded[first_crossing(u * factor, thresholds)]
+        result = padded[first_crossing(u * factor, thresholds)]
+        return result if out is None else out.copy_(result)
     if factor.ndim:
-        u, factor = u * factor, factor.new_ones(())
-    return _look_up_compiled(u, factor, thresholds, values, silent)
+        u, factor = torch.mul(u, factor, out=out), factor.new_ones(())
+    return _look_up_compiled(u, factor, thresholds, values, silent, out)
 
 
 def _compiled_kernel_fits(u: Tensor, thresholds: Tensor) -> bool:
@@ -113,7 +123,12 @@ def _buckets(table: bytes, dtype: torch.dtype) -> Buckets | None:
 
 
 def _look_up_compiled(
-    u: Tensor, factor: Tensor, thresholds: Tensor, values: Tensor, silent: float
+    u: Tensor,
+    factor: Tensor,
+    thresholds: Tensor,
+    values: Tensor,
+    silent: float,
+    out: Tensor | None,
 ) -> Tensor:
     from firstspike.codes._lookup_kernel import look_up_flat
 
@@ -123,10 +138,10 @@ def _look_up_compiled(
     results = torch.cat([values, values.new_full((1,), silent)]).numpy()
     pairs = np.stack([results[buckets.below], results[buckets.above]], 1).ravel()
     shift, base = integer(buckets.shift), integer(buckets.base)
-    if not (u.is_contiguous() or (u.ndim == 4 and u.is_contiguous(memory_format=_LAST))):
+    if not _dense(u):
         u = u.contiguous()
-    out = torch.empty_like(u)
-    source, target, scalar = _flat(u), _flat(out), factor.numpy()[()]
+    result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
+    source, target, scalar = _flat(u), _flat(result), factor.numpy()[()]
 
     def work(part: slice) -> None:
         block = np.empty(_BLOCK, source.dtype)
@@ -144,7 +159,11 @@ def _look_up_compiled(
         )
 
     in_parts(work, len(source), _SPLIT)
-    return out
+    return result if out is None or out is result else out.copy_(result)
+
+
+def _dense(x: Tensor) -> bool:
+    return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=_LAST))
 
 
 def _flat(x: Tensor) -> Any:

@@ -1,9 +1,9 @@
-"""Engines that run a spiking network: closed form and clock-driven."""
+"""Engines that run a spiking network: closed form, early firing and clock-driven."""
 
 from firstspike.engines.agreement import Agreement, check_engines, compare_records
 from firstspike.engines.decide import Certain, Decision, Margin
 from firstspike.engines.record import Record
-from firstspike.engines.simulate import ENGINES, simulate
+from firstspike.engines.simulate import ENGINES, default_engine, simulate
 
 __all__ = [
     "ENGINES",
@@ -14,5 +14,6 @@ __all__ = [
     "Record",
     "check_engines",
     "compare_records",
+    "default_engine",
     "simulate",
 ]

@@ -75,11 +75,11 @@ def run(
     with torch.no_grad():
         record.logits = spiking.network.evaluate(spiking.shifted(x), activate)
         if over_time:
-            record.logits_over_time = _readout_over_time(spiking, record)
+            record.logits_over_time = readout_over_time(spiking, record)
     return record
 
 
-def _readout_over_time(spiking: SpikingNetwork, record: Record) -> Tensor:
+def readout_over_time(spiking: SpikingNetwork, record: Record) -> Tensor:
     """Readout potential after every step, from the spike times of what feeds the readout.
 
     Only the weight operations between the last populations and the readout run, once per step in

@@ -14,7 +14,7 @@ class Record:
     """Result of running a spiking network on a batch of N samples.
 
     Attributes:
-        engine: "closed_form" or "clock".
+        engine: the engine that ran, one of `ENGINES`.
         logits: (N, classes), the readout's potential after the last step.
         latency: steps until then.
         window_start: global step at which each population's window opens, by name.
@@ -26,8 +26,8 @@ class Record:
             under codes whose pools may pass on parts of several spikes (`code.graded_pool`).
         logits_over_time: (latency, N, classes) potential of the readout after every step, or None
             if not asked for.
-        potentials: membrane potentials before firing (closed form) or at the end (clock), by
-            population; empty if not asked for.
+        potentials: membrane potentials before firing (closed form), at the decision (early firing)
+            or at the end (clock), by population; empty if not asked for.
         spikes_over_time: (latency, N) spikes of every population at every step; empty if not
             asked for.
         potentials_over_time: (latency, N, k) potentials of the k watched neurons of a population

@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from firstspike.engines import clock, closed_form
+from firstspike.codes import TTFS
+from firstspike.engines import clock, closed_form, early_firing
 from firstspike.engines.decide import Decision
 from firstspike.engines.record import Record
 from firstspike.networks import SpikingNetwork
 
-ENGINES = ("closed_form", "clock")
+ENGINES = ("closed_form", "early_firing", "clock")
+
+
+def default_engine(network: SpikingNetwork) -> str:
+    """The fastest exact engine for whole batches of this network.
+
+    The closed form where the code has one; early firing where windows overlap; else the clock.
+    Early firing that has to run on the clock is said in a warning, with the reason.
+
+    >>> from torch import nn, rand
+    >>> from firstspike import TTFS, convert
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> network = convert(model, TTFS(window=8), calibration=rand(100, 4))
+    >>> default_engine(network), default_engine(network.with_offset(4))
+    ('closed_form', 'early_firing')
+    """
+    if network.code.has_closed_form:
+        return "closed_form"
+    if isinstance(network.code, TTFS):
+        reason = early_firing.reason_against(network)
+        if reason is None:
+            return "early_firing"
+        warnings.warn(
+            f"early firing runs on the clock engine, which takes longer: {reason}.", stacklevel=3
+        )
+    return "clock"
 
 
 def simulate(
@@ -29,7 +56,9 @@ def simulate(
     """Run `network` on the images `x` (N, ...) and record what its neurons do.
 
     Args:
-        engine: "closed_form" (one pass; codes that have one) or "clock" (step by step; all codes).
+        engine: "closed_form" (one pass; codes that have one), "early_firing" (one pass and a walk
+            over late spikes; `TTFS` with an offset below its window) or "clock" (step by step; all
+            codes).
         over_time: record the readout's potential after every step.
         spikes_over_time: record every population's spikes per step (clock).
         potentials: record membrane potentials.
@@ -41,25 +70,26 @@ def simulate(
             (not counting membrane potentials). It changes speed, not results.
 
     Raises:
-        ValueError: if the engine is unknown, the code has no closed form, or the closed form is
-            asked for what only the clock-driven engine records.
+        ValueError: if the engine is unknown or cannot run this network, or is asked for what only
+            the clock-driven engine records.
 
     >>> from torch import nn, rand
     >>> from firstspike import TTFS, convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> network = convert(model, TTFS(window=8), calibration=rand(100, 4))
     >>> x = rand(5, 4)
-    >>> a, b = simulate(network, x, "closed_form"), simulate(network, x, "clock")
+    >>> a, b = (simulate(network, x, e) for e in ("closed_form", "clock"))
     >>> bool((a.spike_times["_1"] == b.spike_times["_1"]).all())
     True
     """
-    if engine == "closed_form":
+    if engine in ("closed_form", "early_firing"):
         if spikes_over_time or watch or decide is not None:
             raise ValueError(
                 "`engine` must be 'clock' to record spikes over time, to watch neurons or to "
-                "decide early, got 'closed_form'."
+                f"decide early, got {engine!r}."
             )
-        return closed_form.run(network, x, over_time=over_time, potentials=potentials)
+        one_pass = closed_form if engine == "closed_form" else early_firing
+        return one_pass.run(network, x, over_time=over_time, potentials=potentials)
     if engine == "clock":
         return clock.run(
             network,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from firstspike.engines import Record, simulate
+from firstspike.engines import Record, default_engine, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.engines.decide import Decision
 from firstspike.measure.operations import OperationTally
@@ -98,7 +98,7 @@ def evaluate(
 
     Args:
         dataset: a `firstspike.data.Dataset`, a DataLoader, or any iterable of (images, labels).
-        engine: "closed_form" or "clock"; by default the closed form where the code has one.
+        engine: as for `simulate`; by default the fastest exact one (`default_engine`).
         samples: use the first so many images only.
         batch_size: images at a time (for a `Dataset`).
         model: name of the model in the result; by default its class.
@@ -120,8 +120,7 @@ def evaluate(
     from firstspike.measure.environment import describe_environment
     from firstspike.measure.result import Result
 
-    closed_form = network.code.has_closed_form and decide is None
-    engine = engine or ("closed_form" if closed_form else "clock")
+    engine = engine or ("clock" if decide is not None else default_engine(network))
     started = time.perf_counter()
     tally = _Tally(network.latency, {name: _LayerTally() for name in network.populations})
     operations = OperationTally(network)

@@ -52,9 +52,34 @@ class Convolution(WeightOp):
 
     weight: Tensor
     bias: Tensor | None
+    _reordered: tuple[object, Tensor] | None = None
 
     def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return _CONVOLUTION[self.weight.ndim - 2](x, self.weight, bias, **self.hyper)
+        weight = self._weight_for(x)
+        return _CONVOLUTION[self.weight.ndim - 2](x, weight, bias, **self.hyper)
+
+    def _weight_for(self, x: Tensor) -> Tensor:
+        """The weights, for inference on the CPU in the memory order of `x`.
+
+        torch would copy them at every call if the orders differ; the copy is kept until they
+        change.
+        """
+        weight = self.weight
+        if (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or x.ndim != 4
+            or x.device.type != "cpu"
+            or x.is_contiguous()
+            or weight.is_inference()
+            or not x.is_contiguous(memory_format=torch.channels_last)
+        ):
+            return weight
+        state = (weight.data_ptr(), weight._version, weight.dtype)
+        if self._reordered is None or self._reordered[0] != state:
+            ordered = weight.detach().contiguous(memory_format=torch.channels_last)
+            self._reordered = (state, ordered)
+        return self._reordered[1]
 
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.bias)

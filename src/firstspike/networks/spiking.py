@@ -23,7 +23,8 @@ class SpikingNetwork(nn.Module):
     """Weight operations of the ANN, neurons of a code.
 
     Calling it returns logits (N, classes) in ANN units from the fastest exact engine its code has:
-    one pass where the code has a closed form, the clock-driven engine otherwise.
+    one pass where the code has a closed form, one pass and a walk over late spikes where windows
+    overlap, the clock-driven engine otherwise.
 
     Args:
         network: the traced ANN.
@@ -107,10 +108,12 @@ class SpikingNetwork(nn.Module):
         return self.network(self.shifted(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        from firstspike.engines import clock, closed_form
+        from firstspike.engines import clock, closed_form, default_engine, early_firing
 
         if self.code.has_closed_form:
             return closed_form.logits(self, x)
+        if default_engine(self) == "early_firing":
+            return early_firing.logits(self, x)
         return clock.run(self, x).logits
 
     def with_offset(self, offset: int | None) -> SpikingNetwork:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from firstspike.engines import simulate
+from firstspike.engines import default_engine, simulate
 from firstspike.networks import INPUT, SpikingNetwork
 from firstspike.plots import (
     plot_accuracy_over_time,
@@ -65,7 +65,7 @@ def network_figures(
     """The figures of the report, by caption, from the images of `dataset` (some hundred do)."""
     like = next(network.buffers())
     images = dataset.float_images(like.dtype).to(like.device)
-    record = simulate(network, images, "closed_form" if network.code.has_closed_form else "clock")
+    record = simulate(network, images, default_engine(network))
     window_start = {name: float(start) for name, start in record.window_start.items()}
     figures: dict[str, Figure] = {}
     curves = {r.model: r.accuracy_over_time for r in results if r.accuracy_over_time}

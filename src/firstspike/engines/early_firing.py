@@ -1,0 +1,224 @@
+"""Early firing without the clock: exact spike times at a few times the cost of the ANN.
+
+With an offset below the window, a population fires while part of its input is still on its way.
+What has arrived when its window opens comes from one pass of weight operations. The rest, the late
+spikes, are walked in the order of time, position by position: a neuron hears the next step's
+spikes unless it has reached its threshold before. A threshold that falls and a potential that rests
+between spikes make the check cheap: one comparison per step with late spikes.
+
+The result is the clock's, up to the rounding of sums in another order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstspike.codes._threads import in_parts
+from firstspike.codes.lookup import look_up
+from firstspike.codes.ttfs import TableNeuron
+from firstspike.engines.closed_form import readout_over_time
+from firstspike.engines.late_spikes import LateSpikes, Source, Target, plan_of
+from firstspike.engines.record import Record
+from firstspike.networks.network import INPUT
+from firstspike.networks.ops import MaxPool
+
+if TYPE_CHECKING:
+    from firstspike.networks import SpikingNetwork
+
+
+def reason_against(spiking: SpikingNetwork) -> str | None:
+    """Why this engine cannot run the network, or None if it can."""
+    plan = plan_of(spiking)
+    return plan if isinstance(plan, str) else None
+
+
+@torch.no_grad()
+def logits(spiking: SpikingNetwork, x: Tensor) -> Tensor:
+    """Logits (N, classes); nothing is recorded and there is no gradient."""
+    return _Run(spiking, x).logits
+
+
+@torch.no_grad()
+def run(
+    spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
+) -> Record:
+    """Logits and spike times of every population; see `simulate`.
+
+    Potentials are those at the decision: of a neuron that has fired, what made it fire; of the
+    others, everything that arrived.
+
+    Raises:
+        ValueError: if the engine cannot run this network; `reason_against` says so beforehand.
+    """
+    result = _Run(spiking, x, keep=potentials)
+    start = {name: spiking.window_of(name).start for name in spiking.populations}
+    record = Record("early_firing", result.logits, spiking.latency, start)
+    window = spiking.code.window_of(0).stop
+    for name in spiking.populations:
+        lead = result.leads[name]
+        fired = lead > 0
+        record.spike_times[name] = torch.where(fired, window - lead, float("inf"))
+        record.spike_counts[name] = fired.to(lead.dtype)
+    record.potentials = result.potentials
+    if over_time:
+        record.logits_over_time = readout_over_time(spiking, record)
+    return record
+
+
+class _Run:
+    """One batch through the network; spikes are kept as the steps left when they came (0: none)."""
+
+    def __init__(self, spiking: SpikingNetwork, x: Tensor, keep: bool = False) -> None:
+        plan = plan_of(spiking)
+        if isinstance(plan, str):
+            raise ValueError(
+                f"`engine` must be 'clock' for this network, got 'early_firing': {plan}."
+            )
+        self.spiking, self.network = spiking, spiking.network
+        self.window = spiking.code.window_of(0).stop
+        self.keep = keep
+        self.potentials: dict[str, Tensor] = {}
+        self.tables: dict[TableNeuron, tuple[Tensor, Tensor]] = {}
+        image = spiking.shifted(x)
+        if image.ndim == 4:
+            image = image.contiguous(memory_format=torch.channels_last)
+        self.leads = {INPUT: self._fire(INPUT, image)}
+        for node in self.network.nodes[1:]:
+            if self.network.is_population(node.name):
+                self.leads[node.name] = self._hear(node.name, plan[node.name])
+            elif isinstance(op := self.network.op(node.name), MaxPool):
+                self.leads[node.name] = op(self.leads[node.inputs[0]])
+        target = plan[self.network.output.name]
+        values = {s.name: self._values(s, self.window) for s in target.sources}
+        self.logits = self.network.run_segment(target.nodes, values)
+
+    def _neuron(self, name: str) -> TableNeuron:
+        neuron = self.spiking.neuron(name)
+        assert isinstance(neuron, TableNeuron)
+        return neuron
+
+    def _table(self, neuron: TableNeuron) -> tuple[Tensor, Tensor]:
+        """Thresholds and values, worked out once per run."""
+        if neuron not in self.tables:
+            thresholds, values = neuron.table()
+            self.tables[neuron] = thresholds.detach(), values.detach()
+        return self.tables[neuron]
+
+    def _fire(self, name: str, u: Tensor) -> Tensor:
+        """Steps left when each of the potentials `u` reaches its threshold; 0 where none does.
+
+        `u` is overwritten unless it is kept.
+        """
+        if self.keep:
+            self.potentials[name] = u
+        left = torch.arange(self.window, 0, -1, dtype=u.dtype)
+        neuron = self._neuron(name)
+        out = None if self.keep else u
+        return look_up(u, neuron.scale, self._table(neuron)[0], left, 0.0, out)
+
+    def _values(self, source: Source, until: int) -> Tensor:
+        """What the spikes up to the step `until` of their window stand for."""
+        from firstspike.engines import _early_kernel as kernel
+
+        say: Any = kernel.say
+        neuron, lead = self._neuron(source.population), self.leads[source.name]
+        values = self._table(neuron)[1].flip(0)  # by steps left, 1 ... T
+        values = torch.cat([values.new_zeros(1), values])
+        values[: max(self.window - until, 0)] = 0
+        scalar = neuron.scale.ndim == 0
+        table = (values * neuron.scale if scalar else values).numpy()
+        spoken = torch.empty_like(lead)
+        flat, target = _memory(lead), _memory(spoken)
+        in_parts(lambda part: say(flat[part], table, target[part]), len(flat), 1 << 16)
+        return spoken if scalar else spoken * neuron.scale
+
+    def _hear(self, name: str, target: Target) -> Tensor:
+        values = {s.name: self._values(s, s.delay) for s in target.sources}
+        u = self.network.run_segment(target.nodes, values)
+        if target.late is None:
+            return self._fire(name, u)
+        u, left = self._walk(name, target.late, u)
+        lead = self._fire(name, u)
+        return torch.minimum(lead, left, out=lead)
+
+    def _walk(self, name: str, late: LateSpikes, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Potentials at the decision, and the steps left when they last changed."""
+        from firstspike.engines import _early_kernel as kernel
+
+        walk: Any = kernel.walk
+        neuron, rows = self._neuron(name), _rows(u, late.positions)
+        left = torch.empty_like(rows)
+        factor = rows.new_zeros(late.weights.shape[0] * kernel.WIDTH)
+        scale = neuron.scale.expand(1, *u.shape[1:])
+        factor[: rows.shape[2]] = _rows(scale, late.positions)[0, 0].reciprocal()
+        arrays = [rows.numpy(), left.numpy(), factor.numpy(), *self._collect(late, len(u))]
+        amplitude = self._amplitudes(late).numpy()
+        thresholds = self._table(neuron)[0].numpy()
+        in_parts(
+            lambda part: walk(
+                *arrays,
+                late.start,
+                late.links,
+                late.capacity,
+                amplitude,
+                late.weights,
+                thresholds,
+                (part.start, part.stop),
+            ),
+            rows.shape[0] * rows.shape[1],
+            64,
+        )
+        return _shaped(rows, u), _shaped(left, u)
+
+    def _collect(self, late: LateSpikes, samples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Late spikes of all sources, and how many there are at every position."""
+        from firstspike.engines import _early_kernel as kernel
+
+        collect: Any = kernel.collect
+        channels, positions = zip(*(s.shape for s in late.sources))
+        sizes = [c * p for c, p in zip(channels, positions)]
+        events = np.empty((samples, sum(sizes)), np.uint32)
+        counts = np.empty((samples, sum(positions)), np.int32)
+        for i, source in enumerate(late.sources):
+            lead = _rows(self.leads[source.name], source.shape[1]).numpy()
+            where = sum(sizes[:i]), sum(positions[:i])
+            base = self.window - source.delay
+
+            def work(part: slice, lead: Any = lead, where: Any = where, base: int = base) -> None:
+                collect(lead, events, counts, *where, base, (part.start, part.stop))
+
+            in_parts(work, samples, 2)
+        return events, counts
+
+    def _amplitudes(self, late: LateSpikes) -> Tensor:
+        """(classes, steps): what a late spike at each step of the target's window delivers."""
+        result = []
+        for index, factor in late.classes:
+            source = late.sources[index]
+            neuron = self._neuron(source.population)
+            values = self._table(neuron)[1][source.delay :]
+            scale = neuron.scale if neuron.scale.ndim == 0 else 1.0
+            row = values.new_zeros(late.steps)
+            row[: len(values)] = values * scale * factor
+            result.append(row)
+        return torch.stack(result)
+
+
+def _rows(x: Tensor, positions: int) -> Tensor:
+    """(N, C, ...) as contiguous (N, P, C): a view where the channels come last in memory."""
+    channels = x.shape[1:].numel() // positions
+    return x.reshape(len(x), channels, positions).transpose(1, 2).contiguous()
+
+
+def _shaped(rows: Tensor, like: Tensor) -> Tensor:
+    """Inverse of `_rows`."""
+    return rows.transpose(1, 2).reshape(like.shape)
+
+
+def _memory(x: Tensor) -> Any:
+    """A dense tensor in memory order as a numpy array."""
+    return x.as_strided((x.numel(),), (1,)).numpy()
