@@ -9,6 +9,7 @@ from firstspike.cli.compare import compare
 from firstspike.cli.convert import convert
 from firstspike.cli.demo import demo
 from firstspike.cli.evaluate import evaluate
+from firstspike.cli.export import export
 from firstspike.cli.hardware import hardware
 from firstspike.cli.report import report
 from firstspike.cli.reproduce import reproduce
@@ -40,5 +41,5 @@ def _root(
     pass
 
 
-for verb in (demo, train, convert, evaluate, compare, hardware, report, reproduce, bench):
+for verb in (demo, train, convert, evaluate, compare, hardware, report, reproduce, export, bench):
     app.command()(verb)

@@ -13,7 +13,12 @@ from firstspike.runs import read_yaml
 
 Values = dict[str, dict[str, dict[str, float]]]  # setting -> network -> metric -> value
 
-_SHARED = ("settings", "networks", "scales", "reference")  # what `runs_of` takes from another entry
+_SHARED = (
+    "settings",
+    "networks",
+    "scales",
+    "references",
+)  # what `runs_of` takes from another entry
 _OTHERS = "papers.yaml"  # tables and figures that this verb does not reproduce, with the reason
 
 
@@ -27,14 +32,15 @@ class Entry:
         settings: label -> name of the ANN recipe under `recipes/`, such as `{"cifar10":
             "cifar10_vgg16"}`.
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
-            with `optimize: true` its kernels are fitted) or `train`, the name of a spiking recipe,
-            with changes to its `code`, `method` and `training`.
+            with `optimize: true` its kernels are fitted, `percentile` is the normalization's) or
+            `train`, the name of a spiking recipe, with changes to its `code`, `method` and
+            `training`. `in: {setting: ...}` changes it for one setting.
         metrics: columns of the table, names in `METRICS`.
         gpu_hours: full scale, one seed, on one data-centre GPU; an estimate.
         values: what the paper prints.
         goals: bounds of our own, stated beforehand.
         claims: what the paper says of rows against each other; judged at every scale.
-        reference: the system whose energy is 1 in the paper's normalized energies.
+        references: setting -> the system whose energy is 1 in the paper's normalized energies.
         scales: scale -> changes of this entry at that scale, merged into it.
         runs_of: another entry whose networks these are; its runs are used.
         note: how our set-up differs from the paper's.
@@ -51,7 +57,7 @@ class Entry:
     values: Values = field(default_factory=dict)
     goals: Values = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
-    reference: EnergyReference | None = None
+    references: dict[str, EnergyReference] = field(default_factory=dict)
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs_of: str | None = None
     note: str = ""
@@ -68,6 +74,8 @@ class Entry:
             for network in (claim.less, claim.more):
                 _require(network in self.networks, self.name, "claim", network, self.networks)
         for network, plan in self.networks.items():
+            for key in plan:
+                _require(key in _PLAN, self.name, f"key of {network!r}", key, sorted(_PLAN))
             if not {"train", "code"} & set(plan):
                 raise ValueError(
                     f"{self.name}: network {network!r} must have `code` or `train`, got {plan}."
@@ -78,6 +86,15 @@ class Entry:
         """Data sets of the full scale."""
         names = (recipe.split("_")[0] for recipe in self.settings.values())
         return ", ".join(dict.fromkeys(names))
+
+
+_PLAN = {"code", "train", "optimize", "percentile", "method", "training", "in"}
+
+
+def plan_of(entry: Entry, network: str, setting: str) -> dict[str, Any]:
+    """How a network is made in one setting."""
+    plan = dict(entry.networks[network])
+    return merge(plan, plan.pop("in", {}).get(setting, {}))
 
 
 @dataclass(frozen=True)
@@ -151,8 +168,10 @@ def build_entry(name: str, content: Mapping[str, Any]) -> Entry:
         _require(key in known, name, "key", key, known)
     options["metrics"] = tuple(options.get("metrics", ()))
     options["claims"] = tuple(Claim(**claim) for claim in options.get("claims", ()))
-    if options.get("reference") is not None:
-        options["reference"] = EnergyReference(**options["reference"])
+    options["references"] = {
+        setting: EnergyReference(**system)
+        for setting, system in (options.get("references") or {}).items()
+    }
     try:
         return Entry(name=name, **options)
     except TypeError as error:

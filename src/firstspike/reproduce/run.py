@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from firstspike.codes import build_code
 from firstspike.data.standard import ROOT_VARIABLE
 from firstspike.measure.compare import compare, with_normalized_energy
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.result import Result
 from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
-from firstspike.reproduce.registry import Entry, entry_content, load_entry
+from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of
 from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, Scale, Setting, at_scale, settings_of
 from firstspike.reproduce.steps import (
     ann_accuracy,
@@ -71,7 +71,7 @@ def reproduce(
     networks = _chosen(entry, only)
     folder = default_folder(entry, scale) if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    work = _Work(networks, SCALES[scale], folder, device, progress, check_engines, say)
+    work = _Work(entry, networks, SCALES[scale], folder, device, progress, check_engines, say)
     settings = (
         settings_of(entry, SCALES[scale], network, folder)
         if ann is None
@@ -114,16 +114,16 @@ def default_folder(entry: Entry, scale: str) -> Path:
     return Path("runs/reproduce") / (name if scale == "full" else f"{name}-{scale}")
 
 
-def _chosen(entry: Entry, only: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+def _chosen(entry: Entry, only: Sequence[str] | None) -> list[str]:
     if only is None:
-        return entry.networks
+        return list(entry.networks)
     unknown = [label for label in only if label not in entry.networks]
     if unknown or not only:
         raise ValueError(
             f"`only` must name networks of {entry.name}, got {unknown or 'none'}. "
             f"It has {'; '.join(entry.networks)}."
         )
-    return {label: entry.networks[label] for label in only}
+    return list(only)
 
 
 def _given(entry: Entry, ann: Path) -> Setting:
@@ -133,7 +133,7 @@ def _given(entry: Entry, ann: Path) -> Setting:
     for label, full in entry.settings.items():
         if full.split("_")[:2] == [data, model]:
             return Setting(label, recipe, True)
-    return Setting(f"{data} {model}", recipe, False)
+    return Setting(f"{Path(data).stem} {model}", recipe, False)
 
 
 class _Work:
@@ -141,7 +141,8 @@ class _Work:
 
     def __init__(
         self,
-        networks: Mapping[str, Mapping[str, Any]],
+        entry: Entry,
+        networks: Sequence[str],
         scale: Scale,
         folder: Path,
         device: str,
@@ -149,9 +150,13 @@ class _Work:
         check_engines: bool,
         say: Say,
     ) -> None:
-        self.networks, self.scale, self.folder = networks, scale, folder
+        self.entry, self.networks = entry, networks
+        self.scale, self.folder = scale, folder
         self.device, self.progress, self.say = device, progress, say
         self.check_engines = check_engines
+        plans = [entry.networks[name] for name in networks]
+        converted = [build_code(dict(plan["code"])) for plan in plans if "train" not in plan]
+        self.samples = scale.samples(converted)
         self.measured: dict[str, dict[str, list[Result]]] = {}
         self.anns: dict[str, list[float]] = {}
         self.engines: list[EngineCheck] = []
@@ -175,9 +180,9 @@ class _Work:
         self.anns.setdefault(setting.label, []).append(accuracy)
         self.say(f"{setting.label}, seed {seed}: ANN {100 * accuracy:.2f} %")
         found = []
-        for name, plan in self.networks.items():
+        for name in self.networks:
             network, made = make_network(
-                plan,
+                plan_of(self.entry, name, setting.label),
                 setting,
                 self.scale,
                 ann,
@@ -195,6 +200,7 @@ class _Work:
                 name=recipe.model["name"],
                 seed=seed,
                 progress=self.progress,
+                samples=self.samples,
             )
             found.append(result)
             self.made[key_of(setting.label, name, seed)] = made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstspike._files import atomic_write
+from firstspike.codes import Code
 from firstspike.data import load_dataset
 from firstspike.data.splits import stratified_indices
 from firstspike.reproduce.registry import Entry, build_entry, merge, recipe_path
@@ -17,6 +18,7 @@ from firstspike.runs import Recipe
 from firstspike.spiking_runs import SpikingRecipe
 
 _SALT = 3  # of the small data sets
+_FEW_STEPS = 8
 CPU_NETWORKS = ("resnet20", "vgg11")
 
 
@@ -32,6 +34,7 @@ class Scale:
         batch_size: with learning rates of SGD in proportion.
         checked: test images on which both engines are compared.
         calibration: most training images that scales are found on.
+        clocked: test images where a code runs step by step for more than `_FEW_STEPS` steps.
     """
 
     name: str
@@ -44,6 +47,12 @@ class Scale:
     batch_size: int | None = None
     checked: int = 1000
     calibration: int = 1000
+    clocked: int | None = None
+
+    def samples(self, codes: Sequence[Code]) -> int | None:
+        """Test images for an entry with these codes, the same for all; None is all there are."""
+        slow = any(not c.has_closed_form and c.latency(1) > _FEW_STEPS for c in codes)
+        return self.clocked if slow else None
 
 
 SCALES: dict[str, Scale] = {
@@ -54,6 +63,7 @@ SCALES: dict[str, Scale] = {
             "cpu",
             "ResNet-20 or VGG-11 on all of CIFAR-10 in place of VGG-16 and CIFAR-100, few epochs",
             spiking_epochs=3,
+            clocked=1000,
         ),
         Scale(
             "small",
@@ -65,8 +75,9 @@ SCALES: dict[str, Scale] = {
             epochs=12,
             spiking_epochs=3,
             batch_size=32,
-            checked=100,
+            checked=50,
             calibration=200,
+            clocked=100,
         ),
     )
 }

@@ -13,7 +13,7 @@ from torch import nn
 
 from firstspike._files import read_json, sha256_of, write_json
 from firstspike.codes import build_code
-from firstspike.conversion import KernelOptimization, convert
+from firstspike.conversion import KernelOptimization, Percentile, convert
 from firstspike.data import Dataset
 from firstspike.engines import compare_records, simulate
 from firstspike.measure.result import Result
@@ -77,7 +77,9 @@ def make_network(
         recipe = spiking_recipe(plan, setting, scale, ann).with_training(seed=seed)
         stamp["recipe"] = described(recipe)
     else:
-        stamp["recipe"] = {key: plan[key] for key in ("code", "optimize") if key in plan}
+        stamp["recipe"] = {
+            key: plan[key] for key in ("code", "optimize", "percentile") if key in plan
+        }
     stamp = json.loads(json.dumps(stamp))
     done = folder / "made.json"
     if not (done.is_file() and read_json(done) == stamp and (folder / NETWORK).is_file()):
@@ -105,6 +107,7 @@ def _converted(
         model.to(device),
         build_code(dict(plan["code"])),
         calibration=training.subset(min(scale.calibration, len(training))),
+        normalization=Percentile(plan.get("percentile", 99.9)),
         kernel_optimization=KernelOptimization(seed=seed) if plan.get("optimize") else None,
     )
 

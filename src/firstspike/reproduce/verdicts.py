@@ -32,11 +32,11 @@ def rows_of(
         for network, results in measured[setting.label].items():
             paper = entry.values.get(setting.label, {}).get(network, {})
             goals = _goals(entry, setting, scale, network)
+            reference = entry.references.get(setting.label) if setting.comparable else None
             cells = {}
             for metric in entry.metrics:
                 ours = [
-                    measure(r, metric, a, entry.reference if scale.name == "full" else None)
-                    for r, a in zip(results, ann[setting.label])
+                    measure(r, metric, a, reference) for r, a in zip(results, ann[setting.label])
                 ]
                 known = [value for value in ours if value is not None]
                 if len(known) == len(ours):
