@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,23 +18,11 @@ import torch
 
 import firstspike as fs
 from firstspike._files import read_json, write_json
+from firstspike.bench import interleaved
 from firstspike.measure.environment import describe_environment
 from firstspike.models import VGG16
 
 STORE = Path(__file__).parent / "results" / "closed_form_vgg16.json"
-
-
-def interleaved(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every function, called in turn `repeats` times after one warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for function in functions.values():
-        function()
-    for _ in range(repeats):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def markdown_of(store: Path) -> str:

@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike._files import read_json, write_json
+from firstspike.bench import interleaved
 from firstspike.codes import FewStep
 from firstspike.conversion.percentile_search import error_surfaces
 from firstspike.engines import through_time
@@ -43,18 +45,6 @@ def training_step(model: nn.Module, function: Callable[[], Tensor], labels: Tens
     nn.functional.cross_entropy(function(), labels).backward()
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each function, in turn; the first round is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in functions}
-    for turn in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            if turn:
-                seconds[name].append(time.process_time() - start)
-    return seconds
-
-
 def training(name: str, steps: list[int], batch: int, repeats: int) -> list[dict[str, Any]]:
     """A row for the ANN and for every T, without and (T > 2) with chunks."""
     build, shape = MODELS[name]
@@ -71,7 +61,8 @@ def training(name: str, steps: list[int], batch: int, repeats: int) -> list[dict
             runs[key] = (network, lambda n=network, c=chunk: through_time.logits(n, x, c))  # type: ignore[misc]
     train = {k: lambda m=m, f=f: training_step(m, f, labels) for k, (m, f) in runs.items()}
     infer = {k: torch.no_grad()(f) for k, (_, f) in runs.items() if "chunk=None" in k or k == "ann"}
-    seconds, inference = interleaved(train, repeats), interleaved(infer, repeats)
+    timed = partial(interleaved, repeats=repeats, warmup=1, clock=time.process_time)
+    seconds, inference = timed(train), timed(infer)
     rows = []
     for key in runs:
         ratios = [a / b for a, b in zip(seconds[key], seconds["ann"])]
