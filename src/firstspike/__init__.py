@@ -30,7 +30,15 @@ _PUBLIC: dict[str, str] = {
     "compare": "firstspike.measure.compare",
     "evaluate": "firstspike.measure.evaluate",
     **dict.fromkeys(
-        ("Certain", "Margin", "Record", "check_engines", "compare_records", "simulate"),
+        (
+            "Certain",
+            "EventDriven",
+            "Margin",
+            "Record",
+            "check_engines",
+            "compare_records",
+            "simulate",
+        ),
         "firstspike.engines",
     ),
 }

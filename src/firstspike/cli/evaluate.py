@@ -35,6 +35,7 @@ class EngineName(str, Enum):
     closed_form = "closed_form"
     early_firing = "early_firing"
     clock = "clock"
+    event = "event"
 
 
 def evaluate(

@@ -1,7 +1,8 @@
-"""Engines that run a spiking network: closed form, early firing and clock-driven."""
+"""Engines that run a spiking network: closed form, early firing, event-driven and clock-driven."""
 
 from firstspike.engines.agreement import Agreement, check_engines, compare_records
 from firstspike.engines.decide import Certain, Decision, Margin
+from firstspike.engines.event_driven import EventDriven
 from firstspike.engines.record import Record
 from firstspike.engines.simulate import ENGINES, default_engine, simulate
 
@@ -10,6 +11,7 @@ __all__ = [
     "Agreement",
     "Certain",
     "Decision",
+    "EventDriven",
     "Margin",
     "Record",
     "check_engines",

@@ -33,6 +33,8 @@ class Record:
         potentials_over_time: (latency, N, k) potentials of the k watched neurons of a population
             after every step, NaN while nothing can change them; empty if none are watched.
         spike_trains: (latency, N, k) spikes of the watched neurons at every step.
+        synaptic_operations: multiplications of a weight by what an event carries that the
+            event-driven engine did, by layer with weights, summed over samples; empty for others.
         decided_at: (N,) steps after which every sample stopped, `latency` for those that never
             did; None without a decision rule.
     """
@@ -49,6 +51,7 @@ class Record:
     spikes_over_time: dict[str, Tensor] = field(default_factory=dict)
     potentials_over_time: dict[str, Tensor] = field(default_factory=dict)
     spike_trains: dict[str, Tensor] = field(default_factory=dict)
+    synaptic_operations: dict[str, int] = field(default_factory=dict)
     decided_at: Tensor | None = None
 
     @property

@@ -10,10 +10,11 @@ from torch import Tensor
 from firstspike.codes import TTFS
 from firstspike.engines import clock, closed_form, early_firing
 from firstspike.engines.decide import Decision
+from firstspike.engines.event_driven import EventDriven
 from firstspike.engines.record import Record
 from firstspike.networks import SpikingNetwork
 
-ENGINES = ("closed_form", "early_firing", "clock")
+ENGINES = ("closed_form", "early_firing", "clock", "event")
 
 
 def default_engine(network: SpikingNetwork) -> str:
@@ -57,15 +58,16 @@ def simulate(
 
     Args:
         engine: "closed_form" (one pass; codes that have one), "early_firing" (one pass and a walk
-            over late spikes; `TTFS` with an offset below its window) or "clock" (step by step; all
-            codes).
+            over late spikes; `TTFS` with an offset below its window), "event" (work follows the
+            spikes; `TTFS` with offset == window; prepare `EventDriven` once for a stream of
+            frames) or "clock" (step by step; all codes).
         over_time: record the readout's potential after every step.
         spikes_over_time: record every population's spikes per step (clock).
         potentials: record membrane potentials.
         watch: population -> indices of neurons (of the flattened population) whose potentials and
             spikes are recorded at every step (clock).
         decide: `Margin(...)` or `Certain()`: stop every sample as soon as the rule says so
-            (clock); the record then holds when each sample stopped, and spikes up to there.
+            (clock, event); the record then holds when each sample stopped, and spikes up to there.
         memory: bytes that the clock-driven engine may use for the signals of one block of steps
             (not counting membrane potentials). It changes speed, not results.
 
@@ -78,7 +80,7 @@ def simulate(
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> network = convert(model, TTFS(window=8), calibration=rand(100, 4))
     >>> x = rand(5, 4)
-    >>> a, b = (simulate(network, x, e) for e in ("closed_form", "clock"))
+    >>> a, b = (simulate(network, x, e) for e in ("clock", "event"))
     >>> bool((a.spike_times["_1"] == b.spike_times["_1"]).all())
     True
     """
@@ -90,6 +92,14 @@ def simulate(
             )
         one_pass = closed_form if engine == "closed_form" else early_firing
         return one_pass.run(network, x, over_time=over_time, potentials=potentials)
+    if engine == "event":
+        if spikes_over_time or watch:
+            raise ValueError(
+                "`engine` must be 'clock' to record spikes over time or to watch neurons, got "
+                "'event'."
+            )
+        prepared = EventDriven(network)
+        return prepared.run(x, over_time=over_time, potentials=potentials, decide=decide)
     if engine == "clock":
         return clock.run(
             network,

@@ -106,8 +106,8 @@ def evaluate(
         memory: bytes the clock-driven engine may use for a block of steps, see `simulate`.
         energy: tables of your own (`read_energy_tables`) to estimate energy with as well; those
             that the counts of a single network suffice for are used.
-        decide: `Margin(...)` or `Certain()`: stop every sample early by this rule (clock engine).
-            Accuracy and spikes are then those at the stop, and `stopping_steps` has the
+        decide: `Margin(...)` or `Certain()`: stop every sample early by this rule (clock or event
+            engine). Accuracy and spikes are then those at the stop, and `stopping_steps` has the
             distribution of latencies.
         perturb: strengths of disturbances, `{"jitter": [0.0, 1.0, 2.0]}`: `robustness` then has the
             accuracy under each (`Perturbation`); needs a `Dataset` and a code with a closed form.

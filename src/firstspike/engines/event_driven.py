@@ -1,0 +1,227 @@
+"""Event-driven engine: work follows the spikes, one sample at a time.
+
+A population's input is a list of events. A convolution or dense layer adds, for each event, a row
+of weights to the potentials of its targets. Of the neurons, only those that reach their last
+threshold look their step up and become events of the next layer. What lies between such layers
+(pools, residual additions, concatenation, reshaping, padding) works on the values themselves.
+
+With windows one after the other (`offset == window`) all input of a population has arrived before
+it fires, so that the order of events within a window changes nothing but the rounding of sums.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.engines.closed_form import readout_over_time
+from firstspike.engines.record import Record
+from firstspike.networks.network import INPUT, Node
+
+if TYPE_CHECKING:
+    from firstspike.engines.decide import Decision
+    from firstspike.engines.event_layers import EventWeights, Firing
+    from firstspike.networks import SpikingNetwork
+
+PRECISIONS = ("bfloat16", "int8")
+
+
+class EventDriven:
+    """A network made ready for event-driven runs: weights laid out, buffers allotted.
+
+    Prepare it once and use it for a stream of frames. It keeps the weights and thresholds that the
+    network had when it was made. Buffers are reused from frame to frame: one thread at a time.
+
+    Spike times are those of the closed form and the clock-driven engine: identical in float64; in
+    float32 they differ only where a potential lies within rounding of its threshold, because sums
+    are added up in another order (`check_engines` tells the two apart).
+
+    Args:
+        network: with a `TTFS` code and offset == window, on the CPU, in float32 or float64.
+        weights: None for the network's own. "bfloat16" or "int8" (one scale per output channel)
+            take a half or a quarter of the memory: that is another network, whose spike times are
+            exact for the rounded weights. Sums stay in float32.
+
+    Attributes:
+        synaptic_operations: of the last call, by layer with weights, summed over samples: each is
+            one weight multiplied by what one event carries and added to one potential.
+
+    Raises:
+        ValueError: for other codes, early firing, other devices and types.
+
+    >>> from torch import nn, rand
+    >>> from firstspike import TTFS, convert
+    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> network = convert(model, TTFS(window=8), calibration=rand(100, 4))
+    >>> engine, x = EventDriven(network), rand(5, 4)
+    >>> torch.allclose(engine(x), network(x), atol=1e-5)
+    True
+    >>> spikes = engine.run(x).spike_counts["_1"].sum()
+    >>> engine.synaptic_operations["_2"] == 3 * int(spikes)
+    True
+    """
+
+    def __init__(self, network: SpikingNetwork, weights: str | None = None) -> None:
+        _check(network, weights)
+        self.spiking, self.network, self.precision = network, network.network, weights
+        self.synaptic_operations: dict[str, int] = {}
+        self.bias = self._biases()
+        largest = max(self.spiking.neuron_count(name) for name in network.populations)
+        self._scratch = np.empty(16 * largest, self.bias[self.network.output.name].numpy().dtype)
+        self.layers: dict[str, EventWeights] = {}
+        self.held: dict[str, EventWeights] = {}  # population or readout -> layer with potentials
+        for node in self.network.nodes[1:]:
+            self._lay_out(node)
+        self.firing = {name: self._firing_of(name) for name in network.populations}
+        self.pooled = self._fire_through_pools()
+
+    # ---- preparation ----------------------------------------------------------------------------
+    @torch.no_grad()
+    def _biases(self) -> dict[str, Tensor]:
+        """What populations and the readout receive without any spike, (1, *shape)."""
+        found: dict[str, Tensor] = {}
+
+        def keep(name: str, u: Tensor) -> Tensor:
+            found[name] = u
+            return torch.zeros_like(u)
+
+        silence = self.spiking.input_low.new_zeros(1, *self.network.input_shape)
+        readout = self.network.evaluate(silence, keep)
+        return {self.network.output.name: readout} | found
+
+    def _lay_out(self, node: Node) -> None:
+        from firstspike.engines.event_layers import EventWeights, has_rows, in_memory_order
+
+        op: Any = self.network.op(node.name)
+        if not has_rows(op):
+            return
+        users = [n.name for n in self.network.nodes if node.name in n.inputs] or [node.name]
+        own = len(users) == 1 and (users[0] == node.name or self.network.is_population(users[0]))
+        own = own and in_memory_order(op, node.shape)
+        source = self.network.node[node.inputs[0]].shape
+        bias = self.bias[users[0]] if own else None
+        at_once = own and self.network.nodes.index(node) + 1 < len(self.network.nodes)
+        at_once = (
+            at_once and self.network.nodes[self.network.nodes.index(node) + 1].name == users[0]
+        )
+        layer = EventWeights(
+            op, source, node.shape, bias, self.precision, self._scratch if at_once else None
+        )
+        self.layers[node.name] = layer
+        if own:
+            self.held[users[0]] = layer
+
+    def _firing_of(self, name: str, pool: str | None = None) -> Firing:
+        from firstspike.engines.event_layers import Firing
+
+        neuron, shape = self.spiking.neuron(name), self.network.node[name].shape
+        assert isinstance(neuron, TableNeuron)
+        layer = self.held.get(name)
+        through = None if pool is None else (self.network.op(pool), self.network.node[pool].shape)
+        return Firing(neuron, shape, shape[0] if layer is None else layer.stride, through)
+
+    def _fire_through_pools(self) -> dict[str, Firing]:
+        """Firing of populations that feed one max pool in two dimensions and nothing else."""
+        from firstspike.engines.event_layers import poolable
+
+        return {
+            node.inputs[0]: self._firing_of(node.inputs[0], node.name)
+            for node in self.network.nodes[1:]
+            if poolable(self.network.op(node.name))
+            and node.inputs[0] in self.spiking.neurons
+            and self.network.uses(node.inputs[0]) == 1
+        }
+
+    # ---- running --------------------------------------------------------------------------------
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, ...); nothing is recorded."""
+        from firstspike.engines.event_frame import Frame
+
+        rows = []
+        for image in self._begin(x):
+            frame = Frame(self, recording=False)
+            rows.append(frame.logits(image))
+            self._count(frame.operations)
+        return torch.cat([self.bias[self.network.output.name][:0], *rows])
+
+    @torch.no_grad()
+    def run(
+        self,
+        x: Tensor,
+        *,
+        over_time: bool = False,
+        potentials: bool = False,
+        decide: Decision | None = None,
+    ) -> Record:
+        """Logits and spike times of every population; see `simulate`.
+
+        With `decide`, the readout takes its events in the order of time and stops when the rule
+        says so. The populations before those that feed it have fired by then.
+        """
+        from firstspike.engines.event_frame import Frame
+        from firstspike.engines.event_readout import TimedReadout
+
+        readout = None if decide is None else TimedReadout(self.spiking, decide)
+        frames, rows = [], [self.bias[self.network.output.name][:0]]
+        for image in self._begin(x):
+            frames.append(Frame(self, recording=True, potentials=potentials))
+            rows.append(frames[-1].logits(image, () if readout is None else readout.nodes))
+            self._count(frames[-1].operations)
+        starts = {name: self.spiking.window_of(name).start for name in self.spiking.populations}
+        record = Record("event", torch.cat(rows), self.spiking.latency, starts)
+        for name in self.spiking.populations:
+            empty = x.new_zeros(0, *self.network.node[name].shape)
+            record.spike_times[name] = torch.cat([empty, *(f.times[name] for f in frames)])
+            record.spike_counts[name] = record.spike_times[name].isfinite().to(x.dtype)
+            if potentials:
+                record.potentials[name] = torch.cat([empty, *(f.potentials[name] for f in frames)])
+        if over_time:
+            record.logits_over_time = readout_over_time(self.spiking, record)
+        if readout is not None:
+            self._count(readout.stop(record))
+        record.synaptic_operations = dict(self.synaptic_operations)
+        return record
+
+    def _begin(self, x: Tensor) -> tuple[Tensor, ...]:
+        """The images (1, ...) one by one, as the network takes them."""
+        self.synaptic_operations = dict.fromkeys(self.layers, 0)
+        return self.spiking.shifted(x).split(1) if len(x) else ()
+
+    def _count(self, operations: dict[str, int]) -> None:
+        for name, count in operations.items():
+            self.synaptic_operations[name] = self.synaptic_operations.get(name, 0) + count
+
+
+def _check(network: SpikingNetwork, weights: str | None) -> None:
+    """Refuse what the engine cannot run, and say what can."""
+    code = network.code
+    if not isinstance(code, TTFS):
+        raise ValueError(
+            f"`engine` must not be 'event' for {code.name}: it needs one spike per neuron and a "
+            "threshold table. Use TTFS(...), or engine='clock', which runs every code."
+        )
+    if not code.has_closed_form:
+        raise ValueError(
+            f"`offset` must equal the window ({code.window}) for engine='event', got {code.shift}: "
+            "populations would fire before all of their input has arrived. Use engine='clock', or "
+            "`network.with_offset(None)`."
+        )
+    like = network.input_low
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"`network` must be on the CPU in float32 or float64 for engine='event', got "
+            f"{like.dtype} on {like.device}. Call network.cpu().float()."
+        )
+    if weights is not None and (weights not in PRECISIONS or like.dtype != torch.float32):
+        raise ValueError(
+            f"`weights` must be None, or one of {', '.join(PRECISIONS)} for a network in float32, "
+            f"got {weights!r} for {like.dtype}. None takes the network's own."
+        )
+    if INPUT in network.neurons and isinstance(network.neuron(INPUT), TableNeuron):
+        return
+    raise ValueError("`network` must encode its input with TTFS for engine='event'; convert again.")

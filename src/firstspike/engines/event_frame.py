@@ -1,0 +1,94 @@
+"""One frame on its way through the event-driven engine."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from firstspike.engines.event_layers import Signal, dense_operations, to_rows
+from firstspike.networks.network import INPUT, Node
+from firstspike.networks.ops import MaxPool, Reshape, WeightOp
+
+if TYPE_CHECKING:
+    from firstspike.engines.event_driven import EventDriven
+
+
+class Frame:
+    """Walks the nodes of a prepared network with one image.
+
+    Args:
+        engine: the prepared network.
+        recording: keep spike times (and potentials, if asked for) of all neurons. Otherwise max
+            pools are taken before neurons fire, which gives the same spikes behind them.
+
+    Attributes:
+        operations: synaptic operations so far, by layer.
+        times, potentials: (1, *population), by population.
+    """
+
+    def __init__(self, engine: EventDriven, recording: bool, potentials: bool = False) -> None:
+        self.engine, self.recording, self.keep_potentials = engine, recording, potentials
+        self.operations: dict[str, int] = {}
+        self.times: dict[str, Tensor] = {}
+        self.potentials: dict[str, Tensor] = {}
+        self.signals: dict[str, Signal] = {}
+
+    def logits(self, x: Tensor, skipped: Container[str] = ()) -> Tensor:
+        """Logits (1, classes) of an image (1, ...); the bias alone if the readout is `skipped`."""
+        engine, network = self.engine, self.engine.network
+        left = Counter({node.name: network.uses(node.name) for node in network.nodes})
+        for node in network.nodes:
+            if node.name in skipped:
+                continue
+            if node.name in engine.firing:
+                self.signals[node.name] = self._fire(node, x)
+            else:
+                self._pass(node)
+            for name in node.inputs:
+                left[name] -= 1
+                if not left[name]:
+                    self.signals.pop(name, None)
+        output = network.output.name
+        if output in skipped:
+            return engine.bias[output].clone()
+        if output in engine.held:
+            return engine.held[output].tensor()
+        return self.signals[output].tensor + engine.bias[output]
+
+    def _fire(self, node: Node, x: Tensor) -> Signal:
+        """The spikes of a population."""
+        name, layer, u = node.name, self.engine.held.get(node.name), x
+        if layer is None and name != INPUT:
+            u = self.signals[node.inputs[0]].tensor + self.engine.bias[name]
+        rows = to_rows(u) if layer is None else layer.out
+        if not self.recording:
+            firing = self.engine.pooled.get(name) or self.engine.firing[name]
+            return Signal(firing(rows))
+        if self.keep_potentials:
+            self.potentials[name] = u if layer is None else layer.tensor()
+        events = self.engine.firing[name](rows)
+        self.times[name] = events.spread(events.step.astype(rows.dtype), float("inf"))
+        return Signal(events)
+
+    def _pass(self, node: Node) -> None:
+        """What an operation makes of its inputs; a layer may hold it as potentials instead."""
+        op, layer = self.engine.network.op(node.name), self.engine.layers.get(node.name)
+        inputs = [self.signals[name] for name in node.inputs]
+        if layer is not None:
+            self.operations[node.name] = layer(inputs[0])
+            if not layer.holds:
+                self.signals[node.name] = Signal(tensor=layer.tensor())
+        elif isinstance(op, Reshape):
+            self.signals[node.name] = inputs[0].reshaped(op.hyper["shape"])
+        elif isinstance(op, MaxPool):
+            done = not self.recording and node.inputs[0] in self.engine.pooled
+            self.signals[node.name] = inputs[0] if done else Signal(tensor=op(inputs[0].tensor))
+        else:
+            assert isinstance(op, WeightOp)
+            values = [signal.tensor for signal in inputs]
+            self.signals[node.name] = Signal(tensor=op.linear(*values))
+            if count := dense_operations(op, values[0], self.signals[node.name].tensor):
+                self.operations[node.name] = count

@@ -1,0 +1,341 @@
+"""Layers of the event-driven engine: events of a signal, weights laid out for them, firing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstspike.codes.ttfs import TableNeuron
+from firstspike.engines import _event_kernels as kernels
+from firstspike.engines._event_rows import AHEAD
+from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, TransposedConvolution
+
+Array = np.ndarray
+
+
+class Events:
+    """Entries of a signal that are not zero, by position; see `_event_kernels`.
+
+    Attributes:
+        shape: of the signal, without batch axis.
+        start, index, value: what is where.
+        step: spike times of the events; None where the signal is not a population's.
+    """
+
+    def __init__(self, shape: tuple[int, ...], channels: int, dtype: Any, timed: bool) -> None:
+        size = int(np.prod(shape))
+        self.shape, self.channels = shape, channels
+        self.start = np.zeros(size // channels + 1, np.int64)
+        self.index = np.zeros(size + AHEAD, np.int32)
+        self.value = np.empty(size + 1, dtype)
+        self.step = np.empty(size + 1 if timed else 0, np.int32)
+
+    def spread(self, entries: Array, fill: float) -> Tensor:
+        """(1, *shape) with `entries` at the events and `fill` elsewhere."""
+        out = np.full(int(np.prod(self.shape)), fill, self.value.dtype)
+        kernels.spread(self.start, self.index, entries, self.channels, out)
+        return from_rows(out, self.shape)
+
+
+def from_rows(flat: Array, shape: tuple[int, ...]) -> Tensor:
+    """Signal of `shape` from memory position by position, as a view (1, *shape)."""
+    rows = torch.from_numpy(flat).reshape(1, *shape[1:], shape[0])
+    return rows.movedim(-1, 1)
+
+
+def to_rows(signal: Tensor, last: bool = False) -> Array:
+    """Memory position by position of a signal (1, *shape); the channels are the first axis of the
+    shape, or its last (`last`)."""
+    return (signal if last else signal.movedim(1, -1)).contiguous().flatten().numpy()
+
+
+class Signal:
+    """The value of a node for one sample: events, a tensor (1, *shape), or one from the other."""
+
+    def __init__(self, events: Events | None = None, tensor: Tensor | None = None) -> None:
+        self._events, self._tensor = events, tensor
+
+    @property
+    def tensor(self) -> Tensor:
+        if self._tensor is None:
+            assert self._events is not None
+            self._tensor = self._events.spread(self._events.value, 0.0)
+        return self._tensor
+
+    def events(self, last: bool = False) -> Events:
+        """Events by position; `last`: channels are the last axis of the shape, not the first."""
+        events = self._events
+        if events is not None and (len(events.shape) == 1 or not last):
+            return events
+        shape = tuple(self.tensor.shape[1:])
+        made = Events(shape, shape[-1 if last else 0], self.tensor.numpy().dtype, timed=False)
+        rows = to_rows(self.tensor, last)
+        kernels.compress(rows, made.channels, made.start, made.index, made.value)
+        if not last:
+            self._events = made
+        return made
+
+    def reshaped(self, shape: tuple[int, ...]) -> Signal:
+        """The same entries in another shape; events stay events where their order does."""
+        events = self._events
+        if events is not None and len(events.start) == 2 and len(shape) == 1:
+            twin = Events.__new__(Events)
+            twin.__dict__ = events.__dict__ | {"shape": shape}
+            return Signal(twin)
+        return Signal(tensor=self.tensor.reshape(1, *shape))
+
+
+class EventWeights:
+    """A convolution or a dense layer, its weights laid out in rows that one event adds.
+
+    Args:
+        op: `Convolution` in one or two dimensions, or `Dense`.
+        source, target: shapes of its input and output, without batch axis.
+        bias: (1, *target) what potentials start from, if the layer holds those of a population or
+            the readout; None: it holds a part of them, which starts from zero.
+        precision: None (as they are), "bfloat16", or "int8" with one scale per output channel.
+        scratch: memory for the potentials, shared with other layers; None: memory of its own.
+    """
+
+    def __init__(
+        self,
+        op: Convolution | Dense,
+        source: tuple[int, ...],
+        target: tuple[int, ...],
+        bias: Tensor | None,
+        precision: str | None = None,
+        scratch: Array | None = None,
+    ) -> None:
+        self.last = isinstance(op, Dense)
+        self.target = (target[-1], *target[:-1]) if self.last else target
+        self.groups, kernel, hyper = _hyper(op, source, target)
+        self.outputs = op.weight.shape[0] // self.groups
+        self.inputs = op.weight.shape[1]
+        self.padded = -(-self.outputs // kernels.BLOCKS[-1]) * kernels.BLOCKS[-1]
+        self.positions = int(np.prod(self.target[1:], dtype=int))
+        inner = _plane((source[-1], *source[:-1]) if self.last else source)
+        outer = _plane(self.target)
+        self.geometry = np.array(
+            [*inner, self.inputs, *outer, self.padded, self.groups, *kernel, *hyper], np.int64
+        )
+        weight = op.weight.detach().reshape(self.groups, self.outputs, self.inputs, *kernel)
+        self.weights, self.scale = _lay_out(weight, self.padded, precision)
+        self.holds = bias is not None
+        dtype = op.weight.detach().numpy().dtype
+        size = self.positions * self.stride
+        self.out = np.empty(size, dtype) if scratch is None else scratch[:size]
+        self.initial = np.zeros((1, self.groups, self.padded), dtype)
+        if bias is not None:
+            rows = to_rows(bias, self.last).reshape(self.positions, self.groups, self.outputs)
+            rows = rows[:1] if (rows == rows[:1]).all() else rows
+            self.initial = np.zeros((len(rows), self.groups, self.padded), dtype)
+            self.initial[..., : self.outputs] = rows
+        start = self.initial if self.scale is None else np.zeros_like(self.initial)
+        self.start = start.reshape(-1)
+
+    @property
+    def stride(self) -> int:
+        """Numbers from one position of `out` to the next."""
+        return self.groups * self.padded
+
+    def __call__(self, signal: Signal) -> int:
+        """Potentials from all events, into `out`; returns the synaptic operations."""
+        events = signal.events(self.last)
+        start = events.start
+        if self.groups > 1:
+            start = np.empty((len(events.start) - 1) * self.groups + 1, np.int64)
+            kernels.split(events.start, events.index, self.inputs, self.groups, start)
+        pairs = kernels.convolve(
+            self.out,
+            self.start,
+            start,
+            events.index,
+            events.value,
+            self.weights,
+            self.geometry,
+        )
+        if self.scale is not None:
+            sums = self.out.reshape(self.positions, self.groups, self.padded)  # a view
+            sums *= self.scale
+            sums += self.initial
+        return int(pairs) * self.outputs
+
+    def tensor(self) -> Tensor:
+        """The potentials as a tensor (1, *target) of its own."""
+        rows = self.out.reshape(self.positions, self.groups, self.padded)[..., : self.outputs]
+        flat = np.ascontiguousarray(rows).reshape(-1)
+        if flat.base is not None and np.shares_memory(flat, self.out):
+            flat = flat.copy()
+        signal = from_rows(flat, self.target)
+        return signal.movedim(1, -1) if self.last else signal
+
+
+def _plane(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of the positions of a shape (C, ...)."""
+    return (1, int(np.prod(shape[1:], dtype=int))) if len(shape) != 3 else (shape[1], shape[2])
+
+
+def _hyper(
+    op: Convolution | Dense, source: tuple[int, ...], target: tuple[int, ...]
+) -> tuple[int, tuple[int, int], list[int]]:
+    """Groups, kernel, and stride, padding, dilation of a layer seen in two dimensions."""
+    if isinstance(op, Dense):
+        return 1, (1, 1), [1, 1, 0, 0, 1, 1]
+    dims = op.weight.ndim - 2
+    kernel = tuple(op.weight.shape[2:])
+    stride = _numbers(op.hyper.get("stride", 1), dims)
+    dilation = _numbers(op.hyper.get("dilation", 1), dims)
+    padding = op.hyper.get("padding", 0)
+    if padding == "same":
+        padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel))
+    padding = _numbers(0 if padding == "valid" else padding, dims)
+    if dims == 1:
+        kernel, stride, dilation = (1, *kernel), (1, *stride), (1, *dilation)
+        padding = (0, *padding)
+    groups = int(op.hyper.get("groups", 1))
+    return groups, (kernel[0], kernel[1]), [*stride, *padding, *dilation]
+
+
+def _numbers(value: Any, dims: int) -> tuple[int, ...]:
+    return (
+        (int(value),) * dims
+        if isinstance(value, int)
+        else tuple(int(v) for v in value) * (dims if len(value) == 1 else 1)
+    )
+
+
+def rounded(weight: Tensor, precision: str) -> tuple[Tensor, Tensor]:
+    """Weights as stored in "bfloat16" or "int8", and their scale per output channel.
+
+    The network computes with `stored * scale`; axis 0 holds the output channels.
+
+    >>> stored, scale = rounded(torch.tensor([[0.5, -1.0]]), "int8")
+    >>> stored, scale
+    (tensor([[  64, -127]], dtype=torch.int8), tensor([0.0079]))
+    """
+    if precision == "bfloat16":
+        return weight.to(torch.bfloat16), weight.new_ones(len(weight))
+    scale = weight.flatten(1).abs().amax(1) / 127
+    scale = torch.where(scale > 0, scale, 1)
+    ratio = weight / scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    return ratio.round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _lay_out(weight: Tensor, padded: int, precision: str | None) -> tuple[Array, Array | None]:
+    """Rows of weights in memory order, and the scale of every (padded) channel or None.
+
+    weight: (groups, channels out, channels in, height, width).
+    """
+    groups, outputs = weight.shape[:2]
+    scale = None
+    if precision is not None:
+        stored, factors = rounded(weight.flatten(0, 1), precision)
+        weight = stored.reshape(weight.shape)
+        if precision == "int8":
+            full = factors.new_zeros(groups, padded)
+            full[:, :outputs] = factors.reshape(groups, outputs)
+            scale = full.numpy()
+        else:
+            weight = weight.view(torch.int16)
+    parts = []
+    for group in weight:
+        channel = 0
+        while channel < padded:
+            block = next(b for b in kernels.BLOCKS if b <= padded - channel)
+            rows = group.new_zeros(block, *group.shape[1:])
+            rows[: min(block, outputs - channel)] = group[channel : channel + block]
+            parts.append(rows.permute(2, 3, 1, 0).flatten())
+            channel += block
+    flat = torch.cat(parts).numpy()
+    return flat.view(np.uint16) if precision == "bfloat16" else flat, scale
+
+
+class Firing:
+    """A population: potentials to spikes, through a max pool over its potentials if wanted.
+
+    Args:
+        neuron: its neuron.
+        shape: of the population, (C, ...).
+        stride: numbers from one position of the potentials to the next.
+        pool: `MaxPool` in two dimensions that the population alone feeds, and its output shape.
+    """
+
+    def __init__(
+        self,
+        neuron: TableNeuron,
+        shape: tuple[int, ...],
+        stride: int,
+        pool: tuple[Op, tuple[int, ...]] | None = None,
+    ) -> None:
+        thresholds, values = (x.detach().numpy() for x in neuron.table())
+        steps = len(thresholds)
+        self.thresholds = np.full(1 << (steps - 1).bit_length(), -np.inf, thresholds.dtype)
+        self.thresholds[:steps] = thresholds
+        self.values = np.ascontiguousarray(values)
+        self.scale = _per_channel(neuron.scale.detach(), shape)
+        self.factor = _per_channel(neuron.scale.detach().reciprocal(), shape)
+        out = shape if pool is None else pool[1]
+        window = [1, 1, 1, 1, 0, 0, 1, 1] if pool is None else pool_window(pool[0])
+        self.geometry = np.array([*_plane(shape), stride, steps, *_plane(out), *window], np.int64)
+        self.largest = np.empty(shape[0], self.values.dtype)
+        self.events = Events(out, shape[0], self.values.dtype, timed=True)
+
+    def __call__(self, u: Array) -> Events:
+        """Spikes of potentials that lie position by position; valid until the next call."""
+        events = self.events
+        kernels.fire(
+            u,
+            self.scale,
+            self.factor,
+            self.thresholds,
+            self.values,
+            self.geometry,
+            self.largest,
+            events.start,
+            events.index,
+            events.step,
+            events.value,
+        )
+        return events
+
+
+def _per_channel(scale: Tensor, shape: tuple[int, ...]) -> Array:
+    """A scale () or (C, 1, ...) as one number per channel of `shape`."""
+    return scale.expand(shape).reshape(shape[0], -1)[:, 0].contiguous().numpy()
+
+
+def pool_window(op: Op) -> list[int]:
+    """Kernel, stride, padding and dilation of a two-dimensional pool, two numbers each."""
+    kernel = op.hyper["kernel_size"]
+    stride = op.hyper.get("stride") or kernel
+    found = (kernel, stride, op.hyper.get("padding", 0), op.hyper.get("dilation", 1))
+    return [number for value in found for number in _numbers(value, 2)]
+
+
+def has_rows(op: Op) -> bool:
+    """Whether events add rows of weights: convolutions in one or two dimensions, dense layers."""
+    return isinstance(op, Dense) or (type(op) is Convolution and op.weight.ndim in (3, 4))
+
+
+def in_memory_order(op: Convolution | Dense, target: tuple[int, ...]) -> bool:
+    """Whether the layer's potentials lie position by position, so that neurons can fire on them."""
+    if isinstance(op, Dense):
+        return len(target) == 1
+    groups = int(op.hyper.get("groups", 1))
+    return groups == 1 or len(op.weight) // groups % kernels.BLOCKS[-1] == 0
+
+
+def dense_operations(op: Op, source: Tensor, target: Tensor) -> int:
+    """Multiply-accumulates of a convolution that runs densely: all weights at all positions."""
+    if not isinstance(op, Convolution):
+        return 0
+    positions = source if isinstance(op, TransposedConvolution) else target
+    return op.weight.numel() * positions[0, 0].numel()
+
+
+def poolable(op: Op) -> bool:
+    """Whether a pool can be taken on potentials in the loop that fires."""
+    return isinstance(op, MaxPool) and op.hyper["dims"] == 2 and "output_size" not in op.hyper
