@@ -7,10 +7,18 @@ threshold of `ReLPSP` avoids.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from firstspike.codes._threads import in_parts
 from firstspike.codes.code import require
+
+_LEAST = 1e-9  # smallest slope to divide by
+_WIDTH, _LANES = 64, 16  # outputs that are worked on together, at most and at least
+_COMPILED = (torch.float32, torch.float64)
 
 
 def causal_spike_times(
@@ -26,8 +34,12 @@ def causal_spike_times(
 
     and the neuron fires at the first one that lies between the k-th input and the next. The
     gradient is exact: that of the candidate chosen, with its causal set as given (zero for silent
-    neurons, and zero where the slope is too small to divide by). Memory and time grow with
-    N * outputs * inputs.
+    neurons, and zero where the slope is too small to divide by):
+
+        dt_k / dw_i = (t_i - t_k) / W,  dt_k / dt_i = w_i / W,  W = sum_{i <= k} w_i.
+
+    On the CPU a compiled walk takes the inputs one by one and stops when all neurons have fired;
+    memory grows with N * (outputs + inputs). Elsewhere `sort_and_cumulate` gives the same times.
 
     Source: Zhang et al. 2020, "Rectified linear postsynaptic potential function for
     backpropagation in deep spiking neural networks"; Mostafa 2017 for the causal set.
@@ -41,13 +53,24 @@ def causal_spike_times(
             f"`times` (N, inputs) and `weight` (outputs, inputs) must share their inputs, got "
             f"{tuple(times.shape)} and {tuple(weight.shape)}."
         )
+    same = times.dtype == weight.dtype in _COMPILED and times.device.type == "cpu"
+    if not same or weight.device.type != "cpu" or torch.compiler.is_compiling():
+        return sort_and_cumulate(times, weight, threshold)
+    return _Walk.apply(times, weight, float(threshold))
+
+
+def sort_and_cumulate(times: Tensor, weight: Tensor, threshold: float = 1.0) -> Tensor:
+    """`causal_spike_times` as published: all candidates of all neurons side by side.
+
+    Runs on any device. Memory and time grow with N * outputs * inputs.
+    """
     ordered, index = times.sort(1)
     known = torch.where(ordered.isfinite(), ordered, 0.0)
     sorted_weight = weight[:, index].transpose(0, 1)  # (N, outputs, inputs)
     sorted_weight = sorted_weight * ordered.isfinite().unsqueeze(1)
     slope = sorted_weight.cumsum(2)
     moment = (sorted_weight * known.unsqueeze(1)).cumsum(2)
-    steep = slope > 1e-9
+    steep = slope > _LEAST
     candidate = (threshold + moment) / torch.where(steep, slope, 1.0)
     following = torch.cat([ordered[:, 1:], torch.full_like(ordered[:, :1], float("inf"))], 1)
     here = ordered.isfinite().unsqueeze(1)
@@ -57,3 +80,69 @@ def causal_spike_times(
     first = valid.to(torch.uint8).argmax(2, keepdim=True)
     found = candidate.gather(2, first).squeeze(2)
     return torch.where(valid.any(2), found, float("inf"))
+
+
+class _Walk(torch.autograd.Function):
+    """The compiled walk with its exact gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, times: Tensor, weight: Tensor, threshold: float) -> Tensor:
+        from firstspike.codes._causal_kernel import walk
+
+        ordered, index = times.detach().sort(1)
+        order = index.int()
+        events = ordered.isfinite().sum(1)
+        blocks = _in_blocks(weight.detach())
+        shape = len(times), len(blocks) * blocks.shape[2]
+        out = times.new_full(shape, float("inf"))
+        slope, causal = times.new_ones(shape), torch.zeros(shape, dtype=torch.int32)
+        tables = [x.numpy() for x in (ordered, order, events, blocks)]
+        found = [x.numpy() for x in (out, slope, causal)]
+        given = len(weight), threshold, _LEAST
+        loop: Any = walk
+        in_parts(lambda part: loop(*tables, *given, *found, part.start, part.stop), len(blocks), 2)
+        ctx.save_for_backward(ordered, order, weight, out, slope, causal)
+        return out[:, : len(weight)].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        from firstspike.codes._causal_kernel import time_gradient, weight_gradient
+
+        ordered, order, weight, out, slope, causal = ctx.saved_tensors
+        silent = causal == 0
+        share = F.pad(gradient, (0, out.shape[1] - gradient.shape[1])) / slope
+        share = share.masked_fill(silent, 0.0)
+        longest = causal.unflatten(1, (-1, _width(len(weight)))).amax(2)
+        s, c, events, which = (x.numpy() for x in (share, causal, longest, order))
+        for_times = for_weight = None
+        if ctx.needs_input_grad[0]:
+            for_times = torch.zeros_like(ordered)
+            blocks, result = _in_blocks(weight).numpy(), for_times.numpy()
+            in_parts(
+                lambda p: time_gradient(which, events, s, c, blocks, result, p.start, p.stop),
+                len(ordered),
+                2,
+            )
+        if ctx.needs_input_grad[1]:
+            of_blocks = ordered.new_zeros(longest.shape[1], weight.shape[1], _width(len(weight)))
+            fired, t = out.masked_fill(silent, 0.0).numpy(), ordered.numpy()
+            target = of_blocks.numpy()
+            in_parts(
+                lambda p: weight_gradient(t, which, events, s, fired, c, target, p.start, p.stop),
+                len(of_blocks),
+                2,
+            )
+            for_weight = of_blocks.transpose(1, 2).flatten(0, 1)[: len(weight)]
+        return for_times, for_weight, None
+
+
+def _width(outputs: int) -> int:
+    """Outputs of a block."""
+    return min(_WIDTH, -(-outputs // _LANES) * _LANES)
+
+
+def _in_blocks(weight: Tensor) -> Tensor:
+    """Weights (outputs, inputs) as (blocks, inputs, width), padded with zeros."""
+    width = _width(len(weight))
+    padded = F.pad(weight, (0, 0, 0, -len(weight) % width))
+    return padded.unflatten(0, (-1, width)).transpose(1, 2).contiguous()
