@@ -11,7 +11,10 @@ from firstspike.bench.timing import Row
 
 # name of the part -> what it measures; the module firstspike.bench.NAME has `rows(quick)`
 PARTS = {
+    "limits": "what no engine can beat: forward pass, memory, two weight operations",
     "training": "a training step, against the ANN's",
+    "integer": "spiking networks on int8 kernels, against the ANN in float32 and in int8",
+    "causal_set": "neurons without the dynamic threshold, against those with it",
     "data_path": "serving augmented batches, as a share of an epoch",
     "scaling": "exponents of time and memory against the size of the work",
     "peers": "rate codes of other libraries at equal accuracy, against TTFS in closed form",
