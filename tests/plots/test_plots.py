@@ -36,6 +36,7 @@ CALLS: dict[str, tuple[tuple[Any, ...], dict[str, Any], int]] = {
     "plot_accuracy_over_time": (({"ttfs": [0.1, 0.9]},), {"ann_accuracy": 0.95}, 1),
     "plot_kernel_losses": (({"a": losses(), "b": losses()},), {}, 2),
     "plot_activations": (({"a": [0.1, 0.7]}, {"a": [0.0, 0.5]}), {}, 1),
+    "plot_inactive": (({"ann": {"a": 0.1}, "snn": {"a": 0.4}},), {}, 1),
     "plot_robustness": (({"jitter": [POINT], "bits": [POINT, POINT]},), {"accuracy": 0.9}, 2),
     "plot_scaling": (({"T": {"clock": [(8, 1.0), (16, 2.1)]}},), {}, 1),
     "plot_tradeoff": (({"ttfs": [(8, 0.9), (16, 1.0)]}, "latency (steps)"), {}, 1),
@@ -328,3 +329,11 @@ def test_robustness_refuses_nothing() -> None:
         plots.plot_robustness({})
     with pytest.raises(ValueError, match=r"`curves\['jitter'\]` must hold at least one"):
         plots.plot_robustness({"jitter": []})
+
+
+def test_inactive_neurons_in_groups_of_percent() -> None:
+    _, ax = plots.plot_inactive({"ann": {"a": 0.1, "b": 0.2}, "snn": {"a": 0.4, "b": 0.8}})
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([10, 20, 40, 80])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"`shares\['snn'\]` must have an entry for every layer"):
+        plots.plot_inactive({"ann": {"a": 0.1}, "snn": {"b": 0.4}})

@@ -8,6 +8,7 @@ from firstspike.plots.accuracy_over_time import plot_accuracy_over_time
 from firstspike.plots.activations import plot_activations
 from firstspike.plots.energy_breakdown import plot_energy_breakdown
 from firstspike.plots.error_surface import plot_error_surface
+from firstspike.plots.inactive import plot_inactive
 from firstspike.plots.kernel_losses import plot_kernel_losses
 from firstspike.plots.mesh import plot_core_occupancy, plot_link_load
 from firstspike.plots.raster import plot_raster
@@ -24,6 +25,7 @@ __all__ = [
     "plot_core_occupancy",
     "plot_energy_breakdown",
     "plot_error_surface",
+    "plot_inactive",
     "plot_kernel_losses",
     "plot_link_load",
     "plot_raster",
