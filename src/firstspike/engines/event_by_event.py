@@ -3,7 +3,7 @@
 Every population's input is a list of events sorted by time; an event changes the slope of the
 potentials of all targets, and potentials move along straight lines in between. Weights are taken
 from the network by sending one spike at a time through its operations, so nothing here depends on
-how the closed form is computed. For small networks and few samples.
+how the closed form is computed. Seconds per image for small networks, minutes for ResNet-20.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from firstspike.networks.network import Node
 from firstspike.networks.ops import Concatenate, MaxPool, Pad, Reshape
 
 _PROBES = 256  # single spikes sent through the operations at a time
+_NEVER = 1e8  # later than any event
 
 
 @torch.no_grad()
@@ -44,6 +45,36 @@ def run(spiking: SpikingNetwork, x: Tensor) -> Record:
         record.spike_times[name] = torch.cat([s.times[name] for s in results])
         record.spike_counts[name] = record.spike_times[name].isfinite().to(x.dtype)
     return record
+
+
+class _Line:
+    """Potentials that move along straight lines from event to event."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value, self.slope, self.now = value.clone(), torch.zeros_like(value), 0.0
+        self.ends: dict[float, Tensor] = {}  # time -> what the slopes lose then
+
+    def change(self, time: float, jump: Tensor, end: float) -> None:
+        """Slopes change by `jump` at `time`, until `end`; calls in order of time."""
+        self._pass(time)
+        self.slope += jump
+        if end < _NEVER:
+            self.ends[end] = self.ends[end] + jump if end in self.ends else jump.clone()
+
+    def at(self, time: float) -> tuple[Tensor, Tensor]:
+        """Values and slopes at `time`, no earlier than the last event."""
+        self._pass(time)
+        return self.value, self.slope
+
+    def _pass(self, time: float) -> None:
+        for end in sorted(end for end in self.ends if end <= time):
+            self._move(end)
+            self.slope -= self.ends.pop(end)
+        self._move(time)
+
+    def _move(self, time: float) -> None:
+        self.value += self.slope * (time - self.now)
+        self.now = time
 
 
 class _Sample:
@@ -109,41 +140,48 @@ class _Sample:
 
     def _integrate(self, target: str, depth: int) -> tuple[Tensor, Tensor]:
         """Potential and slope at the time `depth`, after all events before it, one by one."""
-        bias, changes = self._events(target)
-        value, slope, now = bias.flatten().clone(), torch.zeros_like(bias).flatten(), 0.0
-        for time, jump in sorted(changes, key=lambda event: event[0]):
-            if time > depth:
-                break
-            value += slope * (time - now)
-            slope += jump
-            now = time
-        value += slope * (depth - now)
-        return value.reshape(bias.shape), slope.reshape(bias.shape)
-
-    def _events(self, target: str) -> tuple[Tensor, list[tuple[float, Tensor]]]:
-        """Bias (what arrives without spikes) and (time, change of slope) of every event."""
         nodes, sources = self._linear_part(target)
         silence = {name: self._zeros(name) for name in sources}
         if INPUT in sources and INPUT not in self.spoken:
             silence[INPUT] = self.image
         bias = self.network.run_segment(nodes, silence)
-        events: list[tuple[float, Tensor]] = []
+        line = _Line(bias.flatten())
+        order = self._in_order([name for name in sources if name in self.spoken], depth)
+        for chunk in (order[i : i + _PROBES] for i in range(0, len(order), _PROBES)):
+            jumps = self._jumps(nodes, silence, bias, [spike[1:3] for spike in chunk])
+            for (time, _, _, end), jump in zip(chunk, jumps):
+                line.change(time, jump, end)
+        value, slope = line.at(float(depth))
+        return value.reshape(bias.shape), slope.reshape(bias.shape)
+
+    def _in_order(self, sources: list[str], depth: int) -> list[tuple[float, str, int, float]]:
+        """(time, source, neuron, end of its ramp) of all spikes up to `depth`, sorted by time."""
+        spikes = []
         for name in sources:
-            if name not in self.spoken:
-                continue
-            times, ends = self.spoken[name].flatten(), self.ends[name].flatten()
-            fired = times.isfinite().nonzero().squeeze(1)
-            for chunk in fired.split(_PROBES):
-                probe = torch.zeros(len(chunk), times.numel(), dtype=times.dtype)
-                probe[torch.arange(len(chunk)), chunk] = self.sizes[name].flatten()[chunk]
-                inputs = {n: s.expand(len(chunk), *s.shape[1:]) for n, s in silence.items()}
-                inputs[name] = probe.reshape(len(chunk), *self.spoken[name].shape[1:])
-                jumps = (self.network.run_segment(nodes, inputs) - bias).flatten(1)
-                for index, jump in zip(chunk.tolist(), jumps):
-                    events.append((float(times[index]), jump))
-                    if float(ends[index]) < 1e8:
-                        events.append((float(ends[index]), -jump))
-        return bias, events
+            times, ends = self.spoken[name].flatten(), self.ends[name].flatten().tolist()
+            for neuron in (times <= depth).nonzero().squeeze(1).tolist():
+                spikes.append((float(times[neuron]), name, neuron, ends[neuron]))
+        return sorted(spikes, key=lambda spike: spike[0])
+
+    def _jumps(
+        self,
+        nodes: list[Node],
+        silence: dict[str, Tensor],
+        bias: Tensor,
+        spikes: list[tuple[str, int]],
+    ) -> Tensor:
+        """(spikes, targets) change of slope by each spike, sent through the operations alone."""
+        inputs = {}
+        for name, quiet in silence.items():
+            probe = quiet.expand(len(spikes), *quiet.shape[1:])
+            mine = [(row, neuron) for row, (source, neuron) in enumerate(spikes) if source == name]
+            if mine:
+                rows, neurons = (torch.tensor(x) for x in zip(*mine))
+                flat = probe.flatten(1).clone()
+                flat[rows, neurons] += self.sizes[name].flatten()[neurons]
+                probe = flat.reshape(probe.shape)
+            inputs[name] = probe
+        return (self.network.run_segment(nodes, inputs) - bias).flatten(1)
 
     def _linear_part(self, target: str) -> tuple[list[Node], list[str]]:
         """Nodes between the last spiking nodes and `target`, and these spiking nodes."""
