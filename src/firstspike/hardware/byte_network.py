@@ -18,6 +18,7 @@ from firstspike.hardware.byte_ops import (
     EXACT_FLOAT,
     ByteOp,
     BytePool,
+    ByteSum,
     FloatOp,
     Requantization,
     bytes_are_exact,
@@ -124,7 +125,7 @@ class ByteNetwork:
         sums_fit = int(self.bounds[node.name].max()) <= LARGEST_BYTE and None not in units
         if isinstance(op, AveragePool) and op.hyper["dims"] == 2 and sums_fit:
             unit = 2.0 ** float(self.integer.exponents[node.name])
-            return self._passing(node, BytePool(op, node.shape), {unit})
+            return self._passing(node, ByteSum(op, node.shape), {unit})
         if isinstance(op, Reshape | Pad | Concatenate) and None not in units and len(units) == 1:
             return self._passing(node, op, units)
         if isinstance(op, Convolution | Dense) and None not in units and self._fits(node, op):

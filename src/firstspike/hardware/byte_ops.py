@@ -127,40 +127,64 @@ class FloatOp(WeightOp):
         return self.op(*values)
 
 
-class BytePool(Op):
-    """A pool: the maximum of bytes or of potentials, or in two dimensions the sum of bytes.
-
-    An average is a sum whose divisor, a power of two, goes into the value of a 1.
+class BytePool(MaxPool):
+    """A max pool of bytes or of potentials.
 
     Args:
         op: the pool.
         shape: of its output, for one sample.
     """
 
-    def __init__(self, op: MaxPool | AveragePool, shape: tuple[int, ...]) -> None:
+    def __init__(self, op: MaxPool, shape: tuple[int, ...]) -> None:
         super().__init__(**op.hyper)
-        self.op = copy.deepcopy(op)
         self.shape = shape
-        self.compiled = op.hyper["dims"] == 2 and "output_size" not in op.hyper
-        if self.compiled:
-            size = per_axis(op.hyper["kernel_size"], 2)
-            rest = (("stride", 0), ("padding", 0), ("dilation", 1))
-            given = [per_axis(op.hyper.get(name) or default, 2) for name, default in rest]
-            self.window = (size, size if given[0] == (0, 0) else given[0], *given[1:])
+        compiled = op.hyper["dims"] == 2 and "output_size" not in op.hyper
+        self.window = _window(op) if compiled else None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8:
-            return self.op(x)
-        if not self.compiled:
-            return self.op(x.float()).to(x.dtype)
-        from firstspike.hardware._byte_kernel import pool_bytes
+            return super().forward(x)
+        if self.window is None:
+            return super().forward(x.float()).to(x.dtype)
+        return _pooled(x, self.shape, self.window, total=False)
 
-        last, total = torch.channels_last, isinstance(self.op, AveragePool)
-        out = torch.empty((len(x), *self.shape), dtype=x.dtype, memory_format=last)
-        source = x.contiguous(memory_format=last).permute(0, 2, 3, 1).numpy()
-        target = out.permute(0, 2, 3, 1).numpy()
-        in_parts(lambda part: pool_bytes(source[part], target[part], self.window, total), len(x), 2)
-        return out
+
+class ByteSum(WeightOp):
+    """An average pool in two dimensions as a sum of bytes: the divisor is in the value of a 1.
+
+    Args:
+        op: the pool, over a power of two of values.
+        shape: of its output, for one sample.
+    """
+
+    def __init__(self, op: AveragePool, shape: tuple[int, ...]) -> None:
+        super().__init__(**op.hyper)
+        self.shape = shape
+        self.window = _window(op)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _pooled(x, self.shape, self.window, total=True)
+
+
+Window = tuple[tuple[int, ...], ...]  # kernel, stride, padding, dilation, two numbers each
+
+
+def _window(op: MaxPool | AveragePool) -> Window:
+    size = per_axis(op.hyper["kernel_size"], 2)
+    stride = op.hyper.get("stride") or size  # () or None: the kernel's size
+    rest = (per_axis(op.hyper.get(name) or n, 2) for name, n in (("padding", 0), ("dilation", 1)))
+    return (size, per_axis(stride, 2), *rest)
+
+
+def _pooled(x: Tensor, shape: tuple[int, ...], window: Window, total: bool) -> Tensor:
+    from firstspike.hardware._byte_kernel import pool_bytes
+
+    last = torch.channels_last
+    out = torch.empty((len(x), *shape), dtype=x.dtype, memory_format=last)
+    source = x.contiguous(memory_format=last).permute(0, 2, 3, 1).numpy()
+    target = out.permute(0, 2, 3, 1).numpy()
+    in_parts(lambda part: pool_bytes(source[part], target[part], window, total), len(x), 2)
+    return out
 
 
 def bytes_are_exact(largest: int) -> bool:
