@@ -37,16 +37,18 @@ def test_memory_of_a_tiny_network_grows_as_it_must() -> None:
     base = Sizes(steps=4, depth=2, width=4, batch=2, image=8)
     rows = {
         (row.extra["engine"], row.extra["quantity"]): row
-        for row in axis_rows("image", (8, 16, 32), base, repeats=1)
+        for row in axis_rows("image", (16, 32, 64), base, repeats=1)
     }
-    assert {"ANN", "closed form", "clock"} <= {engine for engine, _ in rows}
+    engines = {engine for engine, _ in rows}
+    assert engines == {"ANN", "closed form", "early firing", "event", "clock"}
     for engine, quantity in rows:
         row = rows[engine, quantity]
-        assert row.extra["values"] == [8, 16, 32] and len(row.extra["costs"]) == 3
+        assert row.extra["values"] == [16, 32, 64] and len(row.extra["costs"]) == 3
         assert row.ratio is not None and math.isfinite(row.ratio)
-    assert rows["ANN", "bytes"].ratio == pytest.approx(2.0, abs=0.01)  # pixels
+    assert rows["ANN", "bytes"].ratio == pytest.approx(2.0, abs=0.1)  # pixels
     # two feature maps of 4 channels live at once: what a convolution reads and what it writes
-    assert rows["ANN", "bytes"].extra["costs"][0] == 2 * (2 * 4 * 8 * 8) * 4
+    maps = 2 * (2 * 4 * 16 * 16) * 4
+    assert maps <= rows["ANN", "bytes"].extra["costs"][0] <= maps + 8192  # and objects
 
 
 def test_the_chain_is_as_deep_and_wide_as_asked() -> None:
