@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 from firstspike.codes.surrogates import Boxcar, Surrogate, Triangle
 
@@ -65,6 +66,7 @@ def integrate_and_fire(
         and threshold.ndim == output.ndim == 0
         and type(surrogate) in (Boxcar, Triangle)
         and not torch.compiler.is_compiling()
+        and has_numba()
     )
     function = _Compiled if compiled else _IntegrateAndFire
     result: tuple[Tensor, Tensor] = function.apply(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 
 _SMALLEST_DENOMINATOR = 0.1  # of the gradient, in units of the threshold
@@ -86,7 +87,12 @@ def _with_gain(
 
 
 def _compiled_kernel_fits(x: Tensor, scale: Tensor) -> bool:
-    return x.device.type == "cpu" and scale.ndim == 0 and not torch.compiler.is_compiling()
+    return (
+        x.device.type == "cpu"
+        and scale.ndim == 0
+        and not torch.compiler.is_compiling()
+        and has_numba()
+    )
 
 
 def _in_one_pass(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 
 _COMPILED = (torch.float32, torch.float64, torch.bfloat16)
@@ -33,7 +34,7 @@ def soft_reset_(
     (see `like_sample`). Elsewhere the steps are torch operations.
     """
     high = potential.dtype
-    if currents.device.type == "cpu" and currents.dtype in _COMPILED:
+    if _compiled_loop_fits(currents):
         rhythm = (weights.to(high).numpy(), doses.to(high).numpy())
         name = "soft_reset_rows_bf16" if currents.dtype == torch.bfloat16 else "soft_reset_rows"
         return _compiled(currents, (potential, count), bias, threshold, name, rhythm)
@@ -59,7 +60,7 @@ def burst_(
     """The same with a threshold of `gain * threshold`, where the gain is multiplied by `factor`
     after a spike and returns to 1 after a step without one."""
     high = potential.dtype
-    if currents.device.type == "cpu" and currents.dtype in _COMPILED:
+    if _compiled_loop_fits(currents):
         state = (potential, count, gain)
         work = currents.to(high)  # the same memory unless currents are bfloat16
         _compiled(
@@ -83,6 +84,10 @@ def burst_(
         count += fires
         gain.copy_(torch.where(fires, gain * factor, 1.0))
         current.copy_(values)
+
+
+def _compiled_loop_fits(currents: Tensor) -> bool:
+    return currents.device.type == "cpu" and currents.dtype in _COMPILED and has_numba()
 
 
 def like_sample(x: Tensor, currents: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 from firstspike.networks.ops import MaxPool
 
@@ -105,6 +106,7 @@ def _fits_compiled_loop(op: MaxPool, values: Tensor) -> bool:
         and op.hyper.get("dims") == 2
         and "output_size" not in op.hyper
         and values.numel() > 0
+        and has_numba()
     )
 
 
