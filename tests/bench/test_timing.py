@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import time
 
 import pytest
 import torch
@@ -98,3 +99,11 @@ def test_nonsense_is_refused(arguments, message) -> None:
 def test_an_unknown_base_is_refused() -> None:
     with pytest.raises(ValueError, match="`base` must be one of a, b, got 'c'"):
         ratios({"a": [1.0], "b": [1.0]}, "c")
+
+
+def test_waiting_for_others_is_not_timed_on_one_thread() -> None:
+    assert torch.get_num_threads() == 1  # as in all tests
+    times = interleaved({"sleep": lambda: time.sleep(0.05)}, repeats=3, warmup=0)
+    assert max(times["sleep"]) < 0.04
+    wall = interleaved({"sleep": lambda: time.sleep(0.05)}, 3, 0, clock=time.perf_counter)
+    assert min(wall["sleep"]) >= 0.05

@@ -3,7 +3,7 @@
 The MNIST CNN of `recipes/mnist_cnn.yaml`, trained into runs/mnist_cnn, is converted once. TTFS
 answers after its latency; every library runs its rate-coded neurons on the same weights (see
 `rate_networks`) for as many steps as it needs to stay within 0.1 points of TTFS's accuracy on the
-same validation images, or for 10 steps if it never gets there. All rate codes start from half a
+same validation images, or for 32 steps if it never gets there. All rate codes start from half a
 threshold and take the image as constant current. Ratios are to the closed form.
 
 Max pools: a rate-coded peer passes a spike on if any neuron of the window fires, as these libraries
@@ -35,8 +35,8 @@ CLOSED_FORM, RATE = "TTFS, closed form", "rate, clock engine"
 
 @torch.no_grad()
 def rows(quick: bool) -> list[Row]:
-    """2,000 validation images (250 if quick), rate codes with up to 10 steps."""
-    count, most, batch, repeats = (250, 10, 50, 5) if quick else (2_000, 10, 100, 9)
+    """2,000 validation images (250 if quick), rate codes with up to 32 steps (10)."""
+    count, most, batch, repeats = (250, 10, 50, 5) if quick else (2_000, 32, 50, 7)
     model, data, note = _trained(count)
     images = data.float_images()[:batch]
     ttfs = fs.convert(model, fs.TTFS(WINDOW, fs.Linear()), calibration=data)

@@ -69,7 +69,7 @@ def interleaved(
     variants: Mapping[str, Callable[[], object]],
     repeats: int = 9,
     warmup: int = 2,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] | None = None,
 ) -> dict[str, list[float]]:
     """Seconds of every variant, called in turn; the first one changes from round to round.
 
@@ -79,7 +79,8 @@ def interleaved(
         variants: name -> function without arguments.
         repeats: rounds that count.
         warmup: rounds before them that don't.
-        clock: seconds so far; `time.process_time` counts this process only.
+        clock: seconds so far. By default processor time where torch has one thread and no GPU,
+            for it does not pass while other programs run; else `time.perf_counter`.
 
     Returns:
         name -> one time per round; entry k of all lists is from the same round.
@@ -93,6 +94,7 @@ def interleaved(
         raise ValueError(
             f"`repeats` must be at least 1 and `warmup` at least 0, got {repeats} and {warmup}."
         )
+    clock = clock or _default_clock()
     names = list(variants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     with _no_collection():
@@ -184,6 +186,13 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _default_clock() -> Callable[[], float]:
+    torch = sys.modules.get("torch")
+    if torch is None or torch.get_num_threads() > 1 or torch.cuda.is_initialized():
+        return time.perf_counter
+    return time.process_time
 
 
 def _wait_for_device() -> None:
