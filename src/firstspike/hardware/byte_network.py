@@ -7,8 +7,6 @@ are exact: int8 kernels where the inputs are bytes, float32 or float64 for the r
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from firstspike.hardware.byte_ops import (
     bytes_are_exact,
 )
 from firstspike.hardware.byte_tables import LARGEST_BYTE, Ladder, ladder_of
+from firstspike.hardware.integer import DoesNotFitBytes, IntegerNetwork
 from firstspike.hardware.integer_ops import IntegerOp
 from firstspike.networks import INPUT, Network, Node
 from firstspike.networks.ops import (
@@ -38,9 +37,6 @@ from firstspike.networks.ops import (
     Reshape,
     TransposedConvolution,
 )
-
-if TYPE_CHECKING:
-    from firstspike.hardware.integer import IntegerNetwork
 
 _QUARTER = 2**22  # integers up to here leave float32 two fraction bits
 
@@ -57,8 +53,8 @@ class ByteNetwork:
             (sums leave as rungs of the next population's table), "bytes", "float32" or "float64".
 
     Raises:
-        ValueError: if populations fire early, a value does not fit a byte, or a potential could
-            leave its width.
+        DoesNotFitBytes: if populations fire early, a value does not fit a byte, or a potential
+            could leave its width.
     """
 
     def __init__(self, integer: IntegerNetwork) -> None:
@@ -78,21 +74,21 @@ class ByteNetwork:
         integer = self.integer
         assert isinstance(self.source.code, TTFS)
         if not self.source.code.has_closed_form:
-            raise ValueError(
+            raise DoesNotFitBytes(
                 "`offset` must equal the window for byte arithmetic, got "
                 f"{self.source.code.offset}: populations that fire early are stepped through time. "
                 'Use run(x, engine="clock").'
             )
         for name, values in integer.values.items():
             if int(values.max()) > LARGEST_BYTE:
-                raise ValueError(
+                raise DoesNotFitBytes(
                     f"the spike values of population {name!r} must fit a byte, the largest is "
                     f"{int(values.max())}. Use a window of at most 255 steps with Linear(), 8 with "
                     "PowerOfTwo(), or value_bits=8."
                 )
         for name, guaranteed in integer.guaranteed.items():
             if not guaranteed:
-                raise ValueError(
+                raise DoesNotFitBytes(
                     f"`potential_bits` must hold any potential of {name!r}, got "
                     f"{integer.potential_bits}, which may be too few. Pass potential_bits=32, the "
                     "width of the sums."
@@ -134,7 +130,7 @@ class ByteNetwork:
             if self._exact_in(node, op, dtype):
                 self.routes[node.name] = str(dtype).removeprefix("torch.")
                 return FloatOp(op, [self.byte_unit.get(n, 1.0) for n in node.inputs], dtype)
-        raise ValueError(
+        raise DoesNotFitBytes(
             f"potentials of node {node.name!r} must keep below 2^53, they may reach "
             f"{int(self.bounds[node.name].max()):,}. Pass a shorter window or fewer bits."
         )

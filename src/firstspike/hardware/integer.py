@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 ENGINES = ("closed_form", "clock", "bytes")
 
 
+class DoesNotFitBytes(ValueError):
+    """A network that byte arithmetic cannot hold."""
+
+
 @dataclass
 class IntegerRecord:
     """What an integer simulation returns.
@@ -94,7 +98,8 @@ class IntegerNetwork(nn.Module):
         for name in network.populations:
             self._make_neuron(name)
         self.guaranteed = {name: self._cannot_saturate(name) for name in self._targets()}
-        self._fast: list[ByteNetwork | None] = []  # filled on first use; in a list: no submodule
+        self._bytes: ByteNetwork | None = None  # made on first use
+        self._warned = False
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -154,14 +159,12 @@ class IntegerNetwork(nn.Module):
     # ---- running --------------------------------------------------------------------------------
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes) in the units of the ANN and the type of `x`; no gradients."""
-        if not self._fast:
-            try:
-                self._fast.append(self.bytes())
-            except ValueError as error:
+        try:
+            return self.bytes().logits(x).to(x.dtype)
+        except DoesNotFitBytes as error:
+            if not self._warned:
                 warnings.warn(f"running on int64 tensors, slowly: {error}", stacklevel=2)
-                self._fast.append(None)
-        if (fast := self._fast[0]) is not None:
-            return fast.logits(x).to(x.dtype)
+                self._warned = True
         record = self.run(x)
         return (record.logits.double() * 2.0**record.logit_exponent).to(x.dtype)
 
@@ -169,11 +172,13 @@ class IntegerNetwork(nn.Module):
         """The same network on int8 kernels.
 
         Raises:
-            ValueError: where values do not fit a byte or potentials could be clipped.
+            DoesNotFitBytes: where values do not fit a byte or potentials could be clipped.
         """
         from firstspike.hardware.byte_network import ByteNetwork
 
-        return ByteNetwork(self)
+        if self._bytes is None:
+            self._bytes = ByteNetwork(self)
+        return self._bytes
 
     @torch.no_grad()
     def run(self, x: Tensor, engine: str = "closed_form") -> IntegerRecord:
