@@ -45,6 +45,40 @@ def markdown_of(path: Path) -> str:
     return "\n".join(lines + ["", *(f"- {note}" for note in notes)] * bool(notes) or lines)
 
 
+def targets_of(paths: list[Path]) -> str:
+    """Every row of stored parts that has a target, as one table."""
+    lines = ["| part | | measured | target | held |", "|---|---|---|---|---|"]
+    for path in paths:
+        stored = read_json(path)
+        for row in stored["rows"]:
+            if row["target"] is not None and row["ratio"] is not None:
+                held = {True: "yes", False: "**no**"}[row["holds"]]
+                part = str(row.get("part", path.stem)).replace("_", " ")
+                name = f"{row['name']}, {row['size']}" if row.get("size") else row["name"]
+                lines.append(
+                    f"| {part} | {name} | {row['ratio']:.3g} | ≤ {row['target']:g} | {held} |"
+                )
+    return "\n".join(lines)
+
+
+def exponents_of(path: Path) -> str:
+    """The fitted exponents, a row per engine and a column per kind of size."""
+    from firstspike.bench.scaling import UNITS
+
+    rows = read_json(path)["rows"]
+    lines = []
+    for quantity, title in (("seconds", "time"), ("bytes", "memory")):
+        lines += ["", f"| {title} | " + " | ".join(UNITS.values()) + " |", "|---|" + "---|" * 5]
+        for engine in dict.fromkeys(row["engine"] for row in rows):
+            found = {
+                row["axis"]: f"{row['ratio']:.2f}".replace("-0.00", "0.00").replace("-", "−")
+                for row in rows
+                if row["engine"] == engine and row["quantity"] == quantity
+            }
+            lines.append(f"| {engine} | " + " | ".join(found[axis] for axis in UNITS) + " |")
+    return "\n".join(lines[1:])
+
+
 def _line(row: dict[str, Any]) -> str:
     held = {None: "", True: "yes", False: "**no**"}[row["holds"]]
     same = row["low"] is None or row["low"] == row["high"]
