@@ -14,6 +14,7 @@ PARTS = {
     "limits": "what no engine can beat: forward pass, memory, two weight operations",
     "training": "a training step, against the ANN's",
     "integer": "spiking networks on int8 kernels, against the ANN in float32 and in int8",
+    "event_driven": "single frames event by event, against the frozen ANN and the share that fires",
     "causal_set": "neurons without the dynamic threshold, against those with it",
     "data_path": "serving augmented batches, as a share of an epoch",
     "scaling": "exponents of time and memory against the size of the work",

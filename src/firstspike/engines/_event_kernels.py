@@ -21,7 +21,7 @@ _reaching: Any = reaching
 
 
 @numba.njit(nogil=True, cache=True)
-def convolve(out, initial, start, index, value, weights, geometry):
+def convolve(out, initial, start, index, value, weights, scale, geometry):
     """Potentials: `initial` and what the events give; returns the pairs (event, kernel position).
 
     For one kernel position after the other, every output position adds the weight rows of the
@@ -33,6 +33,7 @@ def convolve(out, initial, start, index, value, weights, geometry):
         initial: what they start from, of that size, or (groups * C) for all positions.
         start: (input positions * groups + 1); index, value: events.
         weights: for each group and block of channels (kernel height, width, channels in, block).
+        scale: (groups * C) to multiply what the events give with; empty for none.
         geometry: input height, width, channels per group; output height, width, channels per group
             (padded); groups; kernel, stride, padding, dilation (two numbers each).
     """
@@ -41,8 +42,11 @@ def convolve(out, initial, start, index, value, weights, geometry):
     ky, kx, sy, sx = geometry[7], geometry[8], geometry[9], geometry[10]
     py, px, dy, dx = geometry[11], geometry[12], geometry[13], geometry[14]
     stride = groups * outputs
-    for at in range(0, len(out), len(initial)):
-        out[at : at + len(initial)] = initial
+    if len(scale) > 0:
+        out[:] = 0
+    else:
+        for at in range(0, len(out), len(initial)):
+            out[at : at + len(initial)] = initial
     pairs = 0
     offset = 0
     for g in range(groups):
@@ -76,6 +80,11 @@ def convolve(out, initial, start, index, value, weights, geometry):
                                 pairs += last - first
             offset += ky * kx * inputs * block
             channel += block
+    if len(scale) > 0:
+        for at in range(0, len(out), stride):
+            first = at % len(initial)
+            for c in range(stride):
+                out[at + c] = out[at + c] * scale[c] + initial[first + c]
     return pairs
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from firstspike.engines.event_layers import Signal, dense_operations, to_rows
+from firstspike.engines.event_layers import dense_operations
+from firstspike.engines.event_signal import Signal, to_rows
 from firstspike.networks.network import INPUT, Node
 from firstspike.networks.ops import MaxPool, Reshape, WeightOp
 

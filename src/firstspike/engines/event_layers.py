@@ -1,4 +1,4 @@
-"""Layers of the event-driven engine: events of a signal, weights laid out for them, firing."""
+"""Layers of the event-driven engine: weights laid out for events, and firing."""
 
 from __future__ import annotations
 
@@ -10,82 +10,8 @@ from torch import Tensor
 
 from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines import _event_kernels as kernels
-from firstspike.engines._event_rows import AHEAD
+from firstspike.engines.event_signal import Array, Events, Signal, from_rows, to_rows
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, TransposedConvolution
-
-Array = np.ndarray
-
-
-class Events:
-    """Entries of a signal that are not zero, by position; see `_event_kernels`.
-
-    Attributes:
-        shape: of the signal, without batch axis.
-        start, index, value: what is where.
-        step: spike times of the events; None where the signal is not a population's.
-    """
-
-    def __init__(self, shape: tuple[int, ...], channels: int, dtype: Any, timed: bool) -> None:
-        size = int(np.prod(shape))
-        self.shape, self.channels = shape, channels
-        self.start = np.zeros(size // channels + 1, np.int64)
-        self.index = np.zeros(size + AHEAD, np.int32)
-        self.value = np.empty(size + 1, dtype)
-        self.step = np.empty(size + 1 if timed else 0, np.int32)
-
-    def spread(self, entries: Array, fill: float) -> Tensor:
-        """(1, *shape) with `entries` at the events and `fill` elsewhere."""
-        out = np.full(int(np.prod(self.shape)), fill, self.value.dtype)
-        kernels.spread(self.start, self.index, entries, self.channels, out)
-        return from_rows(out, self.shape)
-
-
-def from_rows(flat: Array, shape: tuple[int, ...]) -> Tensor:
-    """Signal of `shape` from memory position by position, as a view (1, *shape)."""
-    rows = torch.from_numpy(flat).reshape(1, *shape[1:], shape[0])
-    return rows.movedim(-1, 1)
-
-
-def to_rows(signal: Tensor, last: bool = False) -> Array:
-    """Memory position by position of a signal (1, *shape); the channels are the first axis of the
-    shape, or its last (`last`)."""
-    return (signal if last else signal.movedim(1, -1)).contiguous().flatten().numpy()
-
-
-class Signal:
-    """The value of a node for one sample: events, a tensor (1, *shape), or one from the other."""
-
-    def __init__(self, events: Events | None = None, tensor: Tensor | None = None) -> None:
-        self._events, self._tensor = events, tensor
-
-    @property
-    def tensor(self) -> Tensor:
-        if self._tensor is None:
-            assert self._events is not None
-            self._tensor = self._events.spread(self._events.value, 0.0)
-        return self._tensor
-
-    def events(self, last: bool = False) -> Events:
-        """Events by position; `last`: channels are the last axis of the shape, not the first."""
-        events = self._events
-        if events is not None and (len(events.shape) == 1 or not last):
-            return events
-        shape = tuple(self.tensor.shape[1:])
-        made = Events(shape, shape[-1 if last else 0], self.tensor.numpy().dtype, timed=False)
-        rows = to_rows(self.tensor, last)
-        kernels.compress(rows, made.channels, made.start, made.index, made.value)
-        if not last:
-            self._events = made
-        return made
-
-    def reshaped(self, shape: tuple[int, ...]) -> Signal:
-        """The same entries in another shape; events stay events where their order does."""
-        events = self._events
-        if events is not None and len(events.start) == 2 and len(shape) == 1:
-            twin = Events.__new__(Events)
-            twin.__dict__ = events.__dict__ | {"shape": shape}
-            return Signal(twin)
-        return Signal(tensor=self.tensor.reshape(1, *shape))
 
 
 class EventWeights:
@@ -127,14 +53,12 @@ class EventWeights:
         dtype = op.weight.detach().numpy().dtype
         size = self.positions * self.stride
         self.out = np.empty(size, dtype) if scratch is None else scratch[:size]
-        self.initial = np.zeros((1, self.groups, self.padded), dtype)
+        self.initial = np.zeros(self.stride, dtype)
         if bias is not None:
             rows = to_rows(bias, self.last).reshape(self.positions, self.groups, self.outputs)
             rows = rows[:1] if (rows == rows[:1]).all() else rows
-            self.initial = np.zeros((len(rows), self.groups, self.padded), dtype)
-            self.initial[..., : self.outputs] = rows
-        start = self.initial if self.scale is None else np.zeros_like(self.initial)
-        self.start = start.reshape(-1)
+            margin = self.padded - self.outputs
+            self.initial = np.pad(rows, ((0, 0), (0, 0), (0, margin))).reshape(-1)
 
     @property
     def stride(self) -> int:
@@ -150,17 +74,14 @@ class EventWeights:
             kernels.split(events.start, events.index, self.inputs, self.groups, start)
         pairs = kernels.convolve(
             self.out,
-            self.start,
+            self.initial,
             start,
             events.index,
             events.value,
             self.weights,
+            self.scale,
             self.geometry,
         )
-        if self.scale is not None:
-            sums = self.out.reshape(self.positions, self.groups, self.padded)  # a view
-            sums *= self.scale
-            sums += self.initial
         return int(pairs) * self.outputs
 
     def tensor(self) -> Tensor:
@@ -224,20 +145,20 @@ def rounded(weight: Tensor, precision: str) -> tuple[Tensor, Tensor]:
     return ratio.round().clamp(-127, 127).to(torch.int8), scale
 
 
-def _lay_out(weight: Tensor, padded: int, precision: str | None) -> tuple[Array, Array | None]:
-    """Rows of weights in memory order, and the scale of every (padded) channel or None.
+def _lay_out(weight: Tensor, padded: int, precision: str | None) -> tuple[Array, Array]:
+    """Rows of weights in memory order, and the scale of every (padded) channel or nothing.
 
     weight: (groups, channels out, channels in, height, width).
     """
     groups, outputs = weight.shape[:2]
-    scale = None
+    scale = np.zeros(0, np.float32)
     if precision is not None:
         stored, factors = rounded(weight.flatten(0, 1), precision)
         weight = stored.reshape(weight.shape)
         if precision == "int8":
             full = factors.new_zeros(groups, padded)
             full[:, :outputs] = factors.reshape(groups, outputs)
-            scale = full.numpy()
+            scale = full.flatten().numpy()
         else:
             weight = weight.view(torch.int16)
     parts = []
