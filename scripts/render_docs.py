@@ -72,7 +72,52 @@ def _cell(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def reproduced() -> None:
+    """docs/reproduce.md: the list of entries, the picture, and every stored outcome."""
+    from firstspike.report.comparison import markdown
+    from firstspike.reproduce import Reproduction
+    from firstspike.reproduce.figure import papers_figure
+    from firstspike.reproduce.tables import elsewhere_rows, entry_rows, markdown_of
+
+    stored = sorted((ROOT / "benchmarks/results/reproduce").glob("*.json"))
+    outcomes = [Reproduction.from_json(file) for file in stored]
+    picture = ROOT / "docs/images/against_papers.svg"
+    papers_figure(outcomes).savefig(picture, metadata={"Date": None})
+    parts = [
+        "Accuracy on CIFAR-10 against latency, spikes and energy. Numbers: what the papers print "
+        "for VGG-16; line: the highest published for single spikes; filled: the stored results "
+        "below, from 85 % on.",
+        "![ours against the papers](images/against_papers.svg)",
+        markdown_of(outcomes) if outcomes else "No outcome is stored yet.",
+    ]
+    entries = "\n\n".join(
+        [
+            markdown(entry_rows()),
+            "Tables and figures without an entry:",
+            markdown(elsewhere_rows()),
+        ]
+    )
+    page = ROOT / "docs/reproduce.md"
+    text = between(page.read_text(), "entries", entries)
+    write(page, between(text, "reproduced", "\n\n".join(parts)))
+
+
+def speed() -> None:
+    """docs/speed.md: all targets, and the table of every stored part that the page has room for."""
+    module, page = script("speed"), ROOT / "docs/speed.md"
+    stored = sorted((ROOT / "benchmarks/results").glob("speed_*.json"))
+    text = between(page.read_text(), "speed", module.targets_of(stored))
+    for store in stored:
+        if f"<!-- {store.stem}:begin -->" in text:
+            scaling = store.stem == "speed_scaling"
+            body = module.exponents_of(store) if scaling else module.markdown_of(store)
+            text = between(text, store.stem, body)
+    write(page, text)
+
+
 def main() -> None:
+    speed()
+    reproduced()
     write(ROOT / "docs/result.schema.json", json.dumps(result_schema(), indent=2) + "\n")
     sections = [
         "# Results",

@@ -78,8 +78,9 @@ def test_labels_carry_units(name: str) -> None:
         assert "steps" in last.get_xlabel()
 
 
-ELSEWHERE = {  # in test_error_surface.py and in tests/hardware
+ELSEWHERE = {  # in test_against_papers.py, test_error_surface.py and in tests/hardware
     "plot_accuracy_bits",
+    "plot_against_papers",
     "plot_core_occupancy",
     "plot_energy_breakdown",
     "plot_error_surface",

@@ -24,6 +24,8 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         spiking_epochs=1,
         width=0.125,
         checked=20,
+        clocked=10,
+        calibration=100,
     )
     monkeypatch.setitem(SCALES, "small", tiny)
     return tmp_path
@@ -49,6 +51,30 @@ def test_quantizer_aware_runs_and_skips_what_is_done(digits: Path) -> None:
     assert again.results == first.results, "results are read, not measured again"
     text = "\n".join(verdicts(again))
     assert "engines agree" in text and table(again)[0]["verdict"] == "–"
+
+
+def test_t2fsnn_table1_converts_and_judges_claims(digits: Path) -> None:
+    only = ["T2FSNN", "T2FSNN+GO+EF"]
+    outcome = reproduce("t2fsnn-table1", only=only, out=digits / "out")
+    plain, early = outcome.rows
+    assert early.cells["steps"].mean == 14 * 8 + 16 < plain.cells["steps"].mean == 15 * 16
+    assert plain.cells["accuracy"].paper == 91.36 and plain.cells["accuracy"].passed is None
+    assert "not judged: small scale" in plain.cells["accuracy"].reason
+    assert plain.place == "Table I, cifar10, T2FSNN"
+    (made,) = [m for key, m in outcome.made.items() if "GO+EF" in key]
+    assert made.recipe["optimize"] is True and made.seconds == 0
+    assert {r.samples for r in outcome.results.values()} == {10}, "one number of images for all"
+    (claim,) = outcome.claims
+    assert claim.text.startswith("accuracy %: T2FSNN < T2FSNN+GO+EF")
+
+
+def test_an_ann_is_given(digits: Path) -> None:
+    reproduce("t2fsnn-table1", only=["T2FSNN"], out=digits / "a", check_engines=False)
+    ann = digits / "a" / "cifar10" / "ann" / "0"
+    given = reproduce("t2fsnn-fig6", only=["T2FSNN"], ann=ann, out=digits / "b")
+    (row,) = given.rows
+    assert row.setting == "digits-32x32 vgg16" and given.engines[0].passed
+    assert not list((digits / "b").rglob("ann")), "no ANN is trained"
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def reproduce(
     ] = ScaleName.small,
     seeds: Annotated[str, typer.Option(help="Seeds, such as 0,1,2.")] = "0",
     out: Annotated[
-        Path | None, typer.Option(help="Work folder; default: runs/reproduce/NAME-SCALE.")
+        Path | None, typer.Option(help="Work folder; default: runs/reproduce/NAME, then the scale.")
     ] = None,
     ann: Annotated[
         Path | None, typer.Option(help="Start from this trained ANN's run, do not train one.")
@@ -114,25 +114,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def _list() -> None:
-    from rich.table import Table
+    from firstspike.cli.compare import _table
+    from firstspike.reproduce.tables import elsewhere_rows, entry_rows
 
-    from firstspike.reproduce import elsewhere, entry_names, load_entry
-
-    made = Table(title="Entries", show_lines=False)
-    for head in ("name", "paper", "place", "shows", "data", "GPU hours"):
-        made.add_column(head, overflow="fold")
-    for name in entry_names():
-        entry = load_entry(name)
-        hours = f"{entry.gpu_hours:g}"
-        made.add_row(name, entry.paper, entry.place, entry.shows, entry.data, hours)
-    console().print(made)
+    console().print(_table("Entries", entry_rows()))
     console().print(
         "GPU hours: estimates for one seed at full scale. At --scale small every entry takes "
         "minutes on a CPU, and uses bundled digits where the data are not at hand."
     )
-    others = Table(title="Not run by this verb")
-    for head in ("paper", "place", "shows", "why, and where else"):
-        others.add_column(head, overflow="fold")
-    for item in elsewhere():
-        others.add_row(item.paper, item.place, item.shows, item.reason)
-    console().print(others)
+    console().print(_table("Not run by this verb", elsewhere_rows()))

@@ -6,6 +6,7 @@ Figures made here belong to no window and no global state: save them with `figur
 from firstspike.plots.accuracy_bits import plot_accuracy_bits
 from firstspike.plots.accuracy_over_time import plot_accuracy_over_time
 from firstspike.plots.activations import plot_activations
+from firstspike.plots.against_papers import plot_against_papers
 from firstspike.plots.energy_breakdown import plot_energy_breakdown
 from firstspike.plots.error_surface import plot_error_surface
 from firstspike.plots.inactive import plot_inactive
@@ -22,6 +23,7 @@ __all__ = [
     "plot_accuracy_bits",
     "plot_accuracy_over_time",
     "plot_activations",
+    "plot_against_papers",
     "plot_core_occupancy",
     "plot_energy_breakdown",
     "plot_error_surface",

@@ -180,8 +180,12 @@ def build_entry(name: str, content: Mapping[str, Any]) -> Entry:
 
 def elsewhere() -> list[Elsewhere]:
     """Tables and figures of the papers without an entry."""
-    items = read_yaml(recipe_folder() / "reproduce" / _OTHERS)["elsewhere"]
-    return [Elsewhere(**item) for item in items]
+    return [Elsewhere(**item) for item in published()["elsewhere"]]
+
+
+def published() -> dict[str, Any]:
+    """Published points, the reference of their energies, and what is reproduced elsewhere."""
+    return read_yaml(recipe_folder() / "reproduce" / _OTHERS)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from firstspike.codes import build_code
+from firstspike.codes import ReLPSP, build_code
 from firstspike.data.standard import ROOT_VARIABLE
 from firstspike.measure.compare import compare, with_normalized_energy
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.result import Result
+from firstspike.networks import SpikingNetwork
 from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
 from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of
 from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, Scale, Setting, at_scale, settings_of
@@ -52,7 +53,7 @@ def reproduce(
         name: of the entry, see `entry_names`.
         scale: "full", "cpu" or "small", see `SCALES`.
         seeds: of the ANN and the spiking trainings.
-        out: work folder; by default runs/reproduce/NAME, at another scale than full with its name.
+        out: work folder; by default runs/reproduce/NAME, followed by the scale.
         ann: folder of a trained ANN to start from, for all seeds, instead of training one.
         network: the stand-in for VGG-16 at scale cpu, "resnet20" or "vgg11".
         only: labels of the networks to make; by default all.
@@ -69,7 +70,7 @@ def reproduce(
     started = time.perf_counter()
     entry = at_scale(load_entry(name), SCALES[scale], entry_content(name))
     networks = _chosen(entry, only)
-    folder = default_folder(entry, scale) if out is None else Path(out)
+    folder = default_folder(entry, scale, network) if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     work = _Work(entry, networks, SCALES[scale], folder, device, progress, check_engines, say)
     settings = (
@@ -108,10 +109,11 @@ def reproduce(
     return outcome
 
 
-def default_folder(entry: Entry, scale: str) -> Path:
+def default_folder(entry: Entry, scale: str, network: str) -> Path:
     """Where an entry works: its own folder, or that of the entry whose runs it shares."""
     name = entry.runs_of or entry.name
-    return Path("runs/reproduce") / (name if scale == "full" else f"{name}-{scale}")
+    ending = {"full": "", "cpu": f"-cpu-{network}", "small": "-small"}[scale]
+    return Path("runs/reproduce") / f"{name}{ending}"
 
 
 def _chosen(entry: Entry, only: Sequence[str] | None) -> list[str]:
@@ -208,7 +210,7 @@ class _Work:
                 f"{setting.label}, seed {seed}, {name}: {100 * result.accuracy:.2f} %, "
                 f"{result.latency_steps:g} steps, {result.spikes_per_sample:,.0f} spikes"
             )
-            if self.check_engines and network.code.has_closed_form:
+            if self.check_engines and _has_both_engines(network):
                 images = test.subset(min(self.scale.checked, len(test)))
                 self.engines.append(
                     check_engines_agree(
@@ -225,6 +227,12 @@ class _Work:
         for name, result in zip(self.networks, with_normalized_energy(found)):
             rows.setdefault(name, []).append(result)
             self.results[key_of(setting.label, name, seed)] = result
+
+
+def _has_both_engines(network: SpikingNetwork) -> bool:
+    """Whether closed form and clock engine can run it; continuous time has no steps."""
+    continuous = isinstance(network.code, ReLPSP) and network.code.steps is None
+    return network.code.has_closed_form and not continuous
 
 
 def _slug(label: str) -> str:

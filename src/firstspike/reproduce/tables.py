@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from firstspike.report.comparison import markdown
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, Reproduction
+from firstspike.reproduce.registry import elsewhere, entry_names, load_entry
 
 _WORD = {True: "pass", False: "MISS", None: ""}
 
@@ -62,6 +63,35 @@ def verdicts(outcome: Reproduction) -> list[str]:
             f"{check.spikes_different:,} spikes differ"
         )
     return lines
+
+
+def entry_rows() -> list[dict[str, str]]:
+    """What can be reproduced, a mapping per entry."""
+    entries = [load_entry(name) for name in entry_names()]
+    return [
+        {
+            "name": entry.name,
+            "paper": entry.paper,
+            "place": entry.place,
+            "shows": entry.shows,
+            "data": entry.data,
+            "GPU hours": f"{entry.gpu_hours:g}",
+        }
+        for entry in entries
+    ]
+
+
+def elsewhere_rows() -> list[dict[str, str]]:
+    """Tables and figures of the papers that have no entry, with the reason."""
+    return [
+        {
+            "paper": item.paper,
+            "place": item.place,
+            "shows": item.shows,
+            "why, and where else": item.reason,
+        }
+        for item in elsewhere()
+    ]
 
 
 def headline(outcome: Reproduction) -> str:

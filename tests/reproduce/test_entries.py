@@ -1,0 +1,133 @@
+"""Entries, scales and verdicts as plain data: nothing is trained here."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from firstspike.codes import build_code
+from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, load_entry
+from firstspike.reproduce.metrics import METRICS
+from firstspike.reproduce.registry import entry_content, merge, plan_of, recipe_path
+from firstspike.reproduce.scales import Setting, at_scale, settings_of, spiking_recipe
+from firstspike.reproduce.verdicts import judge
+from firstspike.runs import Recipe
+
+CPU = SCALES["cpu"]
+
+
+@pytest.mark.parametrize("scale", ["full", "cpu"])
+@pytest.mark.parametrize("name", entry_names())
+def test_every_entry_holds_recipes_and_codes_that_can_be_built(
+    name: str, scale: str, tmp_path: Path
+) -> None:
+    entry = at_scale(load_entry(name), SCALES[scale], entry_content(name))
+    for setting in settings_of(entry, SCALES[scale], "vgg11", tmp_path):
+        for network in entry.networks:
+            plan = plan_of(entry, network, setting.label)
+            if "train" in plan:
+                recipe = spiking_recipe(plan, setting, SCALES[scale], tmp_path)
+                assert recipe.base.model == setting.recipe.model
+            else:
+                build_code(dict(plan["code"]))
+
+
+def test_every_table_with_accuracies_is_covered_or_explained() -> None:
+    covered = {(load_entry(name).paper[:4], load_entry(name).place) for name in entry_names()}
+    assert {p for paper, p in covered if paper == "Park"} >= {
+        *("Table I", "Table II", "Table III", "Fig. 6", "Table 1", "Table 2", "Fig. 3", "Fig. 8"),
+    }
+    assert {p for paper, p in covered if paper == "Wei "} == {"Table 1", "Table 2"}
+    assert {p for paper, p in covered if paper == "Datt"} >= {"Table I", "Table II", "Fig. 4"}
+    assert all(item.reason for item in elsewhere())
+
+
+def test_the_full_networks_have_the_papers_shape() -> None:
+    for name, classes in (("cifar10_vgg16", 10), ("cifar100_vgg16", 100)):
+        recipe = Recipe.read(recipe_path(name))
+        narrow = Recipe(recipe.model | {"width": 0.0625, "head": [8]}, recipe.data)
+        assert narrow.build().eval()(torch.zeros(1, 3, 32, 32)).shape == (1, classes)
+        assert "head" not in recipe.model, "4096-4096, the papers' head, is the default"
+
+
+def test_at_cpu_scale_the_papers_values_bind_their_own_network_alone(tmp_path: Path) -> None:
+    entry = load_entry("few-step-table1")
+    (vgg11,) = settings_of(entry, CPU, "vgg11", tmp_path)
+    assert vgg11.label == "cifar10 vgg11" and vgg11.comparable
+    (stand_in,) = settings_of(load_entry("t2fsnn-table1"), CPU, "vgg11", tmp_path)
+    assert stand_in.label == "cifar10 vgg11" and not stand_in.comparable
+    with pytest.raises(ValueError, match="must be one of resnet20, vgg11 at scale cpu, got 'vgg9'"):
+        settings_of(entry, CPU, "vgg9", tmp_path)
+
+
+def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
+    setting = Setting("cifar10", Recipe.read(recipe_path("cifar10_resnet20")), True)
+    plan = {"train": "cifar10_vgg16_surrogate", "method": {"pruning": 1e-4}}
+    full = spiking_recipe(plan, setting, SCALES["full"], tmp_path)
+    short = spiking_recipe(plan, setting, CPU, tmp_path)
+    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 3)
+    assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 2)
+    assert short.method["pruning"] == 1e-4 and short.base.model == {"name": "resnet20"}
+    assert short.code == full.code
+
+
+def test_verdicts_follow_the_rule_of_each_metric() -> None:
+    setting = Setting("cifar10", Recipe({"name": "vgg16"}, {"name": "cifar10"}), True)
+    full = SCALES["full"]
+    near = judge("accuracy", [90.9, 91.1], 91.43, None, setting, full)
+    assert near.passed and near.mean == pytest.approx(91.0) and near.spread == pytest.approx(0.1)
+    assert not judge("accuracy", [90.9], 91.43, None, setting, full).passed
+    assert judge("spikes", [1049.0], 1000, None, setting, full).passed
+    missed = judge("spikes", [1051.0], 1000, None, setting, full)
+    assert not missed.passed and missed.reason.startswith("1,051 > 1,050 (paper 1000")
+    assert not judge("accuracy", [94.9], 91.43, 95.0, setting, full).passed, "goals have no slack"
+    other = Setting("cifar10", setting.recipe, False)
+    assert judge("accuracy", [10.0], 91.43, None, other, CPU).passed is None
+
+
+def test_energies_of_published_points_follow_from_their_spikes_and_steps() -> None:
+    """The papers' own rows, put through the metric: the reference of every entry is right."""
+    from firstspike.measure.result import Result
+    from firstspike.reproduce.metrics import measure
+
+    for name, tolerance in (
+        ("t2fsnn-table2", 0.02),
+        ("surrogate-table2", 0.02),
+        ("dta-table2", 0.01),
+    ):
+        entry = load_entry(name)
+        for setting, rows in entry.values.items():
+            for row in rows.values():
+                result = Result(
+                    model="m",
+                    dataset="d",
+                    split="test",
+                    samples=1,
+                    seed=0,
+                    code={"name": "TTFS"},
+                    accuracy=1.0,
+                    latency_steps=row["steps"],
+                    spikes_per_sample=row["spikes"],
+                    input_spikes_per_sample=0,
+                    neurons=1,
+                    silent_fraction=0,
+                )
+                for metric in ("truenorth", "spinnaker"):
+                    ours = measure(result, metric, 1.0, entry.references[setting])
+                    assert ours == pytest.approx(row[metric], rel=tolerance, abs=0.006)
+
+
+def test_faulty_entries_and_files_are_refused(tmp_path: Path) -> None:
+    from firstspike.reproduce.registry import build_entry
+
+    content = entry_content("quantizer-aware")
+    with pytest.raises(ValueError, match="unknown key 'colour'"):
+        build_entry("x", content | {"colour": "red"})
+    with pytest.raises(ValueError, match="unknown metrics 'speed'"):
+        build_entry("x", content | {"metrics": ["speed"]})
+    with pytest.raises(ValueError, match="must have `code` or `train`"):
+        build_entry("x", merge(content, {"networks": {"5 steps": {"method": {}}}}))
+    (tmp_path / "r.json").write_text('{"schema_version": 1}')
+    with pytest.raises(ValueError, match=r"not a stored reproduction: `entry`: Field required"):
+        Reproduction.from_json(tmp_path / "r.json")
+    assert METRICS["accuracy"].rule == "at least the paper's minus 0.5"
