@@ -43,6 +43,24 @@ def test_it_learns_in_continuous_time_and_other_engines_agree(train_set, validat
     torch.testing.assert_close(closed.logits, events.logits, rtol=0, atol=1e-10)
 
 
+def test_a_network_trained_in_continuous_time_runs_on_a_grid(train_set, validation_set):
+    network = with_output_spikes(network_for(train_set, ReLPSP()))
+    fit(network, train_set, validation_set, CONFIG, method=DTA(output="spike_times"))
+    network = network.double()
+    images = validation_set.float_images().double()
+    grid = network.with_steps(7)
+    assert (network.code.steps, grid.code.steps) == (None, 7)
+    assert "steps=7" in str(grid.neuron("_1")) and "continuous" in str(network.neuron("_1"))
+    closed, clock = (simulate(grid, images, engine) for engine in ("closed_form", "clock"))
+    for name in grid.network.populations:
+        assert torch.equal(closed.spike_times[name], clock.spike_times[name])
+    assert torch.equal(grid.with_steps(None)(images), network(images))
+    fine = network.with_steps(4096)(images)
+    torch.testing.assert_close(fine, network(images), rtol=0, atol=0.05)
+    with pytest.raises(ValueError, match="must have the code ReLPSP to change its grid"):
+        network_for(train_set, TTFS(4, Linear())).with_steps(8)
+
+
 def test_it_learns_on_a_grid_and_the_clock_engine_agrees(train_set, validation_set):
     network = network_for(train_set, ReLPSP(8))
     result = fit(network, train_set, validation_set, CONFIG, method=DTA(dropout=0.1))

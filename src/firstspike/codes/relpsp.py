@@ -155,7 +155,7 @@ class ReLPSPNeuron(Neuron):
         if self.steps is None:
             raise ValueError(
                 "`steps` must be given to step through time, this network has continuous time. Use "
-                "the closed form or the event engine, or a grid: `on_grid(network, 32)`."
+                "the closed form or the event engine, or a grid: `network.with_steps(32)`."
             )
         return {"potential": bias.clone(), "times": infinity_like(bias)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from firstspike._files import load_tensors, save_tensors
 from firstspike.codes import Code, Neuron, build_code
+from firstspike.codes.relpsp import ReLPSP
 from firstspike.networks.network import INPUT, Network
 
 _FORMAT = 1
@@ -99,7 +101,7 @@ class SpikingNetwork(nn.Module):
                 f"`x` must have the network's dtype {self.input_low.dtype}, got {x.dtype}. Convert "
                 f"the images with `x.to({self.input_low.dtype})`, or the network likewise."
             )
-        if not torch.compiler.is_compiling() and not bool(torch.isfinite(x).all()):
+        if not torch.compiler.is_compiling() and x.numel() and not _is_finite(x):
             raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
         return x - self.input_low
 
@@ -123,6 +125,23 @@ class SpikingNetwork(nn.Module):
         twin = copy.deepcopy(self)
         twin.code = replace(self.code, offset=offset)  # type: ignore[call-arg]
         return twin
+
+    def with_steps(self, steps: int | None) -> SpikingNetwork:
+        """A copy whose `ReLPSP` neurons fire on a grid of `steps` per window; None: in between.
+
+        So a network trained in continuous time runs step by step. Parameters are copied.
+        """
+        if not isinstance(self.code, ReLPSP):
+            raise ValueError(
+                f"`network` must have the code ReLPSP to change its grid, got {self.code}. Convert "
+                "the model again with other steps."
+            )
+        twin = copy.deepcopy(self)
+        code = twin.code = replace(self.code, steps=steps)
+        for name in self.populations:
+            make = code.input_neuron if name == INPUT else code.neuron
+            twin.neurons[name] = make(self.neuron(name).scale)
+        return twin.train(self.training)
 
     # ---- files ----------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
@@ -190,6 +209,11 @@ class SpikingNetwork(nn.Module):
         from firstspike.networks.plan import plan
 
         return plan(self)
+
+
+def _is_finite(x: Tensor) -> bool:
+    """`isfinite(x).all()` in one pass: NaN is both the smallest and the largest value."""
+    return all(math.isfinite(bound) for bound in torch.stack(torch.aminmax(x.detach())).tolist())
 
 
 def _check_broadcasts(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
