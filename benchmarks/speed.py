@@ -119,7 +119,7 @@ def draw(path: Path) -> None:
             curves.setdefault(kind, {})[row["engine"]] = list(zip(row["values"], row["costs"]))
             exponents.setdefault(kind, {})[row["engine"]] = row["ratio"]
         figure, _ = plot_scaling(curves, exponents=exponents, ylabel=ylabel)
-        figure.savefig(path.with_name(f"{path.stem}_{quantity}.svg"))
+        figure.savefig(path.with_name(f"{path.stem}_{quantity}.svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ CLOSED_FORM, RATE = "TTFS, closed form", "rate, clock engine"
 
 @torch.no_grad()
 def rows(quick: bool) -> list[Row]:
-    """2,000 validation images (250 if quick), rate codes with up to 32 steps (10)."""
-    count, most, batch, repeats = (250, 10, 50, 5) if quick else (2_000, 32, 50, 7)
+    """2,000 validation images (100 if quick), rate codes with up to 32 steps (10)."""
+    count, most, batch, repeats = (100, 10, 25, 5) if quick else (2_000, 32, 50, 7)
     model, data, note = _trained(count)
     images = data.float_images()[:batch]
     ttfs = fs.convert(model, fs.TTFS(WINDOW, fs.Linear()), calibration=data)

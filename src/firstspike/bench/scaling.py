@@ -34,11 +34,11 @@ SIZES: dict[str, tuple[int, ...]] = {
     "image": (8, 16, 32),
 }
 QUICK_SIZES: dict[str, tuple[int, ...]] = {
-    "steps": (8, 16, 64),
-    "depth": (2, 4, 8),
-    "width": (16, 32, 64),
-    "batch": (4, 8, 16),
-    "image": (8, 16, 32),
+    "steps": (8, 64),
+    "depth": (2, 8),
+    "width": (16, 64),
+    "batch": (2, 8),
+    "image": (8, 32),
 }
 UNITS = {
     "steps": "time steps T",
@@ -60,7 +60,7 @@ class Sizes:
     image: int = 16
 
 
-QUICK = Sizes(steps=8, depth=3, width=32, batch=8, image=16)
+QUICK = Sizes(steps=8, depth=3, width=32, batch=4, image=16)
 
 
 def rows(quick: bool) -> list[Row]:

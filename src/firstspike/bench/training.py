@@ -32,8 +32,8 @@ UNROLLED = 8  # steps of the peer's network
 
 
 def rows(quick: bool) -> list[Row]:
-    """VGG-16 on batches of 64, or (quick) a half as wide VGG-11 on batches of 16."""
-    name, width, batch, repeats = ("vgg11", 0.5, 16, 7) if quick else ("vgg16", 1.0, 64, 7)
+    """VGG-16 on batches of 64, or (quick) a half as wide VGG-11 on batches of 8."""
+    name, width, batch, repeats = ("vgg11", 0.5, 8, 5) if quick else ("vgg16", 1.0, 64, 7)
     model = build_model(name, batch_norm=False, width=width)
     images, labels = torch.rand(batch, 3, 32, 32), torch.randint(10, (batch,))
     networks = _networks(model, images, quick)
