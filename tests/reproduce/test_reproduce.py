@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from firstspike.cli.app import app
 from firstspike.reproduce import SCALES, Reproduction, reproduce
-from firstspike.reproduce.tables import table, verdicts
+from firstspike.reproduce.tables import markdown_of, table, verdicts
 
 
 @pytest.fixture
@@ -49,6 +49,14 @@ def test_quantizer_aware_runs_and_skips_what_is_done(digits: Path) -> None:
     assert {f: f.stat().st_mtime_ns for f in folder.rglob("*.safetensors")} == written
     assert again.rows == first.rows and again.engines == first.engines
     assert again.results == first.results, "results are read, not measured again"
+    made = again.made["cifar10 / 4 steps / 0"]
+    assert len(made.curve) == 1 and made.kernels["input"]["largest_value"] > 0
+    page = markdown_of([again])
+    assert "rounded %" not in page, "nothing was judged, so nothing missed"
+    cell = row.cells["steps"].model_copy(update={"passed": False})
+    bad = row.model_copy(update={"cells": row.cells | {"steps": cell}})
+    page = markdown_of([again.model_copy(update={"rows": [bad]})])
+    assert "rounded %" in page and "validation accuracy by epoch" in page
     text = "\n".join(verdicts(again))
     assert "engines agree" in text and table(again)[0]["verdict"] == "–"
 

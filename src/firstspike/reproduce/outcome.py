@@ -74,6 +74,9 @@ class Made(_Record):
     sha256: str = Field(description="of network.safetensors")
     seconds: float = Field(ge=0, description="of training, all epochs; 0 for conversions")
     curve: list[dict[str, Any]] = Field(default_factory=list, description="a line per epoch")
+    kernels: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="population -> ranges and errors on validation images"
+    )
 
 
 class Reproduction(_Record):

@@ -18,12 +18,14 @@ from firstspike.data import Dataset
 from firstspike.engines import compare_records, simulate
 from firstspike.measure.result import Result
 from firstspike.networks import SpikingNetwork
+from firstspike.reproduce.analysis import kernels_of
 from firstspike.reproduce.outcome import EngineCheck, Made
 from firstspike.reproduce.scales import Scale, Setting, described, spiking_recipe
 from firstspike.runs import Recipe, ann_result, load_network, load_run, train
 from firstspike.spiking_runs import train_spiking
 
 NETWORK = "network.safetensors"
+_WATCHED = 200  # validation images that layers are looked at with
 
 
 def trained_ann(
@@ -88,14 +90,18 @@ def make_network(
         else:
             _converted(plan, scale, ann, seed, device).save(folder / NETWORK)
         write_json(done, stamp)
-    curve = curve_of(folder)
+    curve, network = curve_of(folder), load_network(folder).to(device)
+    (validation,) = setting.recipe.datasets("validation")
     made = Made(
         recipe=stamp["recipe"],
         sha256=sha256_of(folder / NETWORK),
         seconds=sum(line.get("seconds", 0.0) for line in curve),
         curve=curve,
+        kernels=kernels_of(
+            network, validation.subset(min(_WATCHED, len(validation))).float_images()
+        ),
     )
-    return load_network(folder).to(device), made
+    return network, made
 
 
 def _converted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from firstspike.report.comparison import markdown
+from firstspike.reproduce.analysis import analysis, missed
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, Reproduction
 from firstspike.reproduce.registry import elsewhere, entry_names, load_entry
@@ -121,4 +122,5 @@ def markdown_of(outcomes: Sequence[Reproduction]) -> str:
         ]
         if outcome.note:
             sections.append(f"Set-up: {outcome.note}.")
+        sections += [analysis(outcome, row) for row in missed(outcome)]
     return "\n\n".join(sections)
