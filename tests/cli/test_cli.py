@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import firstspike as fs
 from firstspike.cli import main
 from firstspike.cli.app import app
 from firstspike.measure.result import read_results
+from firstspike.runs import load_run
 
 
 def run(*arguments: object) -> str:
@@ -119,6 +121,16 @@ def test_bad_disturbances_name_the_option(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run("evaluate", trained, *arguments)
+
+
+def test_an_untrained_relpsp_network_says_what_it_lacks(trained: Path, tmp_path: Path) -> None:
+    model, recipe = load_run(trained)
+    (images,) = recipe.datasets("train")
+    network = fs.convert(model, fs.ReLPSP(), calibration=images.subset(200))
+    assert any("method DTA" in note for note in network.notes)
+    network.save(tmp_path / "network.safetensors")
+    result = CliRunner().invoke(app, ["evaluate", str(tmp_path), "--data", "digits"])
+    assert "note: ReL-PSP neurons divide by 1 + W" in " ".join(result.output.split())
 
 
 def test_codes_without_a_closed_form_cannot_be_disturbed(trained: Path, tmp_path: Path) -> None:

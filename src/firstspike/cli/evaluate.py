@@ -108,6 +108,9 @@ def evaluate(
         **measuring(energy, memory),
     )
     show([result], json_file)
+    if result.ann_accuracy is not None and result.accuracy < result.ann_accuracy - 0.01:
+        for note in spiking.code.notes(spiking.network.max_pools()):
+            typer.echo(f"note: {note}", err=True)
     if result.stopping_steps is not None:
         steps = ", ".join(f"{share}: {step:g}" for share, step in result.stopping_steps.items())
         typer.echo(f"stopped at step (share of samples: step)  {steps}")

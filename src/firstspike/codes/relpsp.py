@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -91,6 +92,12 @@ class ReLPSP(Code):
     @property
     def has_closed_form(self) -> bool:
         return True
+
+    def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
+        return (
+            "ReL-PSP neurons divide by 1 + W, so that weights of an ANN say other values here than "
+            "there: accurate only once the network itself was trained (method DTA).",
+        )
 
     def window_of(self, depth: int) -> range:
         steps = self.steps or 1
