@@ -54,6 +54,10 @@ class Neuron(nn.Module, ABC):
         """`decode(encode(u))` of complete potentials; codes with a closed form have it."""
         raise TypeError(f"{type(self).__name__} has no closed form; use the clock engine.")
 
+    def activate_(self, u: Tensor) -> Tensor:
+        """`activate` for inference that may overwrite `u`, which saves memory traffic."""
+        return self.activate(u)
+
     def encode(self, u: Tensor) -> Tensor:
         """Spike times of complete potentials; single-spike codes with a closed form have it."""
         raise TypeError(f"{type(self).__name__} has no closed form; use the clock engine.")

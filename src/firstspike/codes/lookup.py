@@ -3,13 +3,16 @@
 `t = #{s : theta_s > u}` is the first step with `u >= theta_t`; `t = T` means "never fires", and so
 does NaN. All engines that need whole windows at once use this function.
 
-On the CPU a compiled kernel reads a bucket off the leading bits of the float (for positive floats
-the bits are ordered as the numbers are); a bucket holds at most one threshold, so one comparison
-decides. Elsewhere, and under `torch.compile`, `torch.searchsorted` gives the same answer.
+On the CPU a bucket is read off the leading bits of the float (for positive floats the bits are
+ordered as the numbers are); it holds at most one threshold, so one comparison decides, exactly. A
+compiled kernel does it in one pass, plain torch in a few where numba is missing. Under
+`torch.compile` it is an unrolled bisection, on other devices `torch.searchsorted`, with the same
+answer.
 """
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -17,23 +20,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 
 _MAX_BUCKETS = 1 << 16
 _BITS = {torch.float32: (np.int32, 23), torch.float64: (np.int64, 52)}
 _SPLIT = 1 << 16  # elements below which one thread does the work
 _LAST = torch.channels_last
-_BLOCK = 4096  # elements that stay in the first-level cache
+_BLOCK = 1 << 15  # elements whose scratch stays in the second-level cache
 
 
 class Buckets(NamedTuple):
-    """Bucket `k` holds the floats whose bits, shifted by `shift`, are `base + k`."""
+    """Bucket `k` holds the floats whose bits, shifted by `shift`, are `base + k`.
 
-    shift: int
-    base: int
-    threshold: np.ndarray  # (K,) the threshold inside the bucket (or one that decides it)
-    above: np.ndarray  # (K,) step for u >= threshold
-    below: np.ndarray  # (K,) step for u < threshold
+    A bucket holds at most one threshold, so the step changes by one within it. With b the bits of
+    a potential, `(entries[k] - b) >> shift` is the step: the part of `entries[k]` above the bucket
+    is the step of its smallest float, and the part below makes the difference borrow one step as
+    soon as b reaches the threshold's bits.
+
+    Attributes:
+        low, high: potentials are clamped to them first: no step, and step 0.
+        shift, base: see above.
+        entries: (K,), integers as wide as the floats.
+    """
+
+    low: Any
+    high: Any
+    shift: Any
+    base: Any
+    entries: np.ndarray
 
 
 def first_crossing(u: Tensor, thresholds: Tensor) -> Tensor:
@@ -74,23 +89,66 @@ def look_up(
             memory traffic.
     """
     factor = scale.reciprocal()
-    if not _compiled_kernel_fits(u, thresholds):
+    buckets = _buckets_for(u, thresholds)
+    if buckets is None:
         padded = torch.cat([values, values.new_full((1,), silent)])
-        result = padded[first_crossing(u * factor, thresholds)]
+        crossing = halve if torch.compiler.is_compiling() else first_crossing
+        result = padded[crossing(u * factor, thresholds)]
         return result if out is None else out.copy_(result)
     if factor.ndim:
         u, factor = torch.mul(u, factor, out=out), factor.new_ones(())
-    return _look_up_compiled(u, factor, thresholds, values, silent, out)
+    if not _dense(u):
+        u = u.contiguous()
+    result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
+    results = torch.cat([values, values.new_full((1,), silent)])
+    loop = _compiled_loop()
+    if loop is None:
+        _look_up_blocks(_flat(u), _flat(result), factor, buckets, results)
+    else:
+        _look_up_compiled(loop, _flat(u).numpy(), _flat(result).numpy(), factor, buckets, results)
+    return result if out is None or out is result else out.copy_(result)
 
 
-def _compiled_kernel_fits(u: Tensor, thresholds: Tensor) -> bool:
-    return (
-        u.device.type == "cpu"
-        and u.dtype in _BITS
-        and u.dtype == thresholds.dtype
-        and not torch.compiler.is_compiling()
-        and _buckets(thresholds.numpy().tobytes(), u.dtype) is not None
-    )
+def halve(u: Tensor, thresholds: Tensor) -> Tensor:
+    """`first_crossing` by bisection, unrolled: `torch.compile` fuses it with what surrounds it.
+
+    >>> halve(torch.tensor([1.2, 0.5, 0.3, -1.0]), torch.tensor([1.0, 0.5, 0.25]))
+    tensor([0, 1, 2, 3])
+    """
+    steps = len(thresholds)
+    crossing = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
+    for power in reversed(range(steps.bit_length())):
+        probe = crossing + (1 << power)  # is the potential below the first `probe` thresholds?
+        threshold = thresholds[(probe - 1).clamp(max=steps - 1)]
+        crossing = torch.where((probe <= steps) & ~(u >= threshold), probe, crossing)
+    return crossing
+
+
+@lru_cache(maxsize=1)
+def _compiled_loop() -> Any:
+    """The compiled kernel, or None (said once) where numba cannot be imported."""
+    try:
+        from firstspike.codes import _lookup_kernel
+    except ImportError as error:
+        warnings.warn(
+            f"threshold tables are looked up without numba, which takes longer: {error}.",
+            stacklevel=4,
+        )
+        return None
+    return _lookup_kernel.look_up_flat
+
+
+def _buckets_for(u: Tensor, thresholds: Tensor) -> Buckets | None:
+    """The table for the compiled kernel, or None where it does not fit."""
+    if (
+        torch.compiler.is_compiling()
+        or u.device.type != "cpu"
+        or u.dtype not in _BITS
+        or u.dtype != thresholds.dtype
+        or not has_numba()
+    ):
+        return None
+    return _buckets(thresholds.numpy().tobytes(), u.dtype)
 
 
 @lru_cache(maxsize=256)
@@ -110,62 +168,54 @@ def _buckets(table: bytes, dtype: torch.dtype) -> Buckets | None:
             break
     steps = len(thresholds)
     base = int(keys[-1]) - 1  # bucket 0: everything below the smallest threshold's bucket
-    k = np.arange(int(keys[0]) - base + 2) + base  # the last: everything above the largest one's
-    above = np.searchsorted(-keys, -k, side="left")  # thresholds in higher buckets than k
-    own = np.minimum(above, steps - 1)
+    if base < 0 or (steps + 1) << shift >= 1 << (8 * thresholds.itemsize - 1):
+        return None
+    k = np.arange(int(keys[0]) - base + 1) + base
+    first = np.searchsorted(-keys, -k, side="right")  # the step of the smallest float of bucket k
+    own = np.maximum(first - 1, 0)
     inside = keys[own] == k
-    threshold = np.where(inside, thresholds[own], -np.inf).astype(thresholds.dtype)
-    below = np.where(inside, above + 1, above)
-    above = above.copy()
-    threshold[-1], above[-1], below[-1] = thresholds[0], 0, steps  # NaN ends here: never fires
-    threshold[0], above[0], below[0] = -np.inf, steps, steps
-    return Buckets(shift, base, threshold, above.astype(np.int32), below.astype(np.int32))
+    whole = 1 << shift
+    reached = np.where(inside, bits[own] & (whole - 1), whole)  # where in the bucket it falls by 1
+    entries = (first << shift) + reached - 1 + (k << shift)
+    low = np.asarray(base << shift, integer).view(thresholds.dtype)[()]
+    return Buckets(low, thresholds[0], integer(shift), integer(base), entries.astype(integer))
 
 
 def _look_up_compiled(
-    u: Tensor,
+    loop: Any,
+    source: np.ndarray,
+    target: np.ndarray,
     factor: Tensor,
-    thresholds: Tensor,
-    values: Tensor,
-    silent: float,
-    out: Tensor | None,
-) -> Tensor:
-    from firstspike.codes._lookup_kernel import look_up_flat
+    buckets: Buckets,
+    results: Tensor,
+) -> None:
+    """Write the results of all elements of `source` into `target`, on as many threads as torch."""
+    table = (factor.numpy()[()], *buckets, results.numpy())
+    in_parts(lambda part: loop(source[part], target[part], *table), len(source), _SPLIT)
 
-    buckets = _buckets(thresholds.numpy().tobytes(), u.dtype)
-    assert buckets is not None
-    integer, _ = _BITS[u.dtype]
-    results = torch.cat([values, values.new_full((1,), silent)]).numpy()
-    pairs = np.stack([results[buckets.below], results[buckets.above]], 1).ravel()
-    shift, base = integer(buckets.shift), integer(buckets.base)
-    if not _dense(u):
-        u = u.contiguous()
-    result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
-    source, target, scalar = _flat(u), _flat(result), factor.numpy()[()]
 
-    def work(part: slice) -> None:
-        block = np.empty(_BLOCK, source.dtype)
-        look_up_flat(
-            source[part],
-            target[part],
-            block,
-            block.view(integer),
-            np.empty(_BLOCK, np.uint32),
-            scalar,
-            shift,
-            base,
-            buckets.threshold,
-            pairs,
-        )
-
-    in_parts(work, len(source), _SPLIT)
-    return result if out is None or out is result else out.copy_(result)
+def _look_up_blocks(
+    source: Tensor, target: Tensor, factor: Tensor, buckets: Buckets, results: Tensor
+) -> None:
+    """The same in plain torch, in blocks that stay in the cache."""
+    entries, shift, base = torch.from_numpy(buckets.entries), int(buckets.shift), int(buckets.base)
+    scratch = torch.empty(min(_BLOCK, len(source)), dtype=source.dtype)
+    places, found = (torch.empty_like(scratch, dtype=entries.dtype) for _ in range(2))
+    for start in range(0, len(source), _BLOCK):
+        part = source[start : start + _BLOCK]
+        v, k, steps = scratch[: len(part)], places[: len(part)], found[: len(part)]
+        torch.mul(part, factor, out=v).nan_to_num_(nan=-1.0)
+        v.clamp_(float(buckets.low), float(buckets.high))
+        bits = v.view(entries.dtype)
+        torch.bitwise_right_shift(bits, shift, out=k).sub_(base)
+        torch.index_select(entries, 0, k, out=steps).sub_(bits).bitwise_right_shift_(shift)
+        torch.index_select(results, 0, steps, out=target[start : start + _BLOCK])
 
 
 def _dense(x: Tensor) -> bool:
     return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=_LAST))
 
 
-def _flat(x: Tensor) -> Any:
-    """The storage of a dense tensor in memory order, as a numpy array."""
-    return x.as_strided((x.numel(),), (1,)).numpy()
+def _flat(x: Tensor) -> Tensor:
+    """The elements of a dense tensor in memory order."""
+    return x.as_strided((x.numel(),), (1,))

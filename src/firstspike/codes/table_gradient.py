@@ -43,12 +43,14 @@ def speak(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tenso
     return result
 
 
-def say(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
-    """The values of `speak` without a gradient."""
+def say(
+    u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """The values of `speak` without a gradient; `out` may be `u`, which is then overwritten."""
     scale, thresholds, values = scale.detach(), thresholds.detach(), values.detach()
     if scale.ndim == 0:
-        return look_up(u, scale, thresholds, values * scale, 0.0)
-    return look_up(u, scale, thresholds, values, 0.0) * scale
+        return look_up(u, scale, thresholds, values * scale, 0.0, out)
+    return look_up(u, scale, thresholds, values, 0.0, out).mul_(scale)
 
 
 class _Speak(torch.autograd.Function):

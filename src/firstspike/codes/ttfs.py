@@ -110,15 +110,31 @@ class TableNeuron(Neuron):
         self.kernel = kernel.to(scale.dtype)
         self.window = window
         self.half_step = half_step
+        self._constant: tuple[object, Tensor, Tensor] | None = None
 
     def table(self) -> tuple[Tensor, Tensor]:
         """Thresholds and values (T,), both falling, in units of the scale; differentiable."""
         return self.kernel.table(self.window, self.half_step)
 
+    def constant_table(self) -> tuple[Tensor, Tensor]:
+        """`table` without gradients, kept while the kernel's tensors do not change."""
+        if torch.compiler.is_compiling():
+            thresholds, values = self.table()
+            return thresholds.detach(), values.detach()
+        tensors = (*self.kernel._parameters.values(), *self.kernel._buffers.values())
+        state = tuple(
+            (x.data_ptr(), 0 if x.is_inference() else x._version) for x in tensors if x is not None
+        )
+        if self._constant is None or self._constant[0] != state:
+            with torch.no_grad():
+                thresholds, values = self.table()
+            self._constant = state, thresholds.detach(), values.detach()
+        return self._constant[1:]
+
     def encode(self, u: Tensor) -> Tensor:
         """Spike times of complete potentials `u` (N, ...): 0 ... T - 1, `inf` = silent."""
         with torch.no_grad():
-            thresholds, _ = (x.detach() for x in self.table())
+            thresholds, _ = self.constant_table()
             times = torch.arange(self.window, dtype=u.dtype, device=u.device)
             return look_up(u, self.scale.detach(), thresholds, times, float("inf"))
 
@@ -136,10 +152,14 @@ class TableNeuron(Neuron):
         result has the type of `scale`, whatever type autocast gave the potentials.
         """
         u = u.to(self.scale.dtype)
-        thresholds, values = self.table()
         if not torch.is_grad_enabled():
-            return say(u, self.scale, thresholds, values)
-        return speak(u, self.scale, thresholds, values)
+            return say(u, self.scale, *self.constant_table())
+        return speak(u, self.scale, *self.table())
+
+    def activate_(self, u: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self.activate(u)
+        return say(u, self.scale, *self.constant_table(), out=u)
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:

@@ -20,7 +20,7 @@ from torch import Tensor
 from firstspike.codes._threads import in_parts
 from firstspike.codes.lookup import look_up
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.engines.closed_form import readout_over_time
+from firstspike.engines.closed_form import channels_last, readout_over_time
 from firstspike.engines.late_spikes import LateSpikes, Source, Target, plan_of
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
@@ -82,10 +82,7 @@ class _Run:
         self.window = spiking.code.window_of(0).stop
         self.keep = keep
         self.potentials: dict[str, Tensor] = {}
-        self.tables: dict[TableNeuron, tuple[Tensor, Tensor]] = {}
-        image = spiking.shifted(x)
-        if image.ndim == 4:
-            image = image.contiguous(memory_format=torch.channels_last)
+        image = channels_last(spiking.shifted(x))
         self.leads = {INPUT: self._fire(INPUT, image)}
         for node in self.network.nodes[1:]:
             if self.network.is_population(node.name):
@@ -101,13 +98,6 @@ class _Run:
         assert isinstance(neuron, TableNeuron)
         return neuron
 
-    def _table(self, neuron: TableNeuron) -> tuple[Tensor, Tensor]:
-        """Thresholds and values, worked out once per run."""
-        if neuron not in self.tables:
-            thresholds, values = neuron.table()
-            self.tables[neuron] = thresholds.detach(), values.detach()
-        return self.tables[neuron]
-
     def _fire(self, name: str, u: Tensor) -> Tensor:
         """Steps left when each of the potentials `u` reaches its threshold; 0 where none does.
 
@@ -118,7 +108,7 @@ class _Run:
         left = torch.arange(self.window, 0, -1, dtype=u.dtype)
         neuron = self._neuron(name)
         out = None if self.keep else u
-        return look_up(u, neuron.scale, self._table(neuron)[0], left, 0.0, out)
+        return look_up(u, neuron.scale, neuron.constant_table()[0], left, 0.0, out)
 
     def _values(self, source: Source, until: int) -> Tensor:
         """What the spikes up to the step `until` of their window stand for."""
@@ -126,7 +116,7 @@ class _Run:
 
         say: Any = kernel.say
         neuron, lead = self._neuron(source.population), self.leads[source.name]
-        values = self._table(neuron)[1].flip(0)  # by steps left, 1 ... T
+        values = neuron.constant_table()[1].flip(0)  # by steps left, 1 ... T
         values = torch.cat([values.new_zeros(1), values])
         values[: max(self.window - until, 0)] = 0
         scalar = neuron.scale.ndim == 0
@@ -157,7 +147,7 @@ class _Run:
         factor[: rows.shape[2]] = _rows(scale, late.positions)[0, 0].reciprocal()
         arrays = [rows.numpy(), left.numpy(), factor.numpy(), *self._collect(late, len(u))]
         amplitude = self._amplitudes(late).numpy()
-        thresholds = self._table(neuron)[0].numpy()
+        thresholds = neuron.constant_table()[0].numpy()
         in_parts(
             lambda part: walk(
                 *arrays,
@@ -200,7 +190,7 @@ class _Run:
         for index, factor in late.classes:
             source = late.sources[index]
             neuron = self._neuron(source.population)
-            values = self._table(neuron)[1][source.delay :]
+            values = neuron.constant_table()[1][source.delay :]
             scale = neuron.scale if neuron.scale.ndim == 0 else 1.0
             row = values.new_zeros(late.steps)
             row[: len(values)] = values * scale * factor

@@ -9,7 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from firstspike.networks.ops import MaxPool, Op, Rectifier, WeightOp, build_op, describe_op
+from firstspike.networks.ops import (
+    Convolution,
+    Dense,
+    MaxPool,
+    Op,
+    Rectifier,
+    WeightOp,
+    build_op,
+    describe_op,
+)
 
 INPUT = "input"  # name of the population that encodes the image
 _RESERVED = frozenset(dir(nn.ModuleDict())) | {INPUT}
@@ -117,7 +126,11 @@ class Network(nn.Module):
             )
 
     def evaluate(
-        self, x: Tensor, activate: Callable[[str, Tensor], Tensor], pool_first: bool = False
+        self,
+        x: Tensor,
+        activate: Callable[[str, Tensor], Tensor],
+        pool_first: bool = False,
+        activate_: Callable[[str, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Run all nodes on `x` (N, *input_shape) with `activate(name, potential)` as activations.
 
@@ -127,6 +140,7 @@ class Network(nn.Module):
         Args:
             pool_first: take max pools before the population they alone follow. The result is the
                 same for monotone activations, and fewer of them are computed.
+            activate_: as `activate`, for potentials that nothing else needs; may overwrite them.
         """
         values = {INPUT: activate(INPUT, x)}
         left = Counter(self._uses)
@@ -135,7 +149,9 @@ class Network(nn.Module):
             if isinstance(self.op(node.name), Rectifier):
                 pool = self._pool_of.get(node.name) if pool_first else None
                 u = arguments[0] if pool is None else self.op(pool)(arguments[0])
-                values[node.name] = activate(node.name, u)
+                alone = pool is not None or self._owns(node.inputs[0])
+                act = activate if activate_ is None or not alone else activate_
+                values[node.name] = act(node.name, u)
             elif pool_first and node.name in self._pool_of.values():
                 values[node.name] = arguments[0]
             else:
@@ -145,6 +161,11 @@ class Network(nn.Module):
                 if not left[name]:
                     del values[name]
         return values[self.output.name]
+
+    def _owns(self, name: str) -> bool:
+        """Whether the node's value lies in memory of its own that one node alone reads."""
+        fresh = isinstance(self.ops[name] if name != INPUT else None, Convolution | Dense)
+        return fresh and self._uses[name] == 1
 
     def segment(self, target: str) -> tuple[tuple[Node, ...], tuple[str, ...]]:
         """Nodes that lead from populations to `target`, and these populations.

@@ -70,7 +70,7 @@ class Convolution(WeightOp):
             or torch.compiler.is_compiling()
             or x.ndim != 4
             or x.device.type != "cpu"
-            or x.is_contiguous()
+            or x.stride(1) != 1
             or weight.is_inference()
             or not x.is_contiguous(memory_format=torch.channels_last)
         ):
