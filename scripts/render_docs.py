@@ -24,6 +24,7 @@ PAGES = {  # heading -> script under benchmarks/ that stores a result of the sam
     "Closed form against the ANN, VGG-16": "closed_form_vgg16",
     "Clock engine, rate code, VGG-16: against the ANN and peers": "clock_rate",
     "Clock engine: memory against time steps": "clock_memory",
+    "Eight bits: accuracy": "integer",
     "Few-step networks: accuracy": "few_step_accuracy",
     "Few-step networks: cost of training": "few_step_costs",
 }

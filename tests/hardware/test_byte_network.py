@@ -147,6 +147,18 @@ def test_layers_take_the_arithmetic_they_should():
     assert residual["add"] == "float32"
 
 
+@pytest.mark.parametrize("build", [plain, Residual])
+@pytest.mark.parametrize("code", ["linear 63", "exponential"])
+def test_compiled_loops_are_not_needed(build, code, monkeypatch):
+    for value_bits in (7, 8):
+        integer, x = integers(build, CODES[code], value_bits=value_bits)
+        record = integer.run(x)
+        with monkeypatch.context() as patch:
+            for module in ("byte_ops", "byte_tables"):
+                patch.setattr(f"firstspike.hardware.{module}.has_numba", lambda: False)
+            assert_same(integer.run(x, "bytes"), record)
+
+
 @needs_kernels
 @settings(max_examples=60, deadline=None)
 @given(

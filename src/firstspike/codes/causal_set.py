@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 from firstspike.codes.code import require
 
@@ -54,7 +55,8 @@ def causal_spike_times(
             f"{tuple(times.shape)} and {tuple(weight.shape)}."
         )
     same = times.dtype == weight.dtype in _COMPILED and times.device.type == "cpu"
-    if not same or weight.device.type != "cpu" or torch.compiler.is_compiling():
+    here = same and weight.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not here or not has_numba():
         return sort_and_cumulate(times, weight, threshold)
     return _Walk.apply(times, weight, float(threshold))
 

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 from firstspike.hardware.byte_tables import LARGEST_BYTE
-from firstspike.hardware.windows import per_axis
+from firstspike.hardware.windows import per_axis, window_sum
 from firstspike.networks.ops import AveragePool, Convolution, Dense, MaxPool, Op, WeightOp
 
 EXACT_FLOAT = {torch.float32: 2**24, torch.float64: 2**53}  # integers up to here have no gaps
@@ -144,7 +145,7 @@ class BytePool(MaxPool):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8:
             return super().forward(x)
-        if self.window is None:
+        if self.window is None or not has_numba():
             return super().forward(x.float()).to(x.dtype)
         return _pooled(x, self.shape, self.window, total=False)
 
@@ -159,10 +160,13 @@ class ByteSum(WeightOp):
 
     def __init__(self, op: AveragePool, shape: tuple[int, ...]) -> None:
         super().__init__(**op.hyper)
+        self.op = op
         self.shape = shape
         self.window = _window(op)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not has_numba():
+            return window_sum(self.op, x.float(), self.shape).to(x.dtype)
         return _pooled(x, self.shape, self.window, total=True)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes._threads import in_parts
 from firstspike.hardware.fixed_point import dyadic_exponent
 
@@ -48,6 +49,10 @@ class Ladder:
 
         `floor(2 u / unit)` is exact in floats; all that follows is done with integers.
         """
+        if not has_numba():
+            doubled = (u * (2.0 / self.unit)).clamp(0, 2 * self.top).int()
+            rungs = (doubled + int(self.half)) >> 1
+            return rungs.to(torch.uint8) if self.values is None else self.values[rungs.long()]
         from firstspike.hardware._byte_kernel import round_to_rungs, round_to_values
 
         last = torch.channels_last
@@ -71,6 +76,8 @@ class Ladder:
         """Values of rungs that are bytes."""
         if self.values is None:
             return rungs
+        if not has_numba():
+            return self.values[rungs.long()]
         from firstspike.hardware._byte_kernel import translate
 
         out = torch.empty_like(rungs)

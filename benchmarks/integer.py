@@ -1,0 +1,112 @@
+"""Accuracy of a trained network in eight bits, and its spike times against the simulation in int64.
+
+    python benchmarks/integer.py runs/mnist_cnn
+
+converts the trained CNN, makes weights and spike values bytes, and runs the whole test set on int8
+kernels (`IntegerNetwork`). The simulation on int64 tensors sees all of it with the first code and
+the first 1,000 images with the others. Nothing is chosen here: all rows are reported. The result
+is stored in benchmarks/results/integer.json; times are in `benchmarks/speed.py integer`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import firstspike as fs
+from firstspike._files import read_json, write_json
+from firstspike.data import Dataset
+from firstspike.hardware import IntegerNetwork, Quantization, quantize
+from firstspike.measure.environment import describe_environment
+from firstspike.runs import load_run
+
+COMMAND = "`python benchmarks/integer.py RUN`"
+STORE = Path(__file__).parent / "results" / "integer.json"
+CODES = {
+    "linear T=255": (fs.TTFS(255, fs.Linear()), 8),
+    "linear T=16": (fs.TTFS(16, fs.Linear()), 8),
+    "powers of two T=8": (fs.TTFS(8, fs.PowerOfTwo()), 8),
+    "exponential T=16, values of 8 bits": (fs.TTFS(16), 8),
+    "exponential T=16, values of 7 bits": (fs.TTFS(16), 7),
+}
+
+
+@torch.no_grad()
+def measure(
+    network: fs.SpikingNetwork, value_bits: int, test: Dataset, checked: int
+) -> dict[str, Any]:
+    """Correct answers of float and integer network; differences on the first `checked` images."""
+    quantized = quantize(network, Quantization(bits=8, value_bits=value_bits))
+    integer = IntegerNetwork(quantized, potential_bits=32)
+    counts = dict.fromkeys(("float", "bytes", "agree", "compared", "different"), 0)
+    for batch, (images, labels) in enumerate(test.batches(500)):
+        answers = network(images).argmax(1)
+        own = integer.run(images, "bytes")
+        counts["float"] += int((answers == labels).sum())
+        counts["bytes"] += int((own.predictions == labels).sum())
+        counts["agree"] += int((own.predictions == answers).sum())
+        if 500 * batch >= checked:
+            continue
+        slow = integer.run(images)
+        counts["different"] += int((own.logits != slow.logits).sum())
+        for name, times in slow.spike_times.items():
+            counts["compared"] += times.numel()
+            counts["different"] += int((times != own.spike_times[name]).sum())
+    return {
+        "float": counts["float"] / len(test),
+        "bytes": counts["bytes"] / len(test),
+        "same_answer": counts["agree"] / len(test),
+        "spike_times_compared": counts["compared"],
+        "spike_times_or_logits_different": counts["different"],
+    }
+
+
+def markdown_of(store: Path) -> str:
+    """The stored accuracies as a table."""
+    stored = read_json(store)
+    lines = [
+        f"{stored['model']}, {stored['images']:,} test images, ANN {100 * stored['ann']:.2f} %.",
+        "",
+        "| code | float | bytes | same answer | spike times that differ from int64 |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {100 * row['float']:.2f} % | {100 * row['bytes']:.2f} % | "
+        f"{100 * row['same_answer']:.2f} % | {row['spike_times_or_logits_different']} of "
+        f"{row['spike_times_compared']:,} |"
+        for name, row in stored["rows"].items()
+    ]
+    return "\n".join(lines)
+
+
+def main(run: Path) -> None:
+    torch.manual_seed(0)
+    model, recipe = load_run(run)
+    train, test = recipe.datasets("train", "test")
+    calibration = train.subset(1000).float_images()
+    rows = {}
+    for name, (code, value_bits) in CODES.items():
+        network = fs.convert(model, code, calibration=calibration)
+        rows[name] = measure(network, value_bits, test, 1000 if rows else len(test))
+        print(name, rows[name], flush=True)
+    with torch.no_grad():
+        right = sum(int((model(x).argmax(1) == y).sum()) for x, y in test.batches(500))
+    result = {
+        "benchmark": STORE.stem,
+        "model": recipe.model,
+        "images": len(test),
+        "ann": right / len(test),
+        "rows": rows,
+        "environment": describe_environment().model_dump(mode="json"),
+    }
+    write_json(STORE, result)
+    print(markdown_of(STORE))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="run folder of the trained network")
+    main(parser.parse_args().run)
