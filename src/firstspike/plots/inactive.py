@@ -36,7 +36,7 @@ def plot_inactive(
     require_some("shares", dict.fromkeys(layers))
     for name, values in shares.items():
         require_same_names(f"shares[{name!r}]", values, layers)
-    figure, ax = single_axes(ax, (1.6 + 1.1 * len(layers), 3.4))
+    figure, ax = single_axes(ax, (1.6 + 1.1 * len(layers), 3.8))
     palette = colours(list(shares))
     width = 0.8 / len(shares)
     for index, (name, values) in enumerate(shares.items()):
@@ -48,5 +48,5 @@ def plot_inactive(
     ax.set_ylim(0, 103)
     ax.set_xlabel("layer")
     ax.set_ylabel("inactive neurons (%)")
-    ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(shares))
+    ax.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1))
     return figure, ax
