@@ -54,32 +54,42 @@ def say(
 
 
 class _Speak(torch.autograd.Function):
+    """Keeps for the backward pass one byte per potential beside the result, which the next layer
+    keeps anyway; the potentials themselves only where the scale is trained."""
+
     @staticmethod
     def forward(ctx: Any, u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
         y = say(u, scale, thresholds, values)
-        ctx.save_for_backward(u, y if ctx.needs_input_grad[1] else None, scale, thresholds, values)
+        _, trained_scale, _, trained_values = ctx.needs_input_grad
+        inside = None if trained_scale else (u > 0) & (u <= values[0] * scale)
+        needed = y if trained_scale or trained_values else None
+        ctx.save_for_backward(u if trained_scale else None, inside, needed, scale, values)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        u, y, scale, thresholds, values = ctx.saved_tensors
-        scale = scale.detach()
+        u, inside, y, scale, values = ctx.saved_tensors
+        scale, values = scale.detach(), values.detach()
         (arriving,) = gradients
-        passed = arriving * ((u > 0) & (u <= values[0] * scale))
+        if inside is None:
+            inside = (u > 0) & (u <= values[0] * scale)
+        passed = arriving * inside
         by_scale = by_values = None
         if ctx.needs_input_grad[1]:
             by_scale = ((arriving * y - passed * u) / scale).sum_to_size(scale.shape)
         if ctx.needs_input_grad[3]:
-            by_values = _level_sums(
-                arriving * scale if scale.ndim else arriving, u, scale, thresholds
-            )
+            by_values = _level_sums(arriving * scale if scale.ndim else arriving, y, scale, values)
             by_values = by_values if scale.ndim else by_values * scale
         return passed, by_scale, None, by_values
 
 
-def _level_sums(x: Tensor, u: Tensor, scale: Tensor, thresholds: Tensor) -> Tensor:
-    """(T,) sums of `x` over the neurons that fire at each step."""
-    steps = torch.arange(len(thresholds), dtype=u.dtype, device=u.device)
-    t = look_up(u, scale, thresholds, steps, float(len(thresholds)))
-    sums = torch.bincount(t.long().flatten(), x.flatten(), minlength=len(thresholds) + 1)
+def _level_sums(x: Tensor, y: Tensor, scale: Tensor, values: Tensor) -> Tensor:
+    """(T,) sums of `x` over the neurons that fire at each step, which follows from what they say.
+
+    Between two values lies a threshold that tells them apart, whatever the rounding of `y`.
+    """
+    between = (values + torch.cat([values[1:], values.new_zeros(1)])) / 2
+    steps = torch.arange(len(values), dtype=y.dtype, device=y.device)
+    t = look_up(y, scale, between, steps, float(len(values)))
+    sums = torch.bincount(t.long().flatten(), x.flatten(), minlength=len(values) + 1)
     return sums[:-1].to(x.dtype)
