@@ -15,7 +15,7 @@ from firstspike.models import MNISTCNN, ResNet20
 def case(make):
     torch.manual_seed(0)
     size = 28 if make is MNISTCNN else 32
-    model = make(width=0.25).double().eval()
+    model = make(width=1.0 if make is MNISTCNN else 0.25).double().eval()
     return model, torch.rand(1, 1 if size == 28 else 3, size, size, dtype=torch.float64)
 
 
