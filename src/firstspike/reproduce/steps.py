@@ -86,7 +86,15 @@ def make_network(
     done = folder / "made.json"
     if not (done.is_file() and read_json(done) == stamp and (folder / NETWORK).is_file()):
         if "train" in plan:
-            train_spiking(recipe, folder, seed=seed, device=device, progress=progress)
+            try:
+                train_spiking(recipe, folder, seed=seed, device=device, progress=progress)
+            except ValueError as error:
+                if "different settings" not in str(error):
+                    raise
+                raise ValueError(
+                    f"{folder} holds a training by another recipe; remove the folder to train "
+                    f"again, or pass another `--out`. {error}"
+                ) from error
         else:
             _converted(plan, scale, ann, seed, device).save(folder / NETWORK)
         write_json(done, stamp)
