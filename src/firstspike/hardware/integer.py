@@ -282,11 +282,22 @@ class IntegerNetwork(nn.Module):
 
 
 def _first_crossing(u: Tensor, thresholds: Tensor) -> Tensor:
-    """Number of thresholds above the potential: the first step at which it is reached."""
-    times = torch.zeros_like(u)
-    for level in thresholds:
-        times += u < level
-    return times
+    """Number of thresholds above the potential: the first step at which it is reached.
+
+    Args:
+        u: (N, ...) integers.
+        thresholds: (T,), or (T, ...) with size 1 or that of a sample on every axis; falling.
+    """
+    steps, shape = len(thresholds), thresholds.shape[1:]
+    axes = [axis for axis, size in enumerate(shape) if size > 1]
+    if len(axes) > 1:
+        return torch.stack([u < level for level in thresholds]).sum(0)
+    rising = thresholds.flip(0).reshape(steps, -1).T.contiguous()  # (1 or C, T)
+    if not axes:
+        return steps - torch.searchsorted(rising[0], u.contiguous(), right=True)
+    moved = u.movedim(axes[0] + 1, 0)
+    reached = torch.searchsorted(rising, moved.flatten(1).contiguous(), right=True)
+    return (steps - reached).reshape(moved.shape).movedim(0, axes[0] + 1)
 
 
 def _checked_value_exponents(network: SpikingNetwork) -> dict[str, int]:
