@@ -75,6 +75,8 @@ def _cell(value: object) -> str:
 
 def reproduced() -> None:
     """docs/reproduce.md: the list of entries, the picture, and every stored outcome."""
+    from matplotlib import rc_context
+
     from firstspike.report.comparison import markdown
     from firstspike.reproduce import Reproduction
     from firstspike.reproduce.figure import papers_figure
@@ -83,7 +85,8 @@ def reproduced() -> None:
     stored = sorted((ROOT / "benchmarks/results/reproduce").glob("*.json"))
     outcomes = [Reproduction.from_json(file) for file in stored]
     picture = ROOT / "docs/images/against_papers.svg"
-    papers_figure(outcomes).savefig(picture, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "firstspike"}):  # the same picture, the same bytes
+        papers_figure(outcomes).savefig(picture, metadata={"Date": None})
     parts = [
         "Accuracy on CIFAR-10 against latency, spikes and energy. Numbers: what the papers print "
         "for VGG-16; line: the highest published for single spikes; filled: the stored results "
