@@ -98,7 +98,7 @@ def reproduce(
         console().print(line, highlight=False, soft_wrap=True)
     stem = f"{name}-{scale.value}"
     if scale is ScaleName.cpu:
-        stem += f"-{next(iter(outcome.results.values())).model}"
+        stem += f"-{list(outcome.results.values())[-1].model}"
     targets = [json_file, None if store is None else store / f"{stem}.json"]
     for target in targets:
         if target is not None:
