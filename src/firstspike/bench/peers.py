@@ -3,8 +3,9 @@
 The MNIST CNN of `recipes/mnist_cnn.yaml`, trained into runs/mnist_cnn, is converted once. TTFS
 answers after its latency; every library runs its rate-coded neurons on the same weights (see
 `rate_networks`) for as many steps as it needs to stay within 0.1 points of TTFS's accuracy on the
-same validation images, or for 32 steps if it never gets there. All rate codes start from half a
-threshold and take the image as constant current. Ratios are to the closed form.
+same validation images. Where 32 steps do not suffice, it is timed at as many as our own rate code
+needs, which favours it. All rate codes start from half a threshold and take the image as constant
+current. Ratios are to the closed form.
 
 Max pools: a rate-coded peer passes a spike on if any neuron of the window fires, as these libraries
 do; our rate code passes on the train that has grown most, which is exact.
@@ -36,7 +37,7 @@ CLOSED_FORM, RATE = "TTFS, closed form", "rate, clock engine"
 @torch.no_grad()
 def rows(quick: bool) -> list[Row]:
     """2,000 validation images (100 if quick), rate codes with up to 32 steps (10)."""
-    count, most, batch, repeats = (100, 10, 25, 5) if quick else (2_000, 32, 50, 7)
+    count, most, batch, repeats = (100, 10, 25, 5) if quick else (2_000, 32, 50, 9)
     model, data, note = _trained(count)
     images = data.float_images()[:batch]
     ttfs = fs.convert(model, fs.TTFS(WINDOW, fs.Linear()), calibration=data)
@@ -50,18 +51,22 @@ def rows(quick: bool) -> list[Row]:
         }
         courses[RATE] = accuracy_over_steps(partial(_rate_course, rate), data)
         steps = {name: steps_to_reach(course, target - MARGIN) for name, course in courses.items()}
-        own = fs.convert(model, fs.Rate(steps[RATE] or most), calibration=data)
+        needed = steps[RATE] or most
+        own = fs.convert(model, fs.Rate(needed), calibration=data)
         variants: dict[str, Callable[[], Any]] = {
             "ANN": lambda: rate.network(images),
             CLOSED_FORM: lambda: ttfs(images),
             "TTFS, clock engine": lambda: fs.simulate(ttfs, images),
             RATE: lambda: fs.simulate(own, images),
-            **{name: partial(peer, images, steps[name] or most) for name, peer in peers.items()},
+            **{name: partial(peer, images, steps[name] or needed) for name, peer in peers.items()},
         }
         times = interleaved(variants, repeats)
     size = f"MNIST CNN, batch {batch}, TTFS with T={WINDOW}: {100 * target:.2f} %"
     extra = {
-        name: {"size": size, **_facts(name, ttfs, target, courses.get(name), steps.get(name), most)}
+        name: {
+            "size": size,
+            **_facts(name, ttfs, target, courses.get(name), steps.get(name), needed),
+        }
         for name in variants
     }
     found = [
@@ -118,12 +123,12 @@ def _facts(
     target: float,
     course: Tensor | None,
     steps: int | None,
-    most: int,
+    needed: int,
 ) -> dict[str, Any]:
     """Steps and accuracy that a row stands for."""
     if course is None:
         return {} if name == "ANN" else {"steps": ttfs.latency, "accuracy": target}
-    ran = steps or most
+    ran = steps or needed
     return {"steps": ran, "accuracy": float(course[ran - 1]), "reached": steps is not None}
 
 
@@ -131,4 +136,4 @@ def _reached(facts: Any) -> str:
     if "reached" not in facts:
         return ""
     accuracy = f"{100 * facts['accuracy']:.2f} % after {facts['steps']} steps"
-    return accuracy if facts["reached"] else f"{accuracy}, and not within 0.1 points before"
+    return accuracy if facts["reached"] else f"{accuracy}; more do not bring it within 0.1 points"
