@@ -117,21 +117,6 @@ def _trained(count: int) -> tuple[nn.Module, Dataset, str]:
         )
 
 
-def _facts(
-    name: str,
-    ttfs: fs.SpikingNetwork,
-    target: float,
-    course: Tensor | None,
-    steps: int | None,
-    needed: int,
-) -> dict[str, Any]:
-    """Steps and accuracy that a row stands for."""
-    if course is None:
-        return {} if name == "ANN" else {"steps": ttfs.latency, "accuracy": target}
-    ran = steps or needed
-    return {"steps": ran, "accuracy": float(course[ran - 1]), "reached": steps is not None}
-
-
 def _reached(facts: Any) -> str:
     if "reached" not in facts:
         return ""
