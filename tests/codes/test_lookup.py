@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 import firstspike as fs
+from firstspike._compiled import has_numba
 from firstspike.codes import lookup
 from firstspike.models import DigitsCNN
 
@@ -32,7 +33,7 @@ def neighbours(x: Tensor) -> Tensor:
 
 def plain(monkeypatch) -> None:
     """Take numba away."""
-    monkeypatch.setattr(lookup, "_compiled_loop", lambda: None)
+    monkeypatch.setattr(lookup, "has_numba", lambda: False)
 
 
 @pytest.fixture(params=["numba", "plain torch"])
@@ -118,26 +119,25 @@ def test_large_inputs_on_two_threads() -> None:
     assert torch.equal(got, padded[lookup.first_crossing(u, thresholds)])
 
 
-def small_network(code=None) -> tuple[fs.SpikingNetwork, Tensor]:
+def small_network() -> tuple[fs.SpikingNetwork, Tensor]:
     torch.manual_seed(0)
     x = torch.rand(20, 1, 8, 8)
-    return fs.convert(DigitsCNN(width=0.25), code or fs.TTFS(12), calibration=x), x
+    return fs.convert(DigitsCNN(width=0.25), fs.TTFS(12), calibration=x), x
 
 
 def test_without_numba_the_closed_form_gives_the_same_with_a_notice(monkeypatch) -> None:
     network, x = small_network()
     with torch.no_grad():
         expected = network(x)
-    lookup._compiled_loop.cache_clear()
+    has_numba.cache_clear()
     monkeypatch.setitem(sys.modules, "numba", None)
-    monkeypatch.delitem(sys.modules, "firstspike.codes._lookup_kernel", raising=False)
-    monkeypatch.delattr("firstspike.codes._lookup_kernel", raising=False)
+    monkeypatch.delitem(sys.modules, "firstspike.codes._lookup_kernel")
     try:
-        with torch.no_grad(), pytest.warns(UserWarning, match="looked up without numba") as said:
+        with torch.no_grad(), pytest.warns(RuntimeWarning, match="numba cannot be") as said:
             got = network(x), network(x)
         assert len(said) == 1
     finally:
-        lookup._compiled_loop.cache_clear()
+        has_numba.cache_clear()
     assert torch.equal(got[0], expected) and torch.equal(got[1], expected)
 
 
@@ -166,7 +166,10 @@ def test_a_changed_kernel_is_noticed() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from within torch.compile
 @pytest.mark.parametrize("gradient", [False, True])
 def test_compiled_networks_have_no_graph_breaks(gradient: bool) -> None:
-    network, x = small_network(fs.TTFS(12, fs.Exponential(tau=3.0)))
+    layers = [nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 4)]
+    torch.manual_seed(0)
+    x = torch.rand(20, 1, 8, 8)
+    network = fs.convert(nn.Sequential(*layers), fs.TTFS(12), calibration=x)
     compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
     with torch.set_grad_enabled(gradient):
         expected, got = network(x), compiled(x)

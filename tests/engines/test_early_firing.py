@@ -1,7 +1,6 @@
 """Early firing gives the clock's spike times: on architectures, random networks and at borders."""
 
 import math
-import sys
 
 import pytest
 import torch
@@ -318,7 +317,7 @@ def test_what_it_cannot_run_goes_to_the_clock_with_a_notice(monkeypatch) -> None
 
 def test_without_numba_it_goes_to_the_clock_with_a_notice(monkeypatch) -> None:
     network, _ = spiking("digits CNN", fs.TTFS(8, offset=4))
-    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr(late_spikes_plan, "has_numba", lambda: False)
     assert early_firing.reason_against(network) == "numba is not installed"
     with pytest.warns(UserWarning, match="clock engine.*: numba is not installed"):
         assert default_engine(network) == "clock"

@@ -12,6 +12,8 @@ from firstspike.bench.timing import Row
 # name of the part -> what it measures; the module firstspike.bench.NAME has `rows(quick)`
 PARTS = {
     "limits": "what no engine can beat: forward pass, memory, two weight operations",
+    "closed_form": "threshold tables in closed form, against the ANN",
+    "early_firing": "overlapping windows without the clock, against the ANN",
     "training": "a training step, against the ANN's",
     "integer": "spiking networks on int8 kernels, against the ANN in float32 and in int8",
     "event_driven": "single frames event by event, against the frozen ANN and the share that fires",

@@ -12,7 +12,6 @@ answer.
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -101,11 +100,8 @@ def look_up(
         u = u.contiguous()
     result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
     results = torch.cat([values, values.new_full((1,), silent)])
-    loop = _compiled_loop()
-    if loop is None:
-        _look_up_blocks(_flat(u), _flat(result), factor, buckets, results)
-    else:
-        _look_up_compiled(loop, _flat(u).numpy(), _flat(result).numpy(), factor, buckets, results)
+    fill = _look_up_compiled if has_numba() else _look_up_blocks
+    fill(_flat(u), _flat(result), factor, buckets, results)
     return result if out is None or out is result else out.copy_(result)
 
 
@@ -124,20 +120,6 @@ def halve(u: Tensor, thresholds: Tensor) -> Tensor:
     return crossing
 
 
-@lru_cache(maxsize=1)
-def _compiled_loop() -> Any:
-    """The compiled kernel, or None (said once) where numba cannot be imported."""
-    try:
-        from firstspike.codes import _lookup_kernel
-    except ImportError as error:
-        warnings.warn(
-            f"threshold tables are looked up without numba, which takes longer: {error}.",
-            stacklevel=4,
-        )
-        return None
-    return _lookup_kernel.look_up_flat
-
-
 def _buckets_for(u: Tensor, thresholds: Tensor) -> Buckets | None:
     """The table for the compiled kernel, or None where it does not fit."""
     if (
@@ -145,7 +127,6 @@ def _buckets_for(u: Tensor, thresholds: Tensor) -> Buckets | None:
         or u.device.type != "cpu"
         or u.dtype not in _BITS
         or u.dtype != thresholds.dtype
-        or not has_numba()
     ):
         return None
     return _buckets(thresholds.numpy().tobytes(), u.dtype)
@@ -182,16 +163,15 @@ def _buckets(table: bytes, dtype: torch.dtype) -> Buckets | None:
 
 
 def _look_up_compiled(
-    loop: Any,
-    source: np.ndarray,
-    target: np.ndarray,
-    factor: Tensor,
-    buckets: Buckets,
-    results: Tensor,
+    source: Tensor, target: Tensor, factor: Tensor, buckets: Buckets, results: Tensor
 ) -> None:
     """Write the results of all elements of `source` into `target`, on as many threads as torch."""
+    from firstspike.codes import _lookup_kernel
+
+    loop: Any = _lookup_kernel.look_up_flat
+    u, out = source.numpy(), target.numpy()
     table = (factor.numpy()[()], *buckets, results.numpy())
-    in_parts(lambda part: loop(source[part], target[part], *table), len(source), _SPLIT)
+    in_parts(lambda part: loop(u[part], out[part], *table), len(u), _SPLIT)
 
 
 def _look_up_blocks(

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
+from firstspike._compiled import has_numba
 from firstspike.codes.ttfs import TTFS
 from firstspike.engines import taps as tapped
 from firstspike.engines.taps import NoTaps, Taps
@@ -103,10 +104,8 @@ def _make_plan(spiking: SpikingNetwork) -> Plan:
         raise NoTaps(f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}")
     if code.window >= _MOST_STEPS:
         raise NoTaps(f"the window must be shorter than {_MOST_STEPS} steps")
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        raise NoTaps("numba is not installed") from None
+    if not has_numba():
+        raise NoTaps("numba is not installed")
     spoken = _spoken(spiking)
     return {
         name: _make_target(spiking, spoken, name)

@@ -1,0 +1,67 @@
+"""The closed form of threshold tables against the ANN, with numba and in plain torch.
+
+The ANN is the model as users have it (eager, batch norm apart) with weights and images in
+channels-last order, the quickest for it. The spiking network is called as users call it: images in
+torch's default order, no gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+import firstspike as fs
+from firstspike.bench.timing import Row, interleaved, ratio_rows
+from firstspike.codes import lookup
+from firstspike.models import build_model
+
+ANN = "ANN, channels-last"
+PLAIN = "exponential T=80, without numba"
+CODES = {
+    "exponential T=80": fs.TTFS(80),
+    "exponential T=16": fs.TTFS(16),
+    "linear T=16": fs.TTFS(16, fs.Linear()),
+    "learned T=8": fs.TTFS(8, fs.Learned()),
+}
+
+
+def rows(quick: bool = False) -> list[Row]:
+    """VGG-16 and the papers' MNIST network on batches of 64; (quick) half as wide, 16 images."""
+    batch, width, repeats = (16, 0.5, 7) if quick else (64, 1.0, 11)
+    vgg = build_model("vgg16", width=width, head=(512,)).eval()
+    cnn = build_model("mnist_cnn").eval()
+    suffix = f", width {width}" if width != 1 else ""
+    return [
+        *_rows(vgg, torch.rand(batch, 3, 32, 32), f"VGG-16{suffix}", 1.03, 1.10, repeats),
+        *_rows(cnn, torch.rand(batch, 1, 28, 28), "CNN1", 1.15, None, 5 * repeats),
+    ]
+
+
+@torch.no_grad()
+def _rows(
+    model: nn.Module, x: Tensor, name: str, target: float, plain: float | None, repeats: int
+) -> list[Row]:
+    ann = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ordered = x.contiguous(memory_format=torch.channels_last)
+    networks = {key: fs.convert(model, code, calibration=x) for key, code in CODES.items()}
+    variants: dict[str, Callable[[], object]] = {
+        ANN: lambda: ann(ordered),
+        **{key: partial(network, x) for key, network in networks.items()},
+        PLAIN: lambda: without_numba(lambda: networks["exponential T=80"](x)),
+    }
+    times = interleaved(variants, repeats)
+    targets = dict.fromkeys(CODES, target) | ({} if plain is None else {PLAIN: plain})
+    extra = {"size": f"{name}, batch {len(x)}", "model": name, "batch": len(x)}
+    return [replace(r, extra={**r.extra, **extra}) for r in ratio_rows(times, ANN, targets)]
+
+
+def without_numba(run: Callable[[], object]) -> object:
+    """`run()` as where numba cannot be imported."""
+    with patch.object(lookup, "has_numba", lambda: False):
+        return run()

@@ -1,0 +1,65 @@
+"""Early firing without the clock, against the ANN and against the clock.
+
+T = 80, windows 40 steps apart, as in Park et al. 2020. The ANN is eager, weights and images in
+channels-last order; the weights are random, which leaves more late spikes than training does.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+import firstspike as fs
+from firstspike.bench.timing import Row, interleaved, ratio_rows
+from firstspike.models import build_model
+
+ANN = "ANN, channels-last"
+EARLY = "early firing"
+RECORD = "early firing, every spike recorded"
+CLOCK = "clock"
+
+
+def rows(quick: bool = False) -> list[Row]:
+    """VGG-16 at two widths on batches of 8, and the papers' MNIST network; (quick) narrow only."""
+    narrow = build_model("vgg16", width=0.25, head=(512,)).eval()
+    cnn = build_model("mnist_cnn").eval()
+    found = [] if quick else _rows(build_model("vgg16").eval(), (3, 32, 32), "VGG-16", 3.0, 11)
+    return [
+        *found,
+        *_rows(narrow, (3, 32, 32), "VGG-16, width 0.25", None, 11),
+        *_rows(cnn, (1, 28, 28), "CNN1", None, 21),
+    ]
+
+
+@torch.no_grad()
+def _rows(
+    model: nn.Module, shape: tuple[int, ...], name: str, target: float | None, repeats: int
+) -> list[Row]:
+    x = torch.rand(8, *shape)
+    network = fs.convert(model, fs.TTFS(80, offset=40), calibration=torch.rand(32, *shape))
+    ann = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    ordered = x.contiguous(memory_format=torch.channels_last)
+    fast = {
+        ANN: lambda: ann(ordered),
+        EARLY: lambda: network(x),
+        RECORD: lambda: fs.simulate(network, x, "early_firing"),
+    }
+    slow = {ANN: fast[ANN], CLOCK: lambda: fs.simulate(network, x, "clock")}
+    record = fs.simulate(network, x, "early_firing")
+    targets = {} if target is None else {EARLY: target}
+    found = [
+        *ratio_rows(interleaved(fast, repeats), ANN, targets),
+        *ratio_rows(interleaved(slow, 3, warmup=1), ANN)[1:],
+    ]
+    extra = {"size": f"{name}, batch 8", "model": name, "late_share": _late_share(network, record)}
+    return [replace(row, extra={**row.extra, **extra}) for row in found]
+
+
+def _late_share(network: fs.SpikingNetwork, record: fs.Record) -> float:
+    """Share of the hidden neurons whose spike comes after the next window has opened."""
+    times = [record.spike_times[name] for name in network.network.populations]
+    late = sum(int(((t > 40) & t.isfinite()).sum()) for t in times)
+    return late / sum(t.numel() for t in times)
