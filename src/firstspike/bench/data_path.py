@@ -10,7 +10,6 @@ one by one, as a `torch.utils.data.DataLoader` without workers serves them.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -92,11 +91,10 @@ def _one_by_one(dataset: Dataset, augmentation: Augmentation) -> Iterator[tuple[
 def _reading(title: str, epoch_seconds: float) -> Row:
     """Reading CIFAR-10 from its files, once per run, as a share of the first epoch."""
     name = f"reading the files, share of {title}'s first epoch"
-    started = time.perf_counter()
+    read = {name: lambda: load_dataset("cifar10", "train")}
     try:
-        load_dataset("cifar10", "train")
+        (seconds,) = interleaved(read, repeats=1, warmup=0)[name]
     except FileNotFoundError:
         return Row(name, note="skipped, CIFAR-10 is not here: set FIRSTSPIKE_DATA to its folder")
-    seconds = time.perf_counter() - started
     share = seconds / (seconds + epoch_seconds)
     return Row(name, share, share, share, seconds, target=SHARE)

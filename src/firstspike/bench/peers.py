@@ -62,13 +62,12 @@ def rows(quick: bool) -> list[Row]:
         }
         times = interleaved(variants, repeats)
     size = f"MNIST CNN, batch {batch}, TTFS with T={WINDOW}: {100 * target:.2f} %"
-    extra = {
-        name: {
-            "size": size,
-            **_facts(name, ttfs, target, courses.get(name), steps.get(name), needed),
-        }
-        for name in variants
-    }
+    extra: dict[str, dict[str, Any]] = {name: {"size": size} for name in variants}
+    for name in (CLOSED_FORM, "TTFS, clock engine"):
+        extra[name] |= {"steps": ttfs.latency, "accuracy": target}
+    for name, course in courses.items():
+        ran, reached = steps[name] or needed, steps[name] is not None
+        extra[name] |= {"steps": ran, "accuracy": float(course[ran - 1]), "reached": reached}
     found = [
         Row(**{**vars(row), "note": note if row.name == CLOSED_FORM else _reached(row.extra)})
         for row in ratio_rows(times, CLOSED_FORM, extra=extra)
