@@ -29,13 +29,14 @@ Call = Callable[[Tensor], object]
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5)
 TARGETS = {0.05: 0.5, 0.15: 1.0}  # of the frozen ANN, own weights
 FRAMES = 8
-_PRECISIONS = {None: "float32", "bfloat16": "bfloat16", "int8": "int8"}
+NARROW = (0.05, 0.15, 0.5)  # shares at which narrower weights take part
+_PRECISIONS: dict[str | None, str] = {None: "float32", "bfloat16": "bfloat16", "int8": "int8"}
 
 
 @torch.no_grad()
 def rows(quick: bool) -> list[Row]:
     """VGG-16 at seven shares, or (quick) a VGG-16 of a quarter of the channels at three."""
-    width, repeats = (0.25, 7) if quick else (1.0, 15)
+    width, repeats = (0.25, 7) if quick else (1.0, 9)
     shares = (0.05, 0.15, 0.5) if quick else SHARES
     model = build_model("vgg16", width=width, head=(512,)).eval()
     frames = torch.rand(FRAMES, 3, 32, 32)
@@ -55,7 +56,9 @@ def rows(quick: bool) -> list[Row]:
     targets = {} if quick else {_name(share): limit for share, limit in TARGETS.items()}
     found = ratio_rows(times, base, targets, _facts(engines, times))
     size = f"VGG-16{f', width {width}' if width != 1 else ''}, batch 1, {FRAMES} frames in a row"
-    found = [replace(row, extra={"size": size, **row.extra}) for row in found]
+    found = [
+        replace(row, note=_operations(row), extra={"size": size, **row.extra}) for row in found
+    ]
     return [*found, *([] if skipped is None else [skipped]), *_crossovers(found, engines)]
 
 
@@ -71,11 +74,13 @@ class Case:
 
 
 def prepare(network: fs.SpikingNetwork, frames: Tensor, shares: Sequence[float]) -> dict[str, Case]:
-    """An engine for every share and precision of the weights."""
+    """An engine for every share, and for every precision of the weights at `NARROW` shares."""
     cases = {}
     for share in shares:
         active = with_activity(network, frames, share)
         for precision, weights in _PRECISIONS.items():
+            if precision is not None and share not in NARROW:
+                continue
             engine = fs.EventDriven(active, precision)
             record = engine.run(frames)
             spikes = sum(float(counts.sum()) for counts in record.spike_counts.values())
@@ -187,6 +192,14 @@ def _facts(
     }
 
 
+def _operations(row: Row) -> str:
+    """What an engine's row has done, for people."""
+    if "synaptic_operations" not in row.extra:
+        return ""
+    count, rate = row.extra["synaptic_operations"], row.extra["operations_per_second"]
+    return f"{count / 1e6:.1f} million synaptic operations per frame, {rate / 1e9:.1f} billion/s"
+
+
 def _crossovers(found: Sequence[Row], engines: Mapping[str, Case]) -> list[Row]:
     """Share of firing neurons at which the engine takes as long as the ANN, by precision."""
     ratios = {row.name: row.ratio for row in found}
@@ -198,10 +211,12 @@ def _crossovers(found: Sequence[Row], engines: Mapping[str, Case]) -> list[Row]:
             if case.weights == weights
         ]
         share = crossover(points)
-        said = f"at {100 * share:.0f} % firing" if share is not None else "not among these shares"
-        result.append(
-            Row(f"crossover, {weights}", note=f"as long as the ANN {said}", extra={"share": share})
+        always = share is None and all(ratio < 1 for _, ratio in points)
+        said = "at none of these shares" if share is None else f"at {100 * share:.0f} % firing"
+        note = (
+            "quicker than the ANN at all these shares" if always else f"as long as the ANN {said}"
         )
+        result.append(Row(f"crossover, {weights}", note=note, extra={"share": share}))
     return result
 
 
