@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from firstspike._files import read_json
 from firstspike.cli.app import app
+from firstspike.exports import export
 from firstspike.reproduce import SCALES, Reproduction, reproduce
 from firstspike.reproduce.tables import markdown_of, table, verdicts
 
@@ -72,6 +74,11 @@ def test_t2fsnn_table1_converts_and_judges_claims(digits: Path) -> None:
     (made,) = [m for key, m in outcome.made.items() if "GO+EF" in key]
     assert made.recipe["optimize"] is True and made.seconds == 0
     assert {r.samples for r in outcome.results.values()} == {10}, "one number of images for all"
+    run = digits / "out" / "cifar10" / "t2fsnn" / "0"
+    manifest = read_json(export(run, digits / "shared.safetensors"))
+    assert manifest["sha256"] == outcome.made["cifar10 / T2FSNN / 0"].sha256
+    assert manifest["result"]["accuracy"] == outcome.results["cifar10 / T2FSNN / 0"].accuracy
+    assert manifest["recipe"]["model"]["name"] == "vgg16"
     (claim,) = outcome.claims
     assert claim.text.startswith("accuracy %: T2FSNN < T2FSNN+GO+EF")
 

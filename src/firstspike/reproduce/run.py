@@ -183,12 +183,13 @@ class _Work:
         self.say(f"{setting.label}, seed {seed}: ANN {100 * accuracy:.2f} %")
         found = []
         for name in self.networks:
+            run = place / _slug(name) / str(seed)
             network, made = make_network(
                 plan_of(self.entry, name, setting.label),
                 setting,
                 self.scale,
                 ann,
-                place / _slug(name) / str(seed),
+                run,
                 seed,
                 device=self.device,
                 progress=self.progress,
@@ -204,6 +205,7 @@ class _Work:
                 progress=self.progress,
                 samples=self.samples,
             )
+            result.to_json(run / "result.json")  # for `firstspike export`
             found.append(result)
             self.made[key_of(setting.label, name, seed)] = made
             self.say(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from firstspike._files import read_json, sha256_of, write_json
+from firstspike._files import atomic_write, read_json, sha256_of, write_json
 from firstspike.codes import build_code
 from firstspike.conversion import KernelOptimization, Percentile, convert
 from firstspike.data import Dataset
@@ -97,6 +97,8 @@ def make_network(
                 ) from error
         else:
             _converted(plan, scale, ann, seed, device).save(folder / NETWORK)
+            with atomic_write(folder / "config.yaml") as file:  # model and data, for other verbs
+                file.write((ann / "config.yaml").read_bytes())
         write_json(done, stamp)
     curve, network = curve_of(folder), load_network(folder).to(device)
     (validation,) = setting.recipe.datasets("validation")
