@@ -34,8 +34,14 @@ with warnings.catch_warnings(record=True) as caught:
         network = fs.convert(model, code, calibration=x)
         result = fs.evaluate(network, [(x, torch.arange(20) % 3)])
         found[str(code)] = [result.spikes_per_sample, *network(x).flatten().tolist()]
+    try:
+        fs.simulate(fs.convert(model, fs.TTFS(8), calibration=x), x, "event")
+    except ImportError as error:
+        refused = str(error)
+    else:
+        refused = ""
 said = [str(w.message) for w in caught if "numba cannot be imported" in str(w.message)]
-print(json.dumps({"found": found, "said": said}))
+print(json.dumps({"found": found, "said": said, "refused": refused}))
 """
 
 
@@ -48,7 +54,8 @@ def outcome(how: str) -> dict:
 
 def test_every_code_gives_the_same_without_numba() -> None:
     there, missing = outcome("with"), outcome("without")
-    assert there["said"] == []
+    assert there["said"] == [] and there["refused"] == ""
+    assert missing["refused"].startswith("engine='event' needs numba. Install it with")
     (line,) = missing["said"]
     assert "pip install numba" in line and "\n" not in line
     assert list(there["found"]) == list(missing["found"])

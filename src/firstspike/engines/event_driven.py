@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes.ttfs import TTFS, TableNeuron
 from firstspike.engines.closed_form import readout_over_time
 from firstspike.engines.record import Record
@@ -216,6 +217,11 @@ def _check(network: SpikingNetwork, weights: str | None) -> None:
         raise ValueError(
             f"`network` must be on the CPU in float32 or float64 for engine='event', got "
             f"{like.dtype} on {like.device}. Call network.cpu().float()."
+        )
+    if not has_numba():
+        raise ImportError(
+            "engine='event' needs numba. Install it with `pip install numba`, or use the closed "
+            "form, which has the same spike times."
         )
     if weights is not None and (weights not in PRECISIONS or like.dtype != torch.float32):
         raise ValueError(
