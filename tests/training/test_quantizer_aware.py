@@ -1,5 +1,7 @@
 """Quantizer-aware training: what is trained is the spiking network itself."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -112,3 +114,29 @@ def test_refusals(train_set, validation_set):
     with pytest.raises(ValueError, match="must have a code with a closed form"):
         fit(network_for(train_set, Rate(4)), train_set, validation_set, CONFIG,
             method=QuantizerAware())  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", [Linear(), Exponential(3.0)])
+def test_what_is_validated_is_the_network_of_that_epoch(kernel, train_set, validation_set):
+    """Nothing kept for inference may outlive a step of the optimizer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 3)
+    )
+    network = convert(model, TTFS(4, kernel), calibration=train_set)
+    seen = []
+
+    class Watched(QuantizerAware):
+        def epoch_metrics(self, model):
+            fresh = copy.deepcopy(model)  # a copy keeps nothing but tensors
+            for module in fresh.modules():
+                for name in ("_reordered", "_constant"):
+                    if hasattr(module, name):
+                        setattr(module, name, None)
+            seen.append(evaluate_accuracy(fresh, validation_set))
+            return super().epoch_metrics(model)
+
+    config = TrainConfig(epochs=4, batch_size=16, learning_rate=0.02)
+    result = fit(network, train_set, validation_set, config, method=Watched())
+    assert [line["validation_accuracy"] for line in result.history] == seen
+    assert len(set(seen)) > 1

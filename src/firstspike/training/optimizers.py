@@ -37,7 +37,7 @@ class SGD:
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from torch.optim import SGD as TorchSGD
 
-        return TorchSGD(
+        optimizer = TorchSGD(
             groups,
             lr=0.0,
             momentum=self.momentum,
@@ -45,6 +45,7 @@ class SGD:
             nesterov=self.nesterov,
             fused=_can_fuse(groups),
         )
+        return _counting(optimizer)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Adam:
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from torch.optim import Adam as TorchAdam
 
-        return TorchAdam(
+        optimizer = TorchAdam(
             groups,
             lr=0.0,
             betas=self.betas,
@@ -69,6 +70,7 @@ class Adam:
             weight_decay=self.weight_decay,
             fused=_can_fuse(groups),
         )
+        return _counting(optimizer)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class AdamW:
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from torch.optim import AdamW as TorchAdamW
 
-        return TorchAdamW(
+        optimizer = TorchAdamW(
             groups,
             lr=0.0,
             betas=self.betas,
@@ -93,12 +95,30 @@ class AdamW:
             weight_decay=self.weight_decay,
             fused=_can_fuse(groups),
         )
+        return _counting(optimizer)
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:
     """Whether torch has one kernel per step for all parameters (on CPUs 2 to 4 times as fast)."""
     parameters = [p for group in groups for p in group["params"]]
     return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
+
+
+def _counting(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """`optimizer`, made to count its changes in the version of every parameter.
+
+    Fused steps change parameters without telling autograd; what is kept as long as a parameter has
+    not changed (`TableNeuron.constant_table`) would go stale.
+    """
+    from torch.autograd.graph import increment_version
+
+    def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                increment_version(parameter)
+
+    optimizer.register_step_post_hook(count)
+    return optimizer
 
 
 def _check_adam(config: Adam | AdamW) -> None:
