@@ -140,3 +140,19 @@ def test_what_is_validated_is_the_network_of_that_epoch(kernel, train_set, valid
     result = fit(network, train_set, validation_set, config, method=Watched())
     assert [line["validation_accuracy"] for line in result.history] == seen
     assert len(set(seen)) > 1
+
+
+def test_a_loop_of_ones_own_with_a_fused_optimizer_sees_what_it_trained(train_set):
+    network = network_for(train_set, TTFS(4, Exponential(3.0)))
+    images = train_set.float_images().contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=True)
+    for _ in range(3):
+        with torch.no_grad():
+            network.eval()(images)
+        network.train()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(images), train_set.labels).backward()
+        optimizer.step()
+    with torch.no_grad():
+        kept = network.eval()(images)
+    torch.testing.assert_close(kept, network(images).detach())

@@ -112,6 +112,10 @@ class TableNeuron(Neuron):
         self.half_step = half_step
         self._constant: tuple[object, Tensor, Tensor] | None = None
 
+    def train(self, mode: bool = True) -> TableNeuron:
+        self._constant = None  # a fused optimizer changes kernels without a trace
+        return super().train(mode)
+
     def table(self) -> tuple[Tensor, Tensor]:
         """Thresholds and values (T,), both falling, in units of the scale; differentiable."""
         return self.kernel.table(self.window, self.half_step)

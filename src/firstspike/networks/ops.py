@@ -81,6 +81,10 @@ class Convolution(WeightOp):
             self._reordered = (state, ordered)
         return self._reordered[1]
 
+    def train(self, mode: bool = True) -> Convolution:
+        self._reordered = None  # a fused optimizer changes weights without a trace
+        return super().train(mode)
+
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.bias)
 
