@@ -63,7 +63,8 @@ def markdown_of(store: Path) -> str:
     """The stored accuracies as a table."""
     stored = read_json(store)
     lines = [
-        f"{stored['model']['name']}, {stored['images']:,} test images, ANN {100 * stored['ann']:.2f} %.",
+        f"{stored['model']['name']}, {stored['images']:,} test images; "
+        f"ANN {100 * stored['ann']:.2f} %.",
         "",
         "| code | float | bytes | same answer | spike times that differ from int64 |",
         "|---|---|---|---|---|",
