@@ -270,14 +270,30 @@ def test_evaluate_takes_it_and_counts_what_the_clock_counts(name: str) -> None:
     assert a.latency == b.latency and a.window_start == b.window_start
 
 
-def test_new_weights_are_noticed() -> None:
+@pytest.mark.parametrize("how", ["in place", "data", "fused optimizer"])
+def test_new_weights_are_noticed(how: str) -> None:
     network, x = spiking("digits CNN", fs.TTFS(8, offset=3))
-    before = network(x)
+    plain = network.with_offset(None)
     with torch.no_grad():
-        for parameter in network.network.parameters():
-            parameter.mul_(1.25)
-    assert not torch.equal(network(x), before)
+        before = network(x), plain(x)
+    for changed in (network, plain):
+        parameters = [p for p in changed.parameters() if p.requires_grad]
+        if how == "fused optimizer":  # it does not raise the parameters' versions
+            for parameter in parameters:
+                parameter.grad = torch.ones_like(parameter)
+            torch.optim.Adam(parameters, lr=0.02, fused=True).step()
+        for parameter in changed.network.parameters():
+            if how == "in place":
+                with torch.no_grad():
+                    parameter.mul_(1.25)
+            elif how == "data":
+                parameter.data.mul_(1.25)
+    with torch.no_grad():
+        after = network(x), plain(x)
+    assert not torch.equal(after[0], before[0]) and not torch.equal(after[1], before[1])
     assert_as_clock(network, x)
+    torch.testing.assert_close(after[1], plain(x), rtol=1e-9, atol=1e-12)  # with gradients
+    torch.testing.assert_close(after[1], fs.simulate(plain, x, "clock").logits)
 
 
 class TokenNet(nn.Sequential):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from firstspike._fingerprint import fingerprint
 from firstspike.codes.code import (
     Code,
     Distribution,
@@ -122,13 +123,11 @@ class TableNeuron(Neuron):
 
     def constant_table(self) -> tuple[Tensor, Tensor]:
         """`table` without gradients, kept while the kernel's tensors do not change."""
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self.scale.device.type != "cpu":
             thresholds, values = self.table()
             return thresholds.detach(), values.detach()
         tensors = (*self.kernel._parameters.values(), *self.kernel._buffers.values())
-        state = tuple(
-            (x.data_ptr(), 0 if x.is_inference() else x._version) for x in tensors if x is not None
-        )
+        state = tuple(fingerprint(x) for x in tensors if x is not None)
         if self._constant is None or self._constant[0] != state:
             with torch.no_grad():
                 thresholds, values = self.table()

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from firstspike._compiled import has_numba
+from firstspike._fingerprint import fingerprint
 from firstspike.codes.ttfs import TTFS
 from firstspike.engines import taps as tapped
 from firstspike.engines.taps import NoTaps, Taps
@@ -83,7 +84,7 @@ Plan = dict[str, Target]
 def plan_of(spiking: SpikingNetwork) -> Plan | str:
     """The plan of a network, or why there is none; made again when its tensors change."""
     tensors = [*spiking.parameters(), *spiking.buffers()]
-    state = (spiking.code, tuple((t.data_ptr(), t._version) for t in tensors))
+    state = (spiking.code, tuple(fingerprint(t) for t in tensors))
     known = _plans.get(spiking)
     if known is not None and known[0] == state:
         return known[1]

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from firstspike._fingerprint import fingerprint
+
 _CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -71,11 +73,10 @@ class Convolution(WeightOp):
             or x.ndim != 4
             or x.device.type != "cpu"
             or x.stride(1) != 1
-            or weight.is_inference()
             or not x.is_contiguous(memory_format=torch.channels_last)
         ):
             return weight
-        state = (weight.data_ptr(), weight._version, weight.dtype)
+        state = fingerprint(weight)
         if self._reordered is None or self._reordered[0] != state:
             ordered = weight.detach().contiguous(memory_format=torch.channels_last)
             self._reordered = (state, ordered)
