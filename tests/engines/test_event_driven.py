@@ -340,6 +340,12 @@ def test_evaluate_and_simulate_offer_the_engine() -> None:
     assert empty.logits.shape == (0, 10) and empty.spike_times[INPUT].shape == (0, 1, 8, 8)
 
 
+def test_the_checker_takes_the_engine() -> None:
+    network = converted(DigitsCNN(), (1, 8, 8))
+    agreement = fs.check_engines(network, images(3, 1, 8, 8), engines=("event", "clock"))
+    assert agreement.identical and str(agreement).startswith("event and clock on 3 samples: 0 of")
+
+
 def test_it_keeps_the_weights_it_was_made_with() -> None:
     network = converted(DigitsCNN(), (1, 8, 8))
     engine, x = EventDriven(network), images(1, 1, 8, 8)
@@ -370,6 +376,12 @@ def test_refusals_name_the_alternative() -> None:
         EventDriven(network, weights="int8")
     with pytest.raises(ValueError, match=r"`engine` must be 'clock' to record spikes over time"):
         fs.simulate(network, x, "event", spikes_over_time=True)
+    uneven = copy.deepcopy(network)
+    name = uneven.network.populations[0]
+    shape = uneven.network.node[name].shape
+    uneven.neuron(name).scale = torch.linspace(1.0, 2.0, shape[-1]).double()
+    with pytest.raises(ValueError, match=r"`scale` must be one number or one per channel"):
+        EventDriven(uneven)
     pooled = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(6), nn.Flatten())
     with pytest.raises(ValueError, match=r"`decide` needs a linear readout .*'_2' pools.*clock"):
         fs.simulate(converted(pooled, (1, 8, 8)), x, "event", decide=fs.Margin(1.0))

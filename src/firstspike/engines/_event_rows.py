@@ -3,6 +3,9 @@
 A loop of numba's own keeps its accumulators in memory, because arrays may overlap, and cannot fetch
 ahead; written out as LLVM instructions the same loop takes a third of the time. LLVM splits the
 64-byte vectors on machines whose registers are shorter.
+
+numba's cache follows the file of the compiled functions alone: after a change here, touch
+`_event_kernels.py`.
 """
 
 from __future__ import annotations

@@ -225,7 +225,13 @@ class Firing:
 
 def _per_channel(scale: Tensor, shape: tuple[int, ...]) -> Array:
     """A scale () or (C, 1, ...) as one number per channel of `shape`."""
-    return scale.expand(shape).reshape(shape[0], -1)[:, 0].contiguous().numpy()
+    full = scale.expand(shape).reshape(shape[0], -1)
+    if not bool((full == full[:, :1]).all()):
+        raise ValueError(
+            f"`scale` must be one number or one per channel for engine='event', got shape "
+            f"{tuple(scale.shape)} for a population of shape {shape}. Use engine='closed_form'."
+        )
+    return full[:, 0].contiguous().numpy()
 
 
 def pool_window(op: Op) -> list[int]:
