@@ -21,7 +21,6 @@ ROOT = Path(__file__).parent.parent
 PAGES = {  # heading -> script under benchmarks/ that stores a result of the same name
     "TTFS conversion of the MNIST CNN": "ttfs_mnist",
     "Every neural code on the MNIST CNN": "compare_mnist",
-    "Closed form against the ANN, VGG-16": "closed_form_vgg16",
     "Clock engine, rate code, VGG-16: against the ANN and peers": "clock_rate",
     "Clock engine: memory against time steps": "clock_memory",
     "Eight bits: accuracy": "integer",

@@ -26,11 +26,11 @@ def rows(quick: bool = False) -> list[Row]:
     """VGG-16 at two widths on batches of 8, and the papers' MNIST network; (quick) narrow only."""
     narrow = build_model("vgg16", width=0.25, head=(512,)).eval()
     cnn = build_model("mnist_cnn").eval()
-    found = [] if quick else _rows(build_model("vgg16").eval(), (3, 32, 32), "VGG-16", 3.0, 11)
+    found = [] if quick else _rows(build_model("vgg16").eval(), (3, 32, 32), "VGG-16", 3.0, 9)
     return [
         *found,
-        *_rows(narrow, (3, 32, 32), "VGG-16, width 0.25", None, 11),
-        *_rows(cnn, (1, 28, 28), "CNN1", None, 21),
+        *_rows(narrow, (3, 32, 32), "VGG-16, width 0.25", None, 9),
+        *_rows(cnn, (1, 28, 28), "CNN1", None, 15),
     ]
 
 
