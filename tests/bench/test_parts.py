@@ -86,3 +86,9 @@ def test_every_part_has_rows() -> None:
 
     for name in PARTS:
         assert callable(importlib.import_module(f"firstspike.bench.{name}").rows)
+
+
+def test_help_has_an_example_and_the_common_options() -> None:
+    text = CliRunner().invoke(app, ["bench", "--help"]).output
+    assert "Example: firstspike bench" in " ".join(text.split())
+    assert all(option in text for option in ("--json", "--seed", "--threads", "--quick", "--only"))
