@@ -120,4 +120,6 @@ def _reached(facts: Any) -> str:
     if "reached" not in facts:
         return ""
     accuracy = f"{100 * facts['accuracy']:.2f} % after {facts['steps']} steps"
-    return accuracy if facts["reached"] else f"{accuracy}; with more it does not stay within 0.1 points"
+    if facts["reached"]:
+        return accuracy
+    return f"{accuracy}; with more it does not stay within 0.1 points"
