@@ -139,6 +139,7 @@ def test_a_pool_sums_to_the_maximum_at_every_step() -> None:
     [
         {"kernel_size": 2},
         {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)},
+        {"kernel_size": 2, "ceil_mode": True},
         {"kernel_size": 3, "stride": 2, "ceil_mode": True},
         {"kernel_size": 2, "stride": 1, "dilation": 2},
     ],

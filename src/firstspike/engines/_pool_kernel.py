@@ -16,6 +16,7 @@ def pool_planes(values, delivered, largest, count, out, window, first, last):
     steps, _, height, width = values.shape
     _, rows, columns = largest.shape
     halves = ky == kx == sy == sx == 2 and py == px == 0 and dy == dx == 1
+    halves &= 2 * rows <= height and 2 * columns <= width  # no window over the edge
     for p in range(first, last):
         total, leader = delivered[p], largest[p]
         for b in range(steps):
