@@ -62,7 +62,7 @@ SCALES: dict[str, Scale] = {
         Scale(
             "cpu",
             "ResNet-20 or VGG-11 on all of CIFAR-10 in place of VGG-16 and CIFAR-100, few epochs",
-            spiking_epochs=3,
+            spiking_epochs=5,
             clocked=1000,
         ),
         Scale(
