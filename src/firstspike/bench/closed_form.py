@@ -58,7 +58,10 @@ def _rows(
     times = interleaved(variants, repeats)
     targets = dict.fromkeys(CODES, target) | ({} if plain is None else {PLAIN: plain})
     extra = {"size": f"{name}, batch {len(x)}", "model": name, "batch": len(x)}
-    return [replace(r, extra={**r.extra, **extra}) for r in ratio_rows(times, ANN, targets)]
+    return [
+        replace(row, name=f"{name}: {row.name}", extra={**row.extra, **extra})
+        for row in ratio_rows(times, ANN, targets)
+    ]
 
 
 def without_numba(run: Callable[[], object]) -> object:

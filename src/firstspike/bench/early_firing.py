@@ -55,7 +55,7 @@ def _rows(
         *ratio_rows(interleaved(slow, 3, warmup=1), ANN)[1:],
     ]
     extra = {"size": f"{name}, batch 8", "model": name, "late_share": _late_share(network, record)}
-    return [replace(row, extra={**row.extra, **extra}) for row in found]
+    return [replace(row, name=f"{name}: {row.name}", extra={**row.extra, **extra}) for row in found]
 
 
 def _late_share(network: fs.SpikingNetwork, record: fs.Record) -> float:
