@@ -285,6 +285,15 @@ def test_any_number_of_threads(threads: int, monkeypatch) -> None:
     assert torch.equal(got.long(), lookup.first_crossing(u, table))
 
 
+def test_potentials_of_another_type_are_cast_first() -> None:
+    neuron = fs.TTFS(16).neuron(torch.tensor(1.5), SAMPLE)
+    u = torch.linspace(-0.5, 2.0, 999).bfloat16()
+    with torch.no_grad():
+        said = neuron.activate_(u.clone())
+        assert said.dtype == torch.float32
+        assert torch.equal(said, neuron.activate(u.float()))
+
+
 def test_the_input_is_not_changed() -> None:
     u = torch.randn(100)
     before = u.clone()

@@ -296,6 +296,43 @@ def test_new_weights_are_noticed(how: str) -> None:
     torch.testing.assert_close(after[1], fs.simulate(plain, x, "clock").logits)
 
 
+def test_a_change_too_small_to_be_noticed_is_taken_up_with_the_mode() -> None:
+    network, x = spiking("digits CNN", fs.TTFS(8, offset=3))
+    with torch.no_grad():
+        before = network(x)
+        weight = max(network.network.parameters(), key=lambda p: p.numel())
+        weight.data.view(-1)[1] += 100.0  # not counted by its version, not among the sample
+        network.eval()
+        assert not torch.equal(network(x), before)
+    assert_as_clock(network, x)
+
+
+@pytest.mark.parametrize("shape", [(16, 8, 8), (1, 8, 8), (4, 1, 4)], ids=str)
+def test_scales_that_vary_within_a_channel(shape: tuple[int, ...]) -> None:
+    channels = 16 if shape[1] == 8 else 4
+    model = nn.Sequential(
+        *(nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, 3, 3), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(3 * (shape[2] - 2) ** 2, 4)),
+    )
+    x = images(10, 1, shape[2], shape[2])
+    network = fs.convert(random_model(model), fs.TTFS(9, offset=3), calibration=x)
+    for name in network.network.populations[:1]:
+        full = torch.rand(shape, generator=torch.Generator().manual_seed(1)).double() + 0.5
+        network.neuron(name).scale = network.neuron(name).scale * full
+    assert_as_clock(network, x)
+    assert late_spikes(network, x) > 10
+
+
+def test_autocast_changes_nothing() -> None:
+    network, x = spiking("digits CNN", fs.TTFS(8, offset=3))
+    network, x = network.float(), x.float()
+    expected = fs.simulate(network, x, "early_firing")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = fs.simulate(network, x, "early_firing")
+        assert torch.equal(network(x), expected.logits)
+    assert torch.equal(found.logits, expected.logits)
+
+
 class TokenNet(nn.Sequential):
     """Dense layers over the last axis and reshapes across channels."""
 

@@ -356,6 +356,15 @@ def test_it_keeps_the_weights_it_was_made_with() -> None:
     assert torch.equal(engine(x), before)
 
 
+def test_autocast_changes_nothing() -> None:
+    network, x = converted(DigitsCNN(), (1, 8, 8)).float(), images(3, 1, 8, 8).float()
+    expected = EventDriven(network)(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        engine = EventDriven(network)
+        assert torch.equal(engine(x), expected)
+        torch.testing.assert_close(engine.run(x, decide=fs.Margin(1e9)).logits, expected)
+
+
 def test_refusals_name_the_alternative() -> None:
     network = converted(DigitsCNN(), (1, 8, 8))
     x = images(1, 1, 8, 8)

@@ -160,7 +160,7 @@ class TableNeuron(Neuron):
         return speak(u, self.scale, *self.table())
 
     def activate_(self, u: Tensor) -> Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or u.dtype != self.scale.dtype:
             return self.activate(u)
         return say(u, self.scale, *self.constant_table(), out=u)
 

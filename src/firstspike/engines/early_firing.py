@@ -37,12 +37,14 @@ def reason_against(spiking: SpikingNetwork) -> str | None:
 
 
 @torch.no_grad()
+@torch.autocast("cpu", enabled=False)
 def logits(spiking: SpikingNetwork, x: Tensor) -> Tensor:
     """Logits (N, classes); nothing is recorded and there is no gradient."""
     return _Run(spiking, x).logits
 
 
 @torch.no_grad()
+@torch.autocast("cpu", enabled=False)
 def run(
     spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
 ) -> Record:

@@ -82,6 +82,7 @@ class EventDriven:
 
     # ---- preparation ----------------------------------------------------------------------------
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
     def _biases(self) -> dict[str, Tensor]:
         """What populations and the readout receive without any spike, (1, *shape)."""
         found: dict[str, Tensor] = {}
@@ -139,6 +140,7 @@ class EventDriven:
 
     # ---- running --------------------------------------------------------------------------------
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
         from firstspike.engines.event_frame import Frame
@@ -151,6 +153,7 @@ class EventDriven:
         return torch.cat([self.bias[self.network.output.name][:0], *rows])
 
     @torch.no_grad()
+    @torch.autocast("cpu", enabled=False)
     def run(
         self,
         x: Tensor,

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from firstspike._compiled import has_numba
 from firstspike._fingerprint import fingerprint
@@ -82,9 +83,9 @@ Plan = dict[str, Target]
 
 
 def plan_of(spiking: SpikingNetwork) -> Plan | str:
-    """The plan of a network, or why there is none; made again when its tensors change."""
+    """The plan of a network, or why there is none; made again when tensors or the mode change."""
     tensors = [*spiking.parameters(), *spiking.buffers()]
-    state = (spiking.code, tuple(fingerprint(t) for t in tensors))
+    state = (spiking.code, spiking.mode_changes, tuple(fingerprint(t) for t in tensors))
     known = _plans.get(spiking)
     if known is not None and known[0] == state:
         return known[1]
@@ -191,10 +192,8 @@ def _find_paths(
     network = spiking.network
     paths: dict[str, list[tuple[str, Taps]]] = {}
     for source in late:
-        scale = spiking.neuron(source.population).scale.detach()
-        channels = scale.flatten() if scale.ndim else None
-        if channels is not None and len(channels) != source.shape[0]:
-            raise NoTaps(f"{source.population!r} has a scale per position")
+        plain = spiking.neuron(source.population).scale.ndim == 0
+        channels = None if plain else _channel_scales(spiking, source.population)
         paths[source.name] = [(source.name, tapped.identity(*source.shape, channels))]
     for node in nodes:
         inputs = [paths.get(below, []) for below in node.inputs]
@@ -202,7 +201,17 @@ def _find_paths(
     found = paths.get(network.node[name].inputs[0], [])
     for _, taps in found:
         tapped.check_shape(taps, network.node[name].shape, name)
+    _channel_scales(spiking, name)
     return found
+
+
+def _channel_scales(spiking: SpikingNetwork, population: str) -> Tensor:
+    """Scale of every channel (C,) of a population."""
+    shape = spiking.network.node[population].shape
+    scale = spiking.neuron(population).scale.detach().expand(shape).reshape(shape[0], -1)
+    if not bool((scale == scale[:, :1]).all()):
+        raise NoTaps(f"{population!r} has a scale per position")
+    return scale[:, 0]
 
 
 def _probe_paths(
