@@ -323,6 +323,19 @@ def test_scales_that_vary_within_a_channel(shape: tuple[int, ...]) -> None:
     assert late_spikes(network, x) > 10
 
 
+@pytest.mark.parametrize("offset", [3, None])
+def test_what_hooks_keep_is_not_overwritten(offset: int | None) -> None:
+    network, x = spiking("digits CNN", fs.TTFS(8, offset=offset))
+    expected, held = network(x).detach(), []
+    for node in network.network.nodes[1:]:
+        network.network.op(node.name).register_forward_hook(
+            lambda module, given, out: held.append((out, out.clone()))
+        )
+    with torch.no_grad():
+        assert torch.equal(network(x), expected)
+    assert held and all(torch.equal(kept, seen) for kept, seen in held)
+
+
 def test_autocast_changes_nothing() -> None:
     network, x = spiking("digits CNN", fs.TTFS(8, offset=3))
     network, x = network.float(), x.float()

@@ -297,3 +297,12 @@ def test_machines_without_byte_products_are_seen_and_stay_exact(isa):
     exact, narrow, *routes = done.stdout.split()[0:2] + done.stdout.splitlines()[1:]
     assert narrow == "True" and routes[1] == "int8, bytes out"
     assert routes[0] == ("int8, bytes out" if exact == "True" else "float32")
+
+
+def test_an_empty_batch() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    x = torch.rand(5, 1, 6, 6)
+    network = fs.convert(model, fs.TTFS(16, kernel=fs.Linear()), calibration=x)
+    integer = IntegerNetwork(quantize(network, Quantization(bits=8)), potential_bits=32)
+    assert integer.bytes().logits(x).shape == (5, 3)
+    assert integer.bytes().logits(x[:0]).shape == (0, 3)

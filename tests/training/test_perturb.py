@@ -109,6 +109,8 @@ def test_refusals(train_set, validation_set):
         Perturbation(deletion=1.5)
     with pytest.raises(ValueError, match="`bits` must be at least 2"):
         Perturbation(bits=1)
+    with pytest.raises(ValueError, match="`bits` must be at most 32, got 99"):
+        Perturbation(bits=99)
     network = network_for(train_set, TTFS(4, Linear()))
     with pytest.raises(ValueError, match="`name` must be one of jitter"):
         robustness_curve(network, validation_set, "rain", [1.0])

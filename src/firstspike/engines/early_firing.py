@@ -131,6 +131,8 @@ class _Run:
     def _hear(self, name: str, target: Target) -> Tensor:
         values = {s.name: self._values(s, s.delay) for s in target.sources}
         u = self.network.run_segment(target.nodes, values)
+        if any(self.network.op(node.name)._forward_hooks for node in target.nodes):
+            u = u.clone()  # what hooks have seen is not overwritten
         if target.late is None:
             return self._fire(name, u)
         u, left = self._walk(name, target.late, u)

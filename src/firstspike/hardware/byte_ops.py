@@ -94,7 +94,7 @@ class ByteOp(WeightOp):
         if self.window is None:
             flat = x.reshape(-1, x.shape[-1])
             out = torch.ops.onednn.qlinear_pointwise(flat, *shared, self.bias, *self.output)
-            return out.reshape(*x.shape[:-1], -1)
+            return out.reshape(*x.shape[:-1], len(self.scale))
         return torch.ops.onednn.qconv2d_pointwise(x, *shared, self.bias, *self.window, *self.output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ByteOp:

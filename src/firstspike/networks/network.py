@@ -149,7 +149,7 @@ class Network(nn.Module):
             if isinstance(self.op(node.name), Rectifier):
                 pool = self._pool_of.get(node.name) if pool_first else None
                 u = arguments[0] if pool is None else self.op(pool)(arguments[0])
-                alone = pool is not None or self._owns(node.inputs[0])
+                alone = self._owns(node.inputs[0]) if pool is None else not self._watched(pool)
                 act = activate if activate_ is None or not alone else activate_
                 values[node.name] = act(node.name, u)
             elif pool_first and node.name in self._pool_of.values():
@@ -165,7 +165,11 @@ class Network(nn.Module):
     def _owns(self, name: str) -> bool:
         """Whether the node's value lies in memory of its own that one node alone reads."""
         fresh = isinstance(self.ops[name] if name != INPUT else None, Convolution | Dense)
-        return fresh and self._uses[name] == 1
+        return fresh and self._uses[name] == 1 and not self._watched(name)
+
+    def _watched(self, name: str) -> bool:
+        """Whether a hook sees the node's value, and may keep it."""
+        return bool(self.op(name)._forward_hooks)
 
     def segment(self, target: str) -> tuple[tuple[Node, ...], tuple[str, ...]]:
         """Nodes that lead from populations to `target`, and these populations.

@@ -50,6 +50,7 @@ class Perturbation:
         )
         if self.bits is not None:
             require_integer("bits", self.bits, 2, "4 to 8 are usual; None rounds nothing.")
+            require(self.bits <= 32, "bits", "be at most 32", self.bits, "None rounds nothing.")
 
     @property
     def label(self) -> str:
