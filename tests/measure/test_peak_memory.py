@@ -1,8 +1,10 @@
 """Peak memory: against what is plain to see."""
 
+import pytest
 import torch
 from torch import nn
 
+import firstspike as fs
 from firstspike.measure.peak_memory import peak_bytes, saved_bytes
 
 
@@ -46,3 +48,21 @@ def test_saved_bytes_counts_each_storage_once_and_no_parameters():
     # backward needs the input x, the weight (only if x asked for a gradient) and the ReLU's result
     assert saved_bytes(step, layer.parameters()) == 4 * (8 * 100 + 8 * 50)
     assert saved_bytes(lambda: x.exp()) == 0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [fs.TTFS, lambda steps: fs.TTFS(steps, fs.Linear()), fs.ReLPSP],
+    ids=["exponential", "linear", "ReL-PSP"],
+)
+def test_training_on_single_spikes_keeps_the_same_for_any_number_of_steps(code):
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(512, 5)),
+    )
+    x = torch.rand(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    kept = []
+    for steps in (4, 64):
+        network = fs.convert(model, code(steps), calibration=x).train().requires_grad_()
+        kept.append(saved_bytes(lambda: network(x), network.parameters()))  # noqa: B023
+    assert kept[0] > 64 * 1024 * 4 and kept[1] < 1.01 * kept[0]  # tables grow, nothing else
