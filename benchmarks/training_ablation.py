@@ -5,13 +5,16 @@
 A subset of the training images (the first 5,000 by default), the papers' MNIST network with batch
 norm from scratch, exponential kernels, T = 32, tau_0 = 10, rounding down, as in the paper. The best
 epoch is chosen on validation data; accuracy and spikes are those of the folded network on the test
-images. Stored in benchmarks/results/training_ablation.json; rows that exist are kept.
+images. Weights of TR and TB are a hundred to a thousand times the paper's, as 790 steps here stand
+against its 100,000; they were chosen on validation images with one seed. Stored in
+benchmarks/results/training_ablation.json; rows that exist are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +29,26 @@ from firstspike.models import MNISTCNN
 from firstspike.training import OneCycle, TrainConfig, fit
 from firstspike.training.surrogate import Surrogate, folded
 
+FINDINGS = """\
+- *TB* makes spikes fewer by a quarter to a third at no loss of accuracy that the spread over seeds
+  would let us see. The paper has 33 % for less than a point on CIFAR-10.
+- *SR and TR* show no gain in accuracy here: ten epochs of 5,000 images leave little to relax, and
+  kernels do not drift far. The paper's order (SR and TR each add accuracy and spikes) is neither
+  confirmed nor refuted by a run of this size."""
+
 STORE = Path(__file__).parent / "results" / "training_ablation.json"
 
 
 def variants(epochs: int) -> dict[str, dict[str, Any]]:
     """Options of `Surrogate` by the paper's names, in the order of its table."""
     relaxed: dict[str, Any] = {"maximum": 1.0, "relaxed_epochs": max(2, epochs // 2)}
-    pulled = relaxed | {"kernel_pull": 1e-5}
+    pulled = relaxed | {"kernel_pull": 1e-3}
     return {
         "SM (maximum 2)": {"maximum": 2.0},
         "SM+SR": relaxed,
         "SM+SR+TR": pulled,
-        "SM+SR+TR+TB (1e-4)": pulled | {"pruning": 1e-4},
-        "SM+SR+TR+TB (1e-3)": pulled | {"pruning": 1e-3},
+        "SM+SR+TR+TB (3e-3)": pulled | {"pruning": 3e-3},
+        "SM+SR+TR+TB (1e-2)": pulled | {"pruning": 1e-2},
     }
 
 
@@ -69,10 +79,34 @@ def row(options: dict[str, Any], seed: int, epochs: int, images: int) -> dict[st
     }
 
 
+def markdown_of(store: Path) -> str:
+    """Means over seeds, one row per variant."""
+    content = json.loads(store.read_text())
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for key, found in content["rows"].items():
+        groups.setdefault(key.rpartition(", seed ")[0], []).append(found)
+    lines = [
+        f"{content['data']}, {content['epochs']} epochs, "
+        f"{max(map(len, groups.values()))} seeds, mean ± standard deviation.",
+        "",
+        "| | accuracy % | spikes per image | spikes per neuron |",
+        "|---|---|---|---|",
+    ]
+    for name, rows in groups.items():
+        accuracies = [100 * row["accuracy"] for row in rows]
+        spikes = [row["spikes_per_sample"] for row in rows]
+        each = statistics.fmean(row["spikes_per_neuron"] for row in rows)
+        lines.append(
+            f"| {name} | {statistics.fmean(accuracies):.2f} ± {statistics.pstdev(accuracies):.2f} "
+            f"| {statistics.fmean(spikes):,.0f} ± {statistics.pstdev(spikes):,.0f} | {each:.3f} |"
+        )
+    return "\n".join([*lines, "", FINDINGS])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--images", type=int, default=5000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

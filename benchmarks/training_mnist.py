@@ -4,7 +4,7 @@
 
 Every seed trains into runs/<recipe>/<seed> and continues there after an interruption. The best
 epoch is chosen on validation data. With --test, each finished network is read once on the test
-split, and the results are added to benchmarks/results/training_<recipe>.json.
+split, and the results are added to benchmarks/results/training_mnist.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,21 @@ from firstspike.measure.evaluate import evaluate
 from firstspike.runs import load_network
 from firstspike.spiking_runs import SpikingRecipe, train_spiking
 
-RESULTS = Path(__file__).parent / "results"
+STORE = Path(__file__).parent / "results" / "training_mnist.json"
+COMMAND = "`python benchmarks/training_mnist.py recipes/NAME.yaml --seeds 0 1 2 --test`"
+
+
+FINDINGS = """\
+- *Above their goals.* Quantizer-aware training at 4 steps per layer (99.4 %) and surrogate training
+  (99.3 %). The ANN they start from has 99.54 % on test images.
+- *DTA misses 99.3 %*, at fewer spikes per neuron than its goal of 0.39. Peak learning rates of 2e-3
+  silence a fifth of the neurons (98.5 % on validation images); 1e-4 to 3e-4 come to 98.8 to 98.9
+  after three epochs. Thirty epochs at 3e-4 with label smoothing and more dropout gave 99.20 on
+  validation images (two seeds; fewer spikes, 0.24 to 0.26 per neuron), rotated and sheared images
+  98.9: no better than the recipe. Training accuracy under dropout is 99.4 to 99.5 by then, so what
+  is missing is generalization, not fit.
+- *No method reaches 99.5 % as a mean of seeds.* The recipe at 8 steps starts from an ANN trained on
+  rotated and sheared images with 99.56 % on validation images, which did not help on tests."""
 
 
 def store(recipe: SpikingRecipe, path: Path, folder: Path, seeds: list[int]) -> None:
@@ -44,10 +58,37 @@ def store(recipe: SpikingRecipe, path: Path, folder: Path, seeds: list[int]) -> 
         "accuracy_spread": statistics.pstdev(accuracies),
         "spikes_per_neuron_mean": statistics.fmean(spikes),
     }
-    RESULTS.mkdir(exist_ok=True)
-    with atomic_write(RESULTS / f"training_{recipe.name}.json", "w") as file:
-        json.dump({"recipe": path.read_text(), "summary": summary, "runs": runs}, file, indent=1)
+    content = json.loads(STORE.read_text()) if STORE.exists() else {}
+    content[recipe.name] = {"recipe": path.read_text(), "summary": summary, "runs": runs}
+    with atomic_write(STORE, "w") as file:
+        json.dump(content, file, indent=1)
     print(summary)
+
+
+def markdown_of(store: Path) -> str:
+    """Test results by recipe, and the learning curves on validation images."""
+    content = json.loads(store.read_text())
+    table = [
+        "Full training and test sets, models chosen on 5,000 validation images; mean and standard "
+        "deviation over seeds, all from one trained ANN.",
+        "",
+        "| recipe | code | steps | test % | by seed | spikes per neuron |",
+        "|---|---|---|---|---|---|",
+    ]
+    curves = ["| recipe, seed | validation % after every epoch |", "|---|---|"]
+    for name, entry in content.items():
+        tests = [run["test"] for run in entry["runs"]]
+        summary = entry["summary"]
+        table.append(
+            f"| {name} | {tests[0]['code']['name']} | {tests[0]['latency_steps']:g} | "
+            f"{100 * summary['accuracy_mean']:.2f} ± {100 * summary['accuracy_spread']:.2f} | "
+            + ", ".join(f"{100 * test['accuracy']:.2f}" for test in tests)
+            + f" | {summary['spikes_per_neuron_mean']:.3f} |"
+        )
+        for run in entry["runs"]:
+            curve = ", ".join(f"{100 * e['validation_accuracy']:.2f}" for e in run["history"])
+            curves.append(f"| {name}, {run['seed']} | {curve} |")
+    return "\n".join([*table, "", FINDINGS, "", *curves])
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ PAGES = {  # heading -> script under benchmarks/ that stores a result of the sam
     "Eight bits: accuracy": "integer",
     "Few-step networks: accuracy": "few_step_accuracy",
     "Few-step networks: cost of training": "few_step_costs",
+    "Single-spike networks: trained on MNIST": "training_mnist",
+    "Surrogate training: what its parts bring": "training_ablation",
 }
 
 

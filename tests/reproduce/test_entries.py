@@ -65,7 +65,7 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     plan = {"train": "cifar10_vgg16_surrogate", "method": {"pruning": 1e-4}}
     full = spiking_recipe(plan, setting, SCALES["full"], tmp_path)
     short = spiking_recipe(plan, setting, CPU, tmp_path)
-    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 3)
+    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 5)
     assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 2)
     assert short.method["pruning"] == 1e-4 and short.base.model == {"name": "resnet20"}
     assert short.code == full.code
