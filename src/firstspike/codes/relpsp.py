@@ -139,7 +139,7 @@ class ReLPSPNeuron(Neuron):
 
     def slope(self, value: Tensor) -> Tensor:
         """What spikes that say `value` go on to add per window: `scale` where there is one."""
-        return (value.detach() > 0) * self.scale
+        return value.detach().sign() * self.scale  # values are not negative
 
     def encode(self, u: Moments) -> Tensor:  # type: ignore[override]
         with torch.no_grad():
