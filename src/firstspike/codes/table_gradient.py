@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._compiled import has_numba
 from firstspike.codes.lookup import look_up
 
 
@@ -91,5 +92,14 @@ def _level_sums(x: Tensor, y: Tensor, scale: Tensor, values: Tensor) -> Tensor:
     between = (values + torch.cat([values[1:], values.new_zeros(1)])) / 2
     steps = torch.arange(len(values), dtype=y.dtype, device=y.device)
     t = look_up(y, scale, between, steps, float(len(values)))
-    sums = torch.bincount(t.long().flatten(), x.flatten(), minlength=len(values) + 1)
+    if t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last):
+        t, x = t.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)  # in memory order: no copies
+    t, x = t.flatten(), x.flatten()
+    if t.device.type == "cpu" and not torch.compiler.is_compiling() and has_numba():
+        from firstspike.codes._table_gradient_kernel import add_by_step
+
+        sums = torch.zeros(len(values) + 1, dtype=torch.float64)
+        add_by_step(t.numpy(), x.numpy(), sums.numpy())
+    else:
+        sums = torch.bincount(t.long(), x, minlength=len(values) + 1)
     return sums[:-1].to(x.dtype)
