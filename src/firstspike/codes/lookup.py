@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from firstspike._compiled import has_numba
+from firstspike.codes._memory_order import dense, flat
 from firstspike.codes._threads import in_parts
 
 _MAX_BUCKETS = 1 << 16
 _BITS = {torch.float32: (np.int32, 23), torch.float64: (np.int64, 52)}
 _SPLIT = 1 << 16  # elements below which one thread does the work
-_LAST = torch.channels_last
 _BLOCK = 1 << 15  # elements whose scratch stays in the second-level cache
 
 
@@ -96,12 +96,11 @@ def look_up(
         return result if out is None else out.copy_(result)
     if factor.ndim:
         u, factor = torch.mul(u, factor, out=out), factor.new_ones(())
-    if not _dense(u):
-        u = u.contiguous()
+    u = dense(u)
     result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
     results = torch.cat([values, values.new_full((1,), silent)])
     fill = _look_up_compiled if has_numba() else _look_up_blocks
-    fill(_flat(u), _flat(result), factor, buckets, results)
+    fill(flat(u), flat(result), factor, buckets, results)
     return result if out is None or out is result else out.copy_(result)
 
 
@@ -190,12 +189,3 @@ def _look_up_blocks(
         torch.bitwise_right_shift(bits, shift, out=k).sub_(base)
         torch.index_select(entries, 0, k, out=steps).sub_(bits).bitwise_right_shift_(shift)
         torch.index_select(results, 0, steps, out=target[start : start + _BLOCK])
-
-
-def _dense(x: Tensor) -> bool:
-    return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=_LAST))
-
-
-def _flat(x: Tensor) -> Tensor:
-    """The elements of a dense tensor in memory order."""
-    return x.as_strided((x.numel(),), (1,))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from firstspike._compiled import has_numba
+from firstspike.codes._memory_order import dense, flat
 from firstspike.codes._threads import in_parts
 
 _SMALLEST_DENOMINATOR = 0.1  # of the gradient, in units of the threshold
@@ -99,28 +100,18 @@ def _in_one_pass(
     kernel: Any, inputs: list[Tensor], scale: Tensor, *constants: float
 ) -> tuple[Tensor, Tensor]:
     """Two results of `kernel(*inputs, scale, *constants, first, second)` over flat arrays."""
-    model = inputs[0]
-    if not (model.is_contiguous() or _is_channels_last(model)):
-        model = model.contiguous()
-    flat = []
-    for x in inputs:
-        same = torch.empty_like(model).copy_(x) if x.stride() != model.stride() else x
-        flat.append(_flat(same))
+    model = dense(inputs[0])
+    same = [
+        x if x.stride() == model.stride() else torch.empty_like(model).copy_(x)
+        for x in (model, *inputs[1:])
+    ]
     results = torch.empty_like(model), torch.empty_like(model)
-    first, second = map(_flat, results)
+    arrays = [flat(x).numpy() for x in same]
+    first, second = (flat(x).numpy() for x in results)
     numbers = [scale.numpy()[()], *(scale.numpy().dtype.type(c) for c in constants)]
 
     def work(part: slice) -> None:
-        kernel(*(x[part] for x in flat), *numbers, first[part], second[part])
+        kernel(*(x[part] for x in arrays), *numbers, first[part], second[part])
 
     in_parts(work, model.numel(), _SPLIT)
     return results
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-
-
-def _flat(x: Tensor) -> Any:
-    """The storage of a dense tensor in memory order, as a numpy array."""
-    return x.detach().as_strided((x.numel(),), (1,)).numpy()

@@ -9,12 +9,12 @@ own ladder and needs none. Up to 255 rungs are bytes themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from firstspike._compiled import has_numba
+from firstspike.codes._memory_order import dense, flat
 from firstspike.codes._threads import in_parts
 from firstspike.hardware.fixed_point import dyadic_exponent
 
@@ -55,11 +55,9 @@ class Ladder:
             return rungs.to(torch.uint8) if self.values is None else self.values[rungs.long()]
         from firstspike.hardware._byte_kernel import round_to_rungs, round_to_values
 
-        last = torch.channels_last
-        if not (u.is_contiguous() or (u.ndim == 4 and u.is_contiguous(memory_format=last))):
-            u = u.contiguous()
+        u = dense(u)
         out = torch.empty_like(u, dtype=torch.uint8)
-        source, target = _flat(u), _flat(out)
+        source, target = flat(u).numpy(), flat(out).numpy()
         factor = source.dtype.type(2.0 / self.unit)
 
         def work(part: slice) -> None:
@@ -80,8 +78,9 @@ class Ladder:
             return self.values[rungs.long()]
         from firstspike.hardware._byte_kernel import translate
 
+        rungs, values = dense(rungs), self.values.numpy()
         out = torch.empty_like(rungs)
-        source, target, values = _flat(rungs), _flat(out), self.values.numpy()
+        source, target = flat(rungs).numpy(), flat(out).numpy()
         in_parts(lambda part: translate(source[part], target[part], values), len(source), _SPLIT)
         return out
 
@@ -112,8 +111,3 @@ def ladder_of(thresholds: Tensor, values: Tensor) -> Ladder | None:
     table = torch.cat([values.new_zeros(1), values.flip(0)])[reached]
     plain = torch.equal(table.long(), every)
     return Ladder(unit, half, top, None if plain else table.to(torch.uint8))
-
-
-def _flat(x: Tensor) -> Any:
-    """The storage of a dense tensor in memory order, as a numpy array."""
-    return x.as_strided((x.numel(),), (1,)).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,15 +38,7 @@ class SGD:
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from torch.optim import SGD as TorchSGD
 
-        optimizer = TorchSGD(
-            groups,
-            lr=0.0,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.nesterov,
-            fused=_can_fuse(groups),
-        )
-        return _counting(optimizer)
+        return _build(TorchSGD, self, groups)
 
 
 @dataclass(frozen=True)
@@ -62,15 +55,7 @@ class Adam:
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from torch.optim import Adam as TorchAdam
 
-        optimizer = TorchAdam(
-            groups,
-            lr=0.0,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            fused=_can_fuse(groups),
-        )
-        return _counting(optimizer)
+        return _build(TorchAdam, self, groups)
 
 
 @dataclass(frozen=True)
@@ -87,15 +72,14 @@ class AdamW:
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         from torch.optim import AdamW as TorchAdamW
 
-        optimizer = TorchAdamW(
-            groups,
-            lr=0.0,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            fused=_can_fuse(groups),
-        )
-        return _counting(optimizer)
+        return _build(TorchAdamW, self, groups)
+
+
+def _build(
+    kind: Callable[..., torch.optim.Optimizer], config: Any, groups: list[dict[str, Any]]
+) -> torch.optim.Optimizer:
+    """torch's optimizer with the config's fields; every group names its learning rate."""
+    return _counting(kind(groups, lr=0.0, fused=_can_fuse(groups), **vars(config)))
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:

@@ -1,0 +1,25 @@
+"""Tensors as flat arrays in the order of their memory, for loops that treat all elements alike."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def dense(x: Tensor) -> Tensor:
+    """`x` itself where it is contiguous or in channels-last order, else a contiguous copy."""
+    return x if x.is_contiguous() or _is_channels_last(x) else x.contiguous()
+
+
+def flat(x: Tensor) -> Tensor:
+    """The elements of a dense tensor in memory order; shares its memory, without gradient.
+
+    >>> x = torch.arange(4.0).reshape(1, 2, 1, 2).contiguous(memory_format=torch.channels_last)
+    >>> flat(x)
+    tensor([0., 2., 1., 3.])
+    """
+    return x.detach().as_strided((x.numel(),), (1,))
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
