@@ -11,7 +11,7 @@ from firstspike._compiled import has_numba
 from firstspike.codes._memory_order import dense, flat
 from firstspike.codes._threads import in_parts
 
-_SMALLEST_DENOMINATOR = 0.1  # of the gradient, in units of the threshold
+SMALLEST_DENOMINATOR = 0.1  # of the gradient, in units of the threshold
 _SPLIT = 1 << 16  # elements below which one thread does the work
 
 
@@ -79,11 +79,11 @@ def _with_gain(
         from firstspike.codes._relpsp_kernel import fire_flat
 
         w = torch.zeros_like(a) if w is None else w
-        return _in_one_pass(fire_flat, [a, w], scale, _SMALLEST_DENOMINATOR)
+        return _in_one_pass(fire_flat, [a, w], scale, SMALLEST_DENOMINATOR)
     share = shares(a, w, scale, steps)
     rise = torch.ones_like(scale) if w is None else 1 + w * scale.reciprocal()
     inside = (share > 0) & (share < 1)
-    gain = torch.where(inside, rise.clamp(min=_SMALLEST_DENOMINATOR).reciprocal(), 0.0)
+    gain = torch.where(inside, rise.clamp(min=SMALLEST_DENOMINATOR).reciprocal(), 0.0)
     return share * scale, gain
 
 

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from firstspike.codes.code import require
 from firstspike.codes.relpsp import Moments, ReLPSP, ReLPSPNeuron
+from firstspike.codes.relpsp_gradient import SMALLEST_DENOMINATOR
 from firstspike.networks import Network, Node, SpikingNetwork
 from firstspike.networks.network import free_name
 from firstspike.networks.ops import Add, Op, Rectifier
-
-_SMALLEST_DENOMINATOR = 0.1  # in units of the threshold, as in `ReLPSPNeuron.activate`
 
 
 def with_output_spikes(network: SpikingNetwork, window: float = 10.0) -> SpikingNetwork:
@@ -40,7 +39,13 @@ def with_output_spikes(network: SpikingNetwork, window: float = 10.0) -> Spiking
     >>> output_population(spiking), len(spiking.populations) - len(network.populations)
     ('output_spikes', 1)
     """
-    require(window > 0, "window", "be positive", window, "10 suits logits of a trained ANN.")
+    require(
+        0 < window < float("inf"),
+        "window",
+        "be positive and finite",
+        window,
+        "10 suits logits of a trained ANN.",
+    )
     if not isinstance(network.code, ReLPSP):
         raise TypeError(
             f"`network` must have the code ReLPSP, got {network.code}. Other codes read out a "
@@ -96,5 +101,5 @@ def output_times(neuron: ReLPSPNeuron, u: Moments, labels: Tensor) -> Tensor:
     target = nn.functional.one_hot(labels, said.shape[1]).bool()
     slope = torch.zeros_like(u.value) if u.slope is None else u.slope
     end, rise = u.value + slope, 1 + slope / neuron.scale
-    late = -end / rise.clamp(min=_SMALLEST_DENOMINATOR)
+    late = -end / rise.clamp(min=SMALLEST_DENOMINATOR)
     return neuron.scale - said + torch.where(target & (said <= 0), late, 0.0)
