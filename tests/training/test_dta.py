@@ -113,7 +113,7 @@ def test_output_times_are_eqs_6_and_7_and_silent_targets_fire_behind_the_window(
 
 
 def test_the_loss_on_spike_times_has_the_gradient_of_finite_differences(monkeypatch):
-    monkeypatch.setattr(relpsp_gradient, "_SMALLEST_DENOMINATOR", 1e-9)  # nothing is bounded
+    monkeypatch.setattr(relpsp_gradient, "SMALLEST_DENOMINATOR", 1e-9)  # nothing is bounded
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(1, 3, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(12, 8), nn.ReLU(),
