@@ -20,6 +20,7 @@ from firstspike.measure.result import result_schema
 ROOT = Path(__file__).parent.parent
 PAGES = {  # heading -> script under benchmarks/ that stores a result of the same name
     "TTFS conversion of the MNIST CNN": "ttfs_mnist",
+    "TTFS conversion at few steps per layer": "ttfs_few_steps",
     "Every neural code on the MNIST CNN": "compare_mnist",
     "Clock engine, rate code, VGG-16: against the ANN and peers": "clock_rate",
     "Clock engine: memory against time steps": "clock_memory",
@@ -148,10 +149,11 @@ def main() -> None:
         body = module.markdown_of(store) if hasattr(module, "markdown_of") else rows_of(store)
         sections += [f"## {heading}", command, body]
     write(ROOT / "docs/results.md", "\n\n".join(sections) + "\n")
-    summary = script("ttfs_mnist")
-    if summary.STORE.exists():
+    summaries = [script(name) for name in ("ttfs_mnist", "ttfs_few_steps")]
+    tables = [summary.summary_of(summary.STORE) for summary in summaries if summary.STORE.exists()]
+    if tables:
         readme = (ROOT / "README.md").read_text()
-        write(ROOT / "README.md", between(readme, "results", summary.summary_of(summary.STORE)))
+        write(ROOT / "README.md", between(readme, "results", "\n\n".join(tables)))
 
 
 if __name__ == "__main__":

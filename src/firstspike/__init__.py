@@ -24,7 +24,8 @@ _PUBLIC: dict[str, str] = {
     ),
     **dict.fromkeys(("ConversionError", "SpikingNetwork", "trace"), "firstspike.networks"),
     **dict.fromkeys(
-        ("KernelOptimization", "Maximum", "Percentile", "convert"), "firstspike.conversion"
+        ("KernelOptimization", "LeastError", "Maximum", "Percentile", "convert"),
+        "firstspike.conversion",
     ),
     "Result": "firstspike.measure.result",
     "compare": "firstspike.measure.compare",

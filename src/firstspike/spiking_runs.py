@@ -11,6 +11,7 @@ from torch import nn
 
 from firstspike.codes import build_code
 from firstspike.conversion import convert
+from firstspike.conversion.normalization import build_normalization
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
 from firstspike.networks import SpikingNetwork
@@ -35,6 +36,7 @@ class SpikingRecipe:
             the ANN it starts from as well.
         start: folder of a trained ANN of the same model to start from; None starts fresh.
         calibration: images that set the scales.
+        normalization: `{"name": "LeastError"}`, say: how they do; see `build_normalization`.
         keep_batch_norm: train with batch norm and fold it away at the end.
         output_window: give `ReLPSP` a spiking output layer with this window
             (`with_output_spikes`), as `method: {name: DTA, output: spike_times}` needs.
@@ -45,12 +47,14 @@ class SpikingRecipe:
     method: dict[str, Any]
     start: str | None = None
     calibration: int = 1000
+    normalization: dict[str, Any] = field(default_factory=lambda: {"name": "Percentile"})
     keep_batch_norm: bool = False
     output_window: float | None = None
     source: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         build_code(self.code)
+        build_normalization(self.normalization)
         build_method({k: v for k, v in self.method.items() if k != "teacher"})
         if isinstance(self.calibration, bool) or not isinstance(self.calibration, int):
             raise TypeError(
@@ -73,7 +77,10 @@ class SpikingRecipe:
         path = Path(path)
         base, content = Recipe.read(path), read_yaml(path)
         own = {key: value for key, value in content.items() if key not in _ANN_KEYS | _WRITTEN}
-        known = {"code", "method", "start", "calibration", "keep_batch_norm", "output_window"}
+        known = {
+            *("code", "method", "start", "calibration", "normalization"),
+            *("keep_batch_norm", "output_window"),
+        }
         missing = [key for key in ("code", "method") if not isinstance(own.get(key), dict)]
         if missing:
             raise ValueError(
@@ -125,6 +132,7 @@ class SpikingRecipe:
             model,
             build_code(self.code),
             calibration=training.subset(self.calibration),
+            normalization=build_normalization(self.normalization),
             keep_batch_norm=self.keep_batch_norm,
         )
         if self.output_window is not None:
@@ -226,6 +234,8 @@ def _description(recipe: SpikingRecipe) -> dict[str, Any]:
     }
     if recipe.calibration != SpikingRecipe.calibration:
         settings["calibration"] = recipe.calibration
+    if recipe.normalization != {"name": "Percentile"}:
+        settings["normalization"] = recipe.normalization
     if recipe.keep_batch_norm:
         settings["keep_batch_norm"] = True
     if recipe.output_window is not None:

@@ -6,8 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import firstspike as fs
-from firstspike.conversion.normalization import Maximum, Percentile
+from firstspike.conversion.normalization import (
+    LeastError,
+    Maximum,
+    Percentile,
+    build_normalization,
+)
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches
+
+CODE = fs.TTFS(8)
 
 
 def exact(values: torch.Tensor, q: float) -> torch.Tensor:
@@ -89,25 +96,25 @@ def test_sample_is_drawn_evenly_and_rising() -> None:
 def test_scales_per_layer_and_channel() -> None:
     values = torch.stack([torch.linspace(0, 1, 1001), torch.linspace(0, 10, 1001)])
     channels, layer = filled(values), filled(values.reshape(1, -1))
-    assert Maximum().scale("p", layer).tolist() == [10.0]
-    assert Maximum(per_channel=True).scale("p", channels).tolist() == [1.0, 10.0]
-    got = Percentile(90.0, per_channel=True).scale("p", channels)
+    assert Maximum().scale("p", layer, CODE).tolist() == [10.0]
+    assert Maximum(per_channel=True).scale("p", channels, CODE).tolist() == [1.0, 10.0]
+    got = Percentile(90.0, per_channel=True).scale("p", channels, CODE)
     torch.testing.assert_close(got, exact(values, 0.9), atol=layer.width, rtol=0)
-    got = Percentile(90.0).scale("p", layer)
+    got = Percentile(90.0).scale("p", layer, CODE)
     torch.testing.assert_close(got, exact(values.reshape(1, -1), 0.9), atol=layer.width, rtol=0)
 
 
 def test_silent_channels_take_the_mean_of_the_others_and_silent_layers_are_refused() -> None:
     values = torch.stack([torch.full((10,), v) for v in (1.0, 0.0, 3.0)])
-    assert Maximum(per_channel=True).scale("p", filled(values)).tolist() == [1.0, 2.0, 3.0]
+    assert Maximum(per_channel=True).scale("p", filled(values), CODE).tolist() == [1.0, 2.0, 3.0]
     with pytest.raises(ValueError, match=r"population 'p' must respond .* are zero.*retrain"):
-        Maximum().scale("p", filled(torch.zeros(1, 10)))
+        Maximum().scale("p", filled(torch.zeros(1, 10)), CODE)
 
 
 def test_a_percentile_that_falls_among_the_zeros_takes_the_maximum() -> None:
     rare = torch.zeros(1, 10_000)
     rare[0, 7] = 0.8
-    assert float(Percentile(99.9).scale("p", filled(rare))) == pytest.approx(0.8)
+    assert float(Percentile(99.9).scale("p", filled(rare), CODE)) == pytest.approx(0.8)
 
 
 def test_the_percentile_is_the_first_argument() -> None:
@@ -158,3 +165,85 @@ def test_tensors_loaders_generators_and_datasets_give_the_same_images() -> None:
 def test_calibration_that_cannot_be_used(source, kind, message) -> None:
     with pytest.raises(kind, match=message):
         list(calibration_batches(source))
+
+
+# ---- the scale with the least error -------------------------------------------------------------
+def coding_error(values: torch.Tensor, scale: float, code: fs.TTFS) -> float:
+    neuron = code.neuron(torch.tensor(scale, dtype=torch.float64))
+    return float((values - neuron.activate(values).detach()).square().mean())
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(
+    seed=st.integers(0, 1000),
+    window=st.integers(1, 24),
+    kernel=st.sampled_from([fs.Linear(), fs.Exponential(), fs.PowerOfTwo()]),
+    half_step=st.booleans(),
+)
+def test_no_other_scale_has_a_clearly_smaller_error(
+    seed: int, window: int, kernel, half_step: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.empty(1, 4000, dtype=torch.float64).exponential_(generator=generator)
+    values *= torch.rand(1, 4000, generator=generator) < 0.6  # many zeros, as behind a ReLU
+    code = fs.TTFS(window, kernel, half_step=half_step)
+    best = coding_error(values, float(LeastError().scale("p", filled(values), code)), code)
+    for share in torch.linspace(0.02, 1, 60).tolist():
+        other = coding_error(values, share * float(values.max()), code)
+        assert best <= 1.1 * other + 1e-6
+
+
+def test_the_fewer_steps_the_more_is_clipped() -> None:
+    values = torch.empty(1, 20_000, dtype=torch.float64).exponential_(
+        generator=torch.Generator().manual_seed(1)
+    )
+    scales = [
+        float(LeastError().scale("p", filled(values), fs.TTFS(steps, fs.Linear())))
+        for steps in (2, 4, 8, 64)
+    ]
+    assert scales == sorted(scales) and scales[0] < 0.5 * scales[-1]
+
+
+def test_least_error_per_channel_is_that_of_each_channel_alone() -> None:
+    generator = torch.Generator().manual_seed(2)
+    values = torch.rand(3, 5000, generator=generator) * torch.tensor([[1.0], [0.0], [10.0]])
+    code = fs.TTFS(4, fs.Linear())
+    got = LeastError(per_channel=True).scale("p", filled(values), code)
+    for channel in (0, 2):
+        alone = LeastError().scale("p", filled(values[channel : channel + 1]), code)
+        assert float(got[channel]) == pytest.approx(float(alone), rel=0.05)
+    assert float(got[1]) == pytest.approx(float(got[[0, 2]].mean()))  # the silent channel
+
+
+def test_tables_that_are_fitted_are_fitted_at_every_scale() -> None:
+    values = torch.rand(1, 5000, generator=torch.Generator().manual_seed(2))
+    assert float(LeastError().scale("p", filled(values), fs.TTFS(4, fs.Learned()))) > 0.5
+
+
+def test_least_error_makes_better_networks_at_few_steps() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
+    x = torch.rand(500, 16)
+    errors = []
+    for normalization in (fs.Percentile(), fs.LeastError()):
+        code = fs.TTFS(3, fs.Linear(), input_window=64)
+        network = fs.convert(model, code, calibration=x, normalization=normalization)
+        errors.append(float((network(x) - model(x)).detach().square().mean()))
+    assert errors[1] < errors[0]
+
+
+def test_least_error_needs_a_table() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    with pytest.raises(ValueError, match=r"must not be LeastError under Rate.*Percentile"):
+        fs.convert(model, fs.Rate(8), calibration=torch.rand(9, 16), normalization=fs.LeastError())
+    with pytest.raises(ValueError, match="`candidates` must be"):
+        LeastError(candidates=1)
+
+
+def test_normalizations_by_name() -> None:
+    built = build_normalization({"name": "LeastError", "per_channel": True})
+    assert built == LeastError(per_channel=True)
+    with pytest.raises(ValueError, match=r"must be one of Maximum, Percentile, LeastError"):
+        build_normalization({"name": "Median"})
+    with pytest.raises(ValueError, match=r"LeastError cannot be made from .*percentile"):
+        build_normalization({"name": "LeastError", "percentile": 99})

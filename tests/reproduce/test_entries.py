@@ -9,7 +9,7 @@ from firstspike.codes import build_code
 from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, load_entry
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.registry import entry_content, merge, plan_of, recipe_path
-from firstspike.reproduce.scales import Setting, at_scale, settings_of, spiking_recipe
+from firstspike.reproduce.scales import Scale, Setting, at_scale, settings_of, spiking_recipe
 from firstspike.reproduce.verdicts import judge
 from firstspike.runs import Recipe
 
@@ -65,10 +65,26 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     plan = {"train": "cifar10_vgg16_surrogate", "method": {"pruning": 1e-4}}
     full = spiking_recipe(plan, setting, SCALES["full"], tmp_path)
     short = spiking_recipe(plan, setting, CPU, tmp_path)
-    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 5)
-    assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 2)
+    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 6)
+    assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 3)
+    assert short.base.training["precision"] == "bfloat16", "the ANN's own"
+    assert short.base.training["augmentation"] == setting.recipe.training["augmentation"]
     assert short.method["pruning"] == 1e-4 and short.base.model == {"name": "resnet20"}
     assert short.code == full.code
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+@pytest.mark.parametrize("name", entry_names())
+def test_entries_that_share_runs_make_equal_networks_alike(name: str, scale: Scale) -> None:
+    content = entry_content(name)
+    if "runs_of" not in content:
+        return
+    entry = at_scale(load_entry(name), scale, content)
+    other = at_scale(load_entry(content["runs_of"]), scale, entry_content(content["runs_of"]))
+    for label, plan in entry.networks.items():
+        full = load_entry(name).networks[label]
+        if load_entry(other.name).networks.get(label) == full:
+            assert other.networks[label] == plan
 
 
 def test_verdicts_follow_the_rule_of_each_metric() -> None:

@@ -39,7 +39,7 @@ def test_quantizer_aware_runs_and_skips_what_is_done(digits: Path) -> None:
     assert any("digits" in line and "FIRSTSPIKE_DATA" in line for line in said)
     (row,) = first.rows
     assert row.network == "4 steps" and len(row.cells["accuracy"].ours) == 2
-    assert row.cells["steps"].mean == 4 * 15  # depth 14 with one hidden linear layer
+    assert row.cells["steps"].mean == 32 + 4 * 14  # depth 14 with one hidden linear layer
     assert all(check.passed and check.samples == 20 for check in first.engines)
     assert {r.dataset for r in first.results.values()} == {"digits-32x32"}
     assert row.cells["accuracy"].passed is None, "nothing is judged at the small scale"

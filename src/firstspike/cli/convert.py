@@ -36,6 +36,9 @@ def convert(
         int | None,
         typer.Option(help="Steps between windows; less than the window is early firing."),
     ] = None,
+    input_window: Annotated[
+        int | None, typer.Option(help="Steps in which the input may fire; default: the window.")
+    ] = None,
     half_step: Annotated[
         bool, typer.Option(help="Round to the nearest value, or down as in the paper.")
     ] = True,
@@ -43,8 +46,13 @@ def convert(
         bool, typer.Option("--optimize", help="Fit tau and t_d of every population.")
     ] = False,
     percentile: Annotated[
-        float, typer.Option(help="Activation percentile that becomes 1; 100 is the maximum.")
-    ] = 99.9,
+        float | None,
+        typer.Option(help="Activation percentile that becomes 1; default: 99.9."),
+    ] = None,
+    least_error: Annotated[
+        bool,
+        typer.Option("--least-error", help="Choose scales by the least error, not by percentile."),
+    ] = False,
     per_channel: Annotated[
         bool, typer.Option("--per-channel", help="One scale per channel, not per population.")
     ] = False,
@@ -76,14 +84,20 @@ def convert(
     }
     if tau is not None and kernel is not KernelName.exponential:
         raise ValueError(f"`--tau` goes with the exponential kernel, got {kernel.value}.")
-    code = fs.TTFS(window, kernels[kernel](), offset, half_step)
+    if least_error and percentile is not None:
+        raise ValueError(
+            f"`--percentile` must not go with --least-error, got {percentile}. Leave one out."
+        )
+    code = fs.TTFS(window, kernels[kernel](), offset, half_step, input_window)
     model, recipe = load_run(run)
     training, validation = recipe.datasets("train", "validation")
     network = fs.convert(
         model.to(device),
         code,
         calibration=training.subset(min(calibration, len(training))),
-        normalization=fs.Percentile(percentile=percentile, per_channel=per_channel),
+        normalization=fs.LeastError(per_channel=per_channel)
+        if least_error
+        else fs.Percentile(99.9 if percentile is None else percentile, per_channel=per_channel),
         kernel_optimization=fs.KernelOptimization(seed=seed) if optimize else None,
     )
     target = out or run / "network.safetensors"
@@ -102,15 +116,19 @@ def convert(
     if result.accuracy < result.ann_accuracy - 0.01:
         typer.echo(
             f"warning: {100 * (result.ann_accuracy - result.accuracy):.2f} points below the ANN. "
-            f"Try {', '.join(_advice(code, optimize))}.",
+            f"Try {', '.join(_advice(code, optimize, least_error))}.",
             err=True,
         )
     typer.echo(f"wrote {target}")
 
 
-def _advice(code: TTFS, optimize: bool) -> list[str]:
+def _advice(code: TTFS, optimize: bool, least_error: bool) -> list[str]:
     """What to try next for a better conversion, without what is in use already."""
     advice = ["a longer --window"]
+    if code.input_window is None:
+        advice.append("a longer --input-window")
+    if not least_error:
+        advice.append("--least-error")
     if not code.half_step:
         advice.append("--half-step")
     if type(code.kernel).__name__ == "Exponential":

@@ -66,7 +66,7 @@ def build_code(description: dict[str, Any]) -> Code:
         ValueError: if the name is unknown or a parameter does not belong to the code.
 
     >>> build_code({"name": "TTFS", "window": 8, "kernel": {"name": "Linear"}})
-    TTFS(window=8, kernel=Linear(), offset=None, half_step=True)
+    TTFS(window=8, kernel=Linear(), offset=None, half_step=True, input_window=None)
     """
     values = {
         key: _build(value, _NESTED[key], key) if key in _NESTED else value

@@ -229,17 +229,17 @@ class Code(ABC):
 
         Args:
             times: spike times (N, *population) where the code has such, else None.
-            neurons: in the population.
+            neurons: in the population, which is not the input.
             samples: N.
 
         Returns:
             Sum over neurons and samples. A neuron with one spike compares at every step of its
             window up to that spike, others at every step.
         """
-        window = len(self.window_of(0))
+        window = len(self.window_of(1))
         if times is None:
             return float(neurons * samples * window)
-        return float(torch.where(times.isfinite(), times + 1, window).sum(dtype=torch.float64))
+        return float((times + 1).clamp(max=window).sum(dtype=torch.float64))
 
     def describe(self) -> dict[str, Any]:
         """Plain data: `{"name": ..., parameter: value, ...}`; nested configs likewise."""

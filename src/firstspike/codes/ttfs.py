@@ -44,17 +44,23 @@ class TTFS(Code):
         half_step: thresholds half a step below the values, `theta_t = k(t + 1/2)`: potentials are
             rounded to the nearest value. False is the paper's `theta_t = k(t)`, which rounds
             every value down.
+        input_window: T_0, steps in which the input may fire; None = window. With few steps per
+            layer pixels are what loses most: a longer window for the input alone costs
+            `input_window - window` steps in all, whatever the depth.
 
     Source: Park et al. 2020, section III-A (code), III-C (early firing).
 
     >>> TTFS(window=80, offset=40).latency(depth=15)  # VGG-16
     680
+    >>> TTFS(window=4, input_window=16).latency(depth=15)
+    76
     """
 
     window: int
     kernel: Kernel = field(default_factory=Exponential)
     offset: int | None = None
     half_step: bool = True
+    input_window: int | None = None
 
     single_spike: ClassVar[bool] = True
 
@@ -69,6 +75,15 @@ class TTFS(Code):
                 self.offset,
                 "A larger offset only adds idle steps.",
             )
+        if self.input_window is not None:
+            require_integer("input_window", self.input_window, 1, "None takes the window.")
+            require(
+                self.input_window > self._overlap,
+                "input_window",
+                f"be longer than the {self._overlap} steps that successive windows overlap",
+                self.input_window,
+                "The first population would fire before any input has arrived.",
+            )
         if not isinstance(self.kernel, Kernel):
             raise TypeError(
                 f"`kernel` must be a kernel config, got {self.kernel!r}. Pass Exponential(), "
@@ -81,6 +96,11 @@ class TTFS(Code):
         return self.window if self.offset is None else self.offset
 
     @property
+    def _overlap(self) -> int:
+        """Steps for which the windows of successive populations overlap."""
+        return self.window - self.shift
+
+    @property
     def has_closed_form(self) -> bool:
         return self.shift == self.window
 
@@ -89,16 +109,26 @@ class TTFS(Code):
         return self.shift
 
     def window_of(self, depth: int) -> range:
-        return range(depth * self.shift, depth * self.shift + self.window)
+        first = self.window if self.input_window is None else self.input_window
+        if depth == 0:
+            return range(first)
+        start = first - self._overlap + (depth - 1) * self.shift
+        return range(start, start + self.window)
 
     def synapse(self) -> dict[str, float]:
         """Weight times the kernel's value; a shift where the values are powers of two."""
         return {"shift" if isinstance(self.kernel, PowerOfTwo) else "multiply": 1.0, "add": 1.0}
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
-        return TableNeuron(
-            scale, self.kernel.build(self.window, distribution), self.window, self.half_step
-        )
+        return self._table_neuron(scale, distribution, self.window)
+
+    def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
+        return self._table_neuron(scale, distribution, len(self.window_of(0)))
+
+    def _table_neuron(
+        self, scale: Tensor, distribution: Distribution | None, window: int
+    ) -> TableNeuron:
+        return TableNeuron(scale, self.kernel.build(window, distribution), window, self.half_step)
 
 
 class TableNeuron(Neuron):
@@ -142,7 +172,15 @@ class TableNeuron(Neuron):
             return look_up(u, self.scale.detach(), thresholds, times, float("inf"))
 
     def decode(self, times: Tensor) -> Tensor:
-        """Values that spikes at `times` stand for; 0 for `inf`."""
+        """Values that spikes at `times` (whole steps) stand for; 0 for `inf`."""
+        if not torch.is_grad_enabled():
+            _, values = self.constant_table()
+            left = torch.arange(self.window, 0, -1, dtype=times.dtype, device=times.device)
+            remaining = self.window - times
+            one, scale = left.new_ones(()), self.scale.detach()
+            if scale.ndim == 0:
+                return look_up(remaining, one, left, values * scale, 0.0, remaining)
+            return look_up(remaining, one, left, values, 0.0, remaining).mul_(scale)
         _, values = self.table()
         fired = times.isfinite()
         t = torch.where(fired, times, 0).long()

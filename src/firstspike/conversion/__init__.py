@@ -2,6 +2,6 @@
 
 from firstspike.conversion.convert import convert
 from firstspike.conversion.kernel_optimization import KernelOptimization
-from firstspike.conversion.normalization import Maximum, Normalization, Percentile
+from firstspike.conversion.normalization import LeastError, Maximum, Normalization, Percentile
 
-__all__ = ["KernelOptimization", "Maximum", "Normalization", "Percentile", "convert"]
+__all__ = ["KernelOptimization", "LeastError", "Maximum", "Normalization", "Percentile", "convert"]

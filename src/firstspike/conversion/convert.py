@@ -46,7 +46,8 @@ def convert(
             images or (images, labels). Some hundred images do. Inputs may be negative (shifted
             up to zero by the smallest calibration value); later inputs outside the range seen
             here are clipped.
-        normalization: `Percentile(99.9)` by default. The input is always scaled by its maximum.
+        normalization: `Percentile(99.9)` by default; `LeastError()` for few steps. The input is
+            always scaled by its maximum.
         kernel_optimization: gradient descent on tau and t_d of exponential kernels; its curves
             are kept in `network.origin["kernel_optimization"]`.
         keep_batch_norm: see `trace`; for training with batch norm.
@@ -82,7 +83,7 @@ def convert(
     network = trace(model, first, keep_batch_norm=keep_batch_norm)
     moved = (b.to(parameter.device, parameter.dtype) for b in itertools.chain([first], batches))
     histograms = collect(network, moved, normalization.per_channel)
-    network, scales, samples, low = _scales(network, histograms, normalization, first)
+    network, scales, samples, low = _scales(network, histograms, normalization, code, first)
     neurons = {
         name: (code.input_neuron if name == INPUT else code.neuron)(scales[name], samples[name])
         for name in scales
@@ -123,6 +124,7 @@ def _scales(
     network: Network,
     histograms: Mapping[str, Histogram],
     normalization: Normalization,
+    code: Code,
     like: Tensor,
 ) -> tuple[Network, dict[str, Tensor], dict[str, Sample], Tensor]:
     """Scale and sample of every population, and the shift that makes the input non-negative."""
@@ -145,7 +147,7 @@ def _scales(
         input_low = torch.zeros((1,) * len(network.input_shape), dtype=like.dtype)
     for name in network.populations:
         histogram = histograms[name]
-        scale = normalization.scale(name, histogram)
+        scale = normalization.scale(name, histogram, code)
         clip = network.op(name).hyper["clip"]
         if clip is not None:
             scale = scale.clamp(max=clip)

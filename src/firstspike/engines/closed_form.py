@@ -83,7 +83,7 @@ def run(
         neuron = spiking.neuron(name)
         times = neuron.encode(u)
         record.spike_times[name] = times
-        record.spike_counts[name] = times.isfinite().to(u.dtype) * neuron.spikes_each
+        record.spike_counts[name] = (times != float("inf")).to(u.dtype).mul_(neuron.spikes_each)
         if potentials:
             record.potentials[name] = u
         return neuron.decode(times)

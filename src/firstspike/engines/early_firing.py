@@ -59,9 +59,8 @@ def run(
     result = _Run(spiking, x, keep=potentials)
     start = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("early_firing", result.logits, spiking.latency, start)
-    window = spiking.code.window_of(0).stop
     for name in spiking.populations:
-        lead = result.leads[name]
+        lead, window = result.leads[name], len(spiking.window_of(name))
         fired = lead > 0
         record.spike_times[name] = torch.where(fired, window - lead, float("inf"))
         record.spike_counts[name] = fired.to(lead.dtype)
@@ -81,7 +80,6 @@ class _Run:
                 f"`engine` must be 'clock' for this network, got 'early_firing': {plan}."
             )
         self.spiking, self.network = spiking, spiking.network
-        self.window = spiking.code.window_of(0).stop
         self.keep = keep
         self.potentials: dict[str, Tensor] = {}
         image = channels_last(spiking.shifted(x))
@@ -92,7 +90,7 @@ class _Run:
             elif isinstance(op := self.network.op(node.name), MaxPool):
                 self.leads[node.name] = op(self.leads[node.inputs[0]])
         target = plan[self.network.output.name]
-        values = {s.name: self._values(s, self.window) for s in target.sources}
+        values = {s.name: self._values(s, s.window) for s in target.sources}
         self.logits = self.network.run_segment(target.nodes, values)
 
     def _neuron(self, name: str) -> TableNeuron:
@@ -107,8 +105,8 @@ class _Run:
         """
         if self.keep:
             self.potentials[name] = u
-        left = torch.arange(self.window, 0, -1, dtype=u.dtype)
         neuron = self._neuron(name)
+        left = torch.arange(neuron.window, 0, -1, dtype=u.dtype)
         out = None if self.keep else u
         return look_up(u, neuron.scale, neuron.constant_table()[0], left, 0.0, out)
 
@@ -120,7 +118,7 @@ class _Run:
         neuron, lead = self._neuron(source.population), self.leads[source.name]
         values = neuron.constant_table()[1].flip(0)  # by steps left, 1 ... T
         values = torch.cat([values.new_zeros(1), values])
-        values[: max(self.window - until, 0)] = 0
+        values[: max(source.window - until, 0)] = 0
         scalar = neuron.scale.ndim == 0
         table = (values * neuron.scale if scalar else values).numpy()
         spoken = torch.empty_like(lead)
@@ -180,7 +178,7 @@ class _Run:
         for i, source in enumerate(late.sources):
             lead = _rows(self.leads[source.name], source.shape[1]).numpy()
             where = sum(sizes[:i]), sum(positions[:i])
-            base = self.window - source.delay
+            base = source.window - source.delay
 
             def work(part: slice, lead: Any = lead, where: Any = where, base: int = base) -> None:
                 collect(lead, events, counts, *where, base, (part.start, part.stop))

@@ -39,12 +39,14 @@ class Source:
 
     Attributes:
         shape: (C, P), channels and positions.
-        delay: steps from its window to that of the target.
+        window: steps in which it may fire.
+        delay: steps from its window's start to that of the target's.
     """
 
     name: str
     population: str
     shape: tuple[int, int]
+    window: int
     delay: int
 
 
@@ -104,8 +106,8 @@ def _make_plan(spiking: SpikingNetwork) -> Plan:
     like = spiking.input_low
     if like.device.type != "cpu" or like.dtype not in _DTYPES:
         raise NoTaps(f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}")
-    if code.window >= _MOST_STEPS:
-        raise NoTaps(f"the window must be shorter than {_MOST_STEPS} steps")
+    if max(code.window, len(code.window_of(0))) >= _MOST_STEPS:
+        raise NoTaps(f"windows must be shorter than {_MOST_STEPS} steps")
     if not has_numba():
         raise NoTaps("numba is not installed")
     spoken = _spoken(spiking)
@@ -133,13 +135,14 @@ def _make_target(spiking: SpikingNetwork, spoken: dict[str, str], name: str) -> 
     network = spiking.network
     nodes, below = _segment(network, spoken, name)
     depth = network.depth[name] if network.is_population(name) else spiking.depth + 1
-    shift = spiking.code.shift  # type: ignore[attr-defined]
+    start = spiking.code.window_of(depth).start
     sources = tuple(
         Source(
             node,
             spoken[node],
             tapped.positions_of(network.node[node].shape),
-            (depth - network.depth[spoken[node]]) * shift,
+            len(spiking.window_of(spoken[node])),
+            start - spiking.window_of(spoken[node]).start,
         )
         for node in below
     )
@@ -171,8 +174,7 @@ def _late_spikes(
     spiking: SpikingNetwork, name: str, nodes: tuple[Node, ...], sources: tuple[Source, ...]
 ) -> LateSpikes | None:
     """The way of late spikes to the population `name`; None if there can be none."""
-    window = spiking.code.window_of(0).stop
-    late = tuple(s for s in sources if s.delay < window - 1)
+    late = tuple(s for s in sources if s.delay < s.window - 1)
     try:
         paths = _find_paths(spiking, name, nodes, late)
     except NoTaps as reason:
@@ -181,7 +183,7 @@ def _late_spikes(
     used = tuple(s for s in late if any(source == s.name for source, _ in paths))
     if not used:
         return None
-    steps = window - min(s.delay for s in used)
+    steps = max(s.window - s.delay for s in used)
     return _pack(paths, used, steps, spiking.input_low.dtype)
 
 

@@ -37,7 +37,8 @@ class IntegerRecord:
     Attributes:
         logits: (N, classes) integers; `2^logit_exponent` times them are the float logits.
         logit_exponent: of the readout.
-        spike_times: step within the own window as int64, (N, *population); `window` = never fired.
+        spike_times: step within the own window as int64, (N, *population); the number of
+            steps of that window = never fired.
         saturations: potentials clipped to the declared width, by population (readout included).
         largest_potential: largest absolute potential met, by population; not seen by "bytes".
     """
@@ -88,7 +89,6 @@ class IntegerNetwork(nn.Module):
                 "the model with TTFS(window, Linear())."
             )
         self.source = [network]
-        self.window = network.code.window
         self.potential_bits = potential_bits
         values = _checked_value_exponents(network)
         self.exponents = exponents_of(network, values)
@@ -200,7 +200,8 @@ class IntegerNetwork(nn.Module):
         if engine == "bytes":
             return self._read(record, *self.bytes().values(x))
         times = source.neuron(INPUT).encode(source.shifted(x))
-        record.spike_times[INPUT] = torch.where(times.isfinite(), times, self.window).long()
+        silent = len(self.values[INPUT])
+        record.spike_times[INPUT] = torch.where(times.isfinite(), times, silent).long()
         stepped = engine == "clock"
         for name in self.network.populations:
             found = self._integrate(name, record, self.thresholds[name], stepped)
@@ -258,7 +259,7 @@ class IntegerNetwork(nn.Module):
         saturations = int(((before < low) | (before > high)).sum())
         potential = before.clamp(low, high)
         largest = int(before.abs().max())
-        times = torch.full_like(potential, self.window)
+        times = torch.full_like(potential, len(window))
         for step in range(first, last):
             if step < max(ends.values()):
                 so_far = {
@@ -274,7 +275,7 @@ class IntegerNetwork(nn.Module):
                 potential = potential.clamp(low, high)
             if step in window and thresholds is not None:
                 t = step - window.start
-                fires = (times == self.window) & (potential >= thresholds[t])
+                fires = (times == len(window)) & (potential >= thresholds[t])
                 times = torch.where(fires, t, times)
         record.saturations[name] = saturations
         record.largest_potential[name] = largest

@@ -185,10 +185,10 @@ class Result(_Record):
     def label(self) -> str:
         """The code and the parameters that tell it from others: `TTFS, window 16, linear`."""
         parts = [str(self.code["name"])]
-        for key in ("window", "steps", "offset"):
+        for key in ("window", "input_window", "steps", "offset"):
             value = self.code.get(key)
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                parts.append(f"{key} {value:g}")
+                parts.append(f"{key.replace('_', ' ')} {value:g}")
         kernel = self.code.get("kernel")
         if isinstance(kernel, dict) and "name" in kernel:
             parts.append(str(kernel["name"]).lower())

@@ -131,6 +131,14 @@ def require_same_names(argument: str, values: Mapping[str, Any], expected: Seque
         )
 
 
+def per_layer(argument: str, value: Any, expected: Sequence[str]) -> dict[str, Any]:
+    """`value` for every layer: itself, or the entries of a mapping."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(expected, value)
+    require_same_names(argument, value, expected)
+    return dict(value)
+
+
 def label_outer(axes: Sequence[Axes], xlabel: str, ylabel: str) -> None:
     """x labels on the lowest panel of each column, y labels on the left column."""
     for index, panel in enumerate(axes):

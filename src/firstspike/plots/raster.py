@@ -16,6 +16,7 @@ from firstspike.plots._style import (
     MUTED,
     SKY,
     evenly,
+    per_layer,
     require_same_names,
     require_some,
     single_axes,
@@ -29,7 +30,7 @@ _GAP = 0.22
 def plot_raster(
     spikes: Mapping[str, Any],
     window_start: Mapping[str, float],
-    window: float,
+    window: float | Mapping[str, float],
     *,
     max_neurons: int = 150,
     ax: Axes | None = None,
@@ -41,7 +42,7 @@ def plot_raster(
             layer's window, `inf` = silent; or, for codes with many spikes, a boolean array
             (steps, neurons) with its steps counted from the start of the window.
         window_start: layer -> global step at which its window opens.
-        window: steps a window lasts.
+        window: steps a window lasts, for all layers or layer -> steps.
         max_neurons: neurons drawn per layer; of more, evenly spaced ones are drawn.
         ax: axes to draw on; None makes a figure.
 
@@ -54,13 +55,14 @@ def plot_raster(
     """
     require_some("spikes", spikes)
     require_same_names("window_start", window_start, list(spikes))
+    lasts = per_layer("window", window, list(spikes))
     figure, ax = single_axes(ax, (8.0, 1.0 * len(spikes) + 0.8))
     labels = []
     for index, (name, values) in enumerate(spikes.items()):
         top = index * (_BAND + _GAP)
         rows, times, drawn, neurons = _points(values, max_neurons)
         start = float(window_start[name])
-        shade = Rectangle((start, top), window, _BAND, facecolor=SKY, alpha=0.22, linewidth=0)
+        shade = Rectangle((start, top), lasts[name], _BAND, facecolor=SKY, alpha=0.22, linewidth=0)
         ax.add_patch(shade)
         height = _BAND / max(drawn, 1)
         middle = top + (rows + 0.5) * height
@@ -72,7 +74,7 @@ def plot_raster(
         labels.append((top + _BAND / 2, f"{name}\n{shown}"))
     ax.set_yticks([y for y, _ in labels], [text for _, text in labels])
     ax.set_ylim(len(spikes) * (_BAND + _GAP), -_GAP)
-    ax.set_xlim(0, max(float(window_start[name]) for name in spikes) + window)
+    ax.set_xlim(0, max(float(window_start[name]) + lasts[name] for name in spikes))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 4, 5, 8, 10]))
     ax.grid(False, axis="y")
     ax.tick_params(axis="y", length=0)

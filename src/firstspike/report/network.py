@@ -76,7 +76,7 @@ def network_figures(
             curves, ann_accuracy=results[0].ann_accuracy
         )[0]
     if record.spike_times:
-        window = len(network.window_of(INPUT))
+        window = {name: len(network.window_of(name)) for name in record.spike_times}
         times = {name: t.cpu().numpy() for name, t in record.spike_times.items()}
         figures["Spikes of the first image; every neuron fires at most once."] = plot_raster(
             {name: t[0] for name, t in times.items()}, window_start, window

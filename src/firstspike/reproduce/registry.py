@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ class Entry:
         settings: label -> name of the ANN recipe under `recipes/`, such as `{"cifar10":
             "cifar10_vgg16"}`.
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
-            with `optimize: true` its kernels are fitted, `percentile` is the normalization's) or
-            `train`, the name of a spiking recipe, with changes to its `code`, `method` and
-            `training`. `in: {setting: ...}` changes it for one setting.
+            with `optimize: true` its kernels are fitted) or `train`, the name of a spiking recipe,
+            with changes to its `code`, `method` and `training`; either way with a `normalization`
+            if it is to be another. `in: {setting: ...}` changes it for one setting.
         metrics: columns of the table, names in `METRICS`.
         gpu_hours: full scale, one seed, on one data-centre GPU; an estimate.
         values: what the paper prints.
@@ -88,7 +88,7 @@ class Entry:
         return ", ".join(dict.fromkeys(names))
 
 
-_PLAN = {"code", "train", "optimize", "percentile", "method", "training", "in"}
+_PLAN = {"code", "train", "optimize", "normalization", "method", "training", "in"}
 
 
 def plan_of(entry: Entry, network: str, setting: str) -> dict[str, Any]:
@@ -154,10 +154,20 @@ def load_entry(name: str) -> Entry:
 def entry_content(name: str) -> dict[str, Any]:
     """An entry's YAML, with what it takes from another entry filled in."""
     content = read_yaml(recipe_folder() / "reproduce" / f"{name}.yaml")
-    if "runs_of" in content:
-        other = entry_content(content["runs_of"])
-        content = {key: other[key] for key in _SHARED if key in other} | content
-    return content
+    if "runs_of" not in content:
+        return content
+    other = entry_content(content["runs_of"])
+    whole = {key: other[key] for key in _SHARED if key in other} | content
+    whole["scales"] = merge(_of_networks(other, whole["networks"]), content.get("scales", {}))
+    return whole
+
+
+def _of_networks(content: Mapping[str, Any], networks: Collection[str]) -> dict[str, Any]:
+    """What the scales of an entry change in some of its networks."""
+    return {
+        scale: {"networks": {k: v for k, v in changes["networks"].items() if k in networks}}
+        for scale, changes in content.get("scales", {}).items()
+    }
 
 
 def build_entry(name: str, content: Mapping[str, Any]) -> Entry:

@@ -36,7 +36,7 @@ def reproduce(
     seeds: Sequence[int] = (0,),
     out: str | Path | None = None,
     ann: str | Path | None = None,
-    network: str = CPU_NETWORKS[0],
+    network: str = next(iter(CPU_NETWORKS)),
     only: Sequence[str] | None = None,
     check_engines: bool = True,
     device: str = "cpu",

@@ -19,7 +19,7 @@ from firstspike.spiking_runs import SpikingRecipe
 
 _SALT = 3  # of the small data sets
 _FEW_STEPS = 8
-CPU_NETWORKS = ("resnet20", "vgg11")
+CPU_NETWORKS = {"resnet20": 6, "vgg11": 3}  # most epochs of spiking training at scale cpu
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Scale:
         statement: what the scale means, said wherever its results are.
         width: of the networks.
         images, test_images: size of the small copy of the data set.
-        epochs, spiking_epochs: most epochs of ANNs and of spiking networks.
+        epochs, spiking_epochs: most epochs of ANNs and of spiking networks, the latter a number
+            or one for every network.
+        from_ann: arguments of spiking trainings that are taken from the ANN's recipe.
         batch_size: with learning rates of SGD in proportion.
         checked: test images on which both engines are compared.
         calibration: most training images that scales are found on.
@@ -43,7 +45,8 @@ class Scale:
     images: int | None = None
     test_images: int | None = None
     epochs: int | None = None
-    spiking_epochs: int | None = None
+    spiking_epochs: int | Mapping[str, int] | None = None
+    from_ann: tuple[str, ...] = ()
     batch_size: int | None = None
     checked: int = 1000
     calibration: int = 1000
@@ -62,7 +65,8 @@ SCALES: dict[str, Scale] = {
         Scale(
             "cpu",
             "ResNet-20 or VGG-11 on all of CIFAR-10 in place of VGG-16 and CIFAR-100, few epochs",
-            spiking_epochs=5,
+            spiking_epochs=CPU_NETWORKS,
+            from_ann=("precision", "channels_last", "augmentation", "label_smoothing"),
             clocked=1000,
         ),
         Scale(
@@ -216,8 +220,14 @@ def spiking_recipe(
     training = merge(recipe.base.training, plan.get("training", {}))
     code = merge(recipe.code, plan.get("code", {}))
     method = merge(recipe.method, plan.get("method", {}))
+    normalization = plan.get("normalization", recipe.normalization)
     epochs = training["epochs"]
-    training = shortened(training, scale.spiking_epochs, scale)
+    own = setting.recipe.training
+    training |= {name: own[name] for name in scale.from_ann if name in own}
+    most = scale.spiking_epochs
+    if isinstance(most, Mapping):
+        most = most.get(setting.recipe.model["name"])
+    training = shortened(training, most, scale)
     if method.get("relaxed_epochs"):  # the same share of the training
         method["relaxed_epochs"] = max(
             1, round(method["relaxed_epochs"] * training["epochs"] / epochs)
@@ -227,6 +237,7 @@ def spiking_recipe(
         base=Recipe(setting.recipe.model, setting.recipe.data, training),
         code=code,
         method=method,
+        normalization=normalization,
         start=str(start),
         calibration=min(recipe.calibration, scale.calibration),
     )
@@ -243,4 +254,5 @@ def described(recipe: Recipe | SpikingRecipe) -> dict[str, Any]:
         "start": recipe.start,
         "calibration": recipe.calibration,
         "keep_batch_norm": recipe.keep_batch_norm,
+        "normalization": recipe.normalization,
     }

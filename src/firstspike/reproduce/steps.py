@@ -13,7 +13,8 @@ from torch import nn
 
 from firstspike._files import atomic_write, read_json, sha256_of, write_json
 from firstspike.codes import build_code
-from firstspike.conversion import KernelOptimization, Percentile, convert
+from firstspike.conversion import KernelOptimization, convert
+from firstspike.conversion.normalization import build_normalization
 from firstspike.data import Dataset
 from firstspike.engines import compare_records, simulate
 from firstspike.measure.result import Result
@@ -80,7 +81,7 @@ def make_network(
         stamp["recipe"] = described(recipe)
     else:
         stamp["recipe"] = {
-            key: plan[key] for key in ("code", "optimize", "percentile") if key in plan
+            key: plan[key] for key in ("code", "optimize", "normalization") if key in plan
         }
     stamp = json.loads(json.dumps(stamp))
     done = folder / "made.json"
@@ -123,7 +124,7 @@ def _converted(
         model.to(device),
         build_code(dict(plan["code"])),
         calibration=training.subset(min(scale.calibration, len(training))),
-        normalization=Percentile(plan.get("percentile", 99.9)),
+        normalization=build_normalization(plan.get("normalization", {"name": "Percentile"})),
         kernel_optimization=KernelOptimization(seed=seed) if plan.get("optimize") else None,
     )
 

@@ -1,0 +1,121 @@
+"""Conversion at few steps per layer: what the input's window and the choice of scales bring.
+
+    python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11
+
+converts trained ANNs without any training, measures them on their validation images and stores the
+table of docs/results.md in benchmarks/results/ttfs_few_steps.json. Finished networks are kept when
+the script is called again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+import firstspike as fs
+from firstspike._files import write_json
+from firstspike.codes import Kernel
+from firstspike.conversion import Normalization
+from firstspike.measure.environment import describe_environment
+from firstspike.runs import load_run
+
+STORE = Path(__file__).parent / "results" / "ttfs_few_steps.json"
+COMMAND = "`python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11`"
+WINDOWS = (2, 3, 4, 8, 16)
+INPUT_WINDOW = 32
+FORMS: dict[str, tuple[bool, Normalization, Kernel]] = {  # column -> (input window, ...)
+    "linear, 99.9th percentile": (False, fs.Percentile(), fs.Linear()),
+    "+ input window 32": (True, fs.Percentile(), fs.Linear()),
+    "+ least error": (True, fs.LeastError(), fs.Linear()),
+    "+ per channel": (True, fs.LeastError(per_channel=True), fs.Linear()),
+    "learned table, input window 32": (True, fs.LeastError(), fs.Learned()),
+    "+ scales per channel": (True, fs.LeastError(per_channel=True), fs.Learned()),
+    "learned table alone": (False, fs.Percentile(), fs.Learned()),
+}
+
+
+def measure(run: Path, samples: int | None) -> list[dict[str, object]]:
+    """One row per window: accuracies in percent of every form."""
+    model, recipe = load_run(run)
+    training, images = recipe.datasets("train", "validation")
+    rows = []
+    for window in WINDOWS:
+        row: dict[str, object] = {}
+        for label, (longer, normalization, kernel) in FORMS.items():
+            code = fs.TTFS(window, kernel, input_window=INPUT_WINDOW if longer else None)
+            network = fs.convert(
+                model, code, calibration=training.subset(1000), normalization=normalization
+            )
+            result = fs.evaluate(network, images, samples=samples, seed=0)
+            assert result.ann_accuracy is not None
+            row |= {
+                "network": recipe.model["name"],
+                "steps per layer": window,
+                "ANN %": f"{100 * result.ann_accuracy:.2f}",
+                label: f"{100 * result.accuracy:.2f}",
+            }
+            print(*row.values(), flush=True)
+        row["steps in all"] = f"{result.latency_steps:g}"  # of the last form
+        rows.append(row)
+    return rows
+
+
+def markdown_of(store: Path) -> str:
+    """The table of a stored run, with what it was measured on."""
+    stored = json.loads(store.read_text())
+    rows = [row for run in stored["runs"].values() for row in run]
+    heads = list(rows[0])
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += ["| " + " | ".join(str(row[head]) for head in heads) + " |" for row in rows]
+    head = (
+        f"CIFAR-10, {stored['images']:,} validation images, nothing trained; accuracy in percent "
+        "by table, input window and scales. A column that begins with + adds to the one before. "
+        "Steps in all are those without the longer input window, which adds 32 minus the steps per "
+        "layer."
+    )
+    return head + "\n\n" + "\n".join(lines)
+
+
+def summary_of(store: Path) -> str:
+    """The first and the best form of a few rows, for the README."""
+    stored = json.loads(store.read_text())
+    first, best = next(iter(FORMS)), "+ scales per channel"
+    lines = [
+        f"CIFAR-10, {stored['images']:,} validation images, nothing trained: plain conversion "
+        f"({first}) against `TTFS(T, Learned(), input_window=32)` with "
+        "`LeastError(per_channel=True)` ([every step between](docs/results.md)):",
+        "",
+        "| network | steps per layer | ANN % | plain % | ours % |",
+        "|---|---|---|---|---|",
+    ]
+    for rows in stored["runs"].values():
+        for row in rows:
+            if row["steps per layer"] in (4, 8):
+                cells = (row[h] for h in ("network", "steps per layer", "ANN %", first, best))
+                lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of trained ANNs")
+    parser.add_argument("--samples", type=int, default=None, help="validation images; all of them")
+    parser.add_argument("--store", type=Path, default=STORE)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    stored = {"runs": {}, "images": arguments.samples or 5000}
+    if arguments.store.exists():
+        stored = json.loads(arguments.store.read_text())
+    for run in arguments.runs:
+        if run.name not in stored["runs"]:
+            stored["runs"][run.name] = measure(run, arguments.samples)
+            stored["environment"] = describe_environment().model_dump()
+            write_json(arguments.store, stored)
+    print(markdown_of(arguments.store))
+
+
+if __name__ == "__main__":
+    main()
