@@ -53,7 +53,7 @@ def against_integers(network: fs.SpikingNetwork, dataset: Dataset) -> dict[str, 
         own = integer.run(images)
         seconds += time.perf_counter() - started
         for name, times in record.spike_times.items():
-            expected = torch.where(times.isfinite(), times, integer.window).long()
+            expected = torch.where(times.isfinite(), times, len(integer.values[name])).long()
             compared += expected.numel()
             different += int((expected != own.spike_times[name]).sum())
         logits_equal &= torch.equal(own.logits.double() * 2.0**own.logit_exponent, record.logits)

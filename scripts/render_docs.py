@@ -82,7 +82,7 @@ def reproduced() -> None:
     from firstspike.report.comparison import markdown
     from firstspike.reproduce import Reproduction
     from firstspike.reproduce.figure import papers_figure
-    from firstspike.reproduce.tables import elsewhere_rows, entry_rows, markdown_of
+    from firstspike.reproduce.tables import elsewhere_rows, entry_rows, goal_rows, markdown_of
 
     stored = sorted((ROOT / "benchmarks/results/reproduce").glob("*.json"))
     outcomes = [Reproduction.from_json(file) for file in stored]
@@ -94,6 +94,8 @@ def reproduced() -> None:
         "for VGG-16; line: the highest published for single spikes; filled: the stored results "
         "below, from 85 % on.",
         "![ours against the papers](images/against_papers.svg)",
+        "Goals, stated for the full scale (VGG-16), and what has been reached so far:",
+        markdown(goal_rows(outcomes)),
         markdown_of(outcomes) if outcomes else "No outcome is stored yet.",
     ]
     entries = "\n\n".join(

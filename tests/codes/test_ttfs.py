@@ -302,3 +302,27 @@ def test_the_input_is_not_changed() -> None:
     neuron.encode(u)
     neuron.step(neuron.start(u), torch.ones(100), 0)
     assert torch.equal(u, before)
+
+
+@pytest.mark.parametrize("kernel", [fs.Linear(), fs.Exponential(), fs.Learned()], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(), (5, 1, 1)])
+def test_decoding_is_the_same_with_and_without_gradients(kernel, dtype, shape) -> None:
+    scale = torch.rand(shape, dtype=dtype, generator=torch.Generator().manual_seed(1)) + 0.5
+    neuron = fs.TTFS(9, kernel).neuron(scale, Values(torch.rand(500)))
+    times = torch.randint(0, 10, (3, 5, 4, 4)).to(dtype)
+    times[times == 9] = float("inf")
+    for laid_out in (times, times.contiguous(memory_format=torch.channels_last), times[:, :, ::2]):
+        with torch.no_grad():
+            fast = neuron.decode(laid_out)
+        assert torch.equal(fast, neuron.decode(laid_out).detach())
+        assert torch.isfinite(laid_out).logical_not().equal(fast == 0)
+
+
+def test_times_of_another_type_are_decoded_in_the_scales_type() -> None:
+    neuron = fs.TTFS(9, fs.Linear()).neuron(torch.tensor(1.5))
+    times = torch.tensor([[0.0, 3.0, 8.0]])
+    with torch.no_grad():
+        expected = neuron.decode(times)
+        for other in (torch.float64, torch.bfloat16):
+            assert torch.equal(neuron.decode(times.to(other)), expected)

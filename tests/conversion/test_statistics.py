@@ -243,7 +243,22 @@ def test_least_error_needs_a_table() -> None:
 def test_normalizations_by_name() -> None:
     built = build_normalization({"name": "LeastError", "per_channel": True})
     assert built == LeastError(per_channel=True)
-    with pytest.raises(ValueError, match=r"must be one of Maximum, Percentile, LeastError"):
+    with pytest.raises(ValueError, match=r"one of Maximum, Percentile, LeastError, got .*Median"):
         build_normalization({"name": "Median"})
+    for wrong in ("LeastError", None, {"name": ["LeastError"]}):
+        with pytest.raises(ValueError, match=r"`normalization` must be \{name: ...\}"):
+            build_normalization(wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"LeastError cannot be made from .*percentile"):
         build_normalization({"name": "LeastError", "percentile": 99})
+
+
+def test_least_error_keeps_weak_channels_beside_a_strong_one() -> None:
+    values = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(3))
+    values *= torch.rand(2, 20_000, generator=torch.Generator().manual_seed(4)) < 0.2
+    values[1] *= 100
+    code = fs.TTFS(16, fs.Linear())
+    got = LeastError(per_channel=True).scale("p", filled(values), code)
+    alone = LeastError().scale("p", filled(values[:1]), code)
+    weak = values[0].double()
+    ours, best = (coding_error(weak, float(scale), code) for scale in (got[0], alone))
+    assert ours < 1.3 * best

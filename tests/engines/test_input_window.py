@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from test_engines_agree import images, spiking
+from test_engines_agree import spiking
 
 import firstspike as fs
+from firstspike.engines.clock import _Run
 from firstspike.hardware import IntegerNetwork, Quantization, quantize
 from firstspike.measure.operations import OperationTally
 from firstspike.networks import INPUT
@@ -61,13 +62,28 @@ def test_windows_and_latency() -> None:
     assert [plain.window_of(d) for d in range(4)] == [same.window_of(d) for d in range(4)]
 
 
-def test_only_hidden_neurons_compare_and_only_in_their_own_window() -> None:
-    x = images(4, 1, 8, 8)
-    network, _ = spiking("digits CNN", fs.TTFS(8, input_window=20))
-    tally = OperationTally(network)
-    tally.add(fs.simulate(network, torch.zeros_like(x)))
-    for name in network.network.populations:
-        assert tally.comparisons[name] <= 8 * len(x) * network.neuron_count(name)
+@pytest.mark.parametrize("input_window", [4, 20])
+def test_neurons_compare_in_their_own_window_until_they_fire(input_window: int) -> None:
+    network, x = spiking("digits CNN", fs.TTFS(8, input_window=input_window))
+    record, tally = fs.simulate(network, x), OperationTally(network)
+    tally.add(record)
+    for name, times in record.spike_times.items():
+        steps = input_window if name == INPUT else 8
+        compared = [min(t + 1, steps) for t in times.flatten().tolist()]
+        assert name == INPUT or any(t == float("inf") for t in times.flatten().tolist())
+        assert tally.comparisons[name] == sum(compared)
+
+
+def test_blocks_of_the_clock_engine_begin_where_windows_open() -> None:
+    network, x = spiking("digits CNN", fs.TTFS(8, input_window=20))
+    run = _Run(network, x, None, 1 << 30)
+    blocks: list[range] = []
+    advance = run._run_block
+    run._run_block = lambda steps: (blocks.append(steps), advance(steps))[1]  # type: ignore
+    run.record(potentials=False)
+    starts = {steps.start for steps in blocks}
+    assert {network.window_of(name).start for name in network.populations} <= starts
+    assert len(blocks) == 1 + (network.latency - 4) // 8
 
 
 def test_it_survives_saving_and_is_named_in_results(tmp_path) -> None:

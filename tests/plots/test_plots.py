@@ -338,3 +338,15 @@ def test_inactive_neurons_in_groups_of_percent() -> None:
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match=r"`shares\['snn'\]` must have an entry for every layer"):
         plots.plot_inactive({"ann": {"a": 0.1}, "snn": {"b": 0.4}})
+
+
+def test_windows_may_differ_by_layer() -> None:
+    times = {"input": [0.0, 9.0], "fc1": [1.0, INF]}
+    _, ax = plots.plot_raster(times, {"input": 0, "fc1": 10}, {"input": 10, "fc1": 4})
+    assert ax.get_xlim() == (0, 14)
+    assert [patch.get_width() for patch in ax.patches] == [10, 4]
+    _, axes = plots.plot_spike_time_histograms(times, {"input": 10, "fc1": 4})
+    assert [len(panel.patches) for panel in axes] == [10, 4]
+    assert [panel.get_xlim() for panel in axes] == [(0, 10), (0, 4)]
+    with pytest.raises(ValueError, match="`window` must have an entry for every layer"):
+        plots.plot_raster(times, {"input": 0, "fc1": 10}, {"input": 10})

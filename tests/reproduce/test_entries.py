@@ -73,18 +73,26 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     assert short.code == full.code
 
 
+SHARING = [name for name in entry_names() if "runs_of" in entry_content(name)]
+
+
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
-@pytest.mark.parametrize("name", entry_names())
-def test_entries_that_share_runs_make_equal_networks_alike(name: str, scale: Scale) -> None:
-    content = entry_content(name)
-    if "runs_of" not in content:
-        return
-    entry = at_scale(load_entry(name), scale, content)
-    other = at_scale(load_entry(content["runs_of"]), scale, entry_content(content["runs_of"]))
-    for label, plan in entry.networks.items():
-        full = load_entry(name).networks[label]
-        if load_entry(other.name).networks.get(label) == full:
-            assert other.networks[label] == plan
+@pytest.mark.parametrize("name", SHARING)
+def test_entries_that_share_runs_train_equal_networks_alike(
+    name: str, scale: Scale, tmp_path: Path
+) -> None:
+    setting = Setting("cifar10", Recipe.read(recipe_path("cifar10_resnet20")), True)
+    entries = [
+        at_scale(load_entry(n), scale, entry_content(n))
+        for n in (name, entry_content(name)["runs_of"])
+    ]
+    shared = set(entries[0].networks) & set(entries[1].networks)
+    assert shared
+    for label in shared:
+        plans = [plan_of(entry, label, "cifar10") for entry in entries]
+        if "train" in plans[0]:
+            a, b = (spiking_recipe(plan, setting, scale, tmp_path) for plan in plans)
+            assert a == b
 
 
 def test_verdicts_follow_the_rule_of_each_metric() -> None:

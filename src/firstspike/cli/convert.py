@@ -124,14 +124,18 @@ def convert(
 
 def _advice(code: TTFS, optimize: bool, least_error: bool) -> list[str]:
     """What to try next for a better conversion, without what is in use already."""
-    advice = ["a longer --window"]
-    if code.input_window is None:
+    advice, kernel = ["a longer --window"], type(code.kernel).__name__
+    if (
+        code.input_window is None
+        and getattr(code.kernel, "tau", None) is None
+        and kernel != "PowerOfTwo"
+    ):
         advice.append("a longer --input-window")
     if not least_error:
         advice.append("--least-error")
     if not code.half_step:
         advice.append("--half-step")
-    if type(code.kernel).__name__ == "Exponential":
+    if kernel == "Exponential":
         advice += ["--kernel linear", *([] if optimize else ["--optimize"])]
     else:
         advice.append("--kernel learned")

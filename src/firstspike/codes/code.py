@@ -224,22 +224,23 @@ class Code(ABC):
         """
         return {"bias": float(neurons)} if integrates else {}
 
-    def comparisons(self, times: Tensor | None, neurons: int, samples: int) -> float:
+    def comparisons(self, times: Tensor | None, neurons: int, samples: int, window: int) -> float:
         """How often the neurons of a population compare themselves with a threshold (table entry).
 
         Args:
             times: spike times (N, *population) where the code has such, else None.
-            neurons: in the population, which is not the input.
+            neurons: in the population.
             samples: N.
+            window: steps in which the population may fire.
 
         Returns:
             Sum over neurons and samples. A neuron with one spike compares at every step of its
             window up to that spike, others at every step.
         """
-        window = len(self.window_of(1))
         if times is None:
             return float(neurons * samples * window)
-        return float((times + 1).clamp(max=window).sum(dtype=torch.float64))
+        silent = times == float("inf")
+        return float((times + 1).masked_fill_(silent, window).sum(dtype=torch.float64))
 
     def describe(self) -> dict[str, Any]:
         """Plain data: `{"name": ..., parameter: value, ...}`; nested configs likewise."""

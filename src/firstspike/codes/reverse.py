@@ -119,7 +119,7 @@ class Reverse(Code):
             costs |= {"tick_spikes": window, "tick_add": neurons * window}
         return costs
 
-    def comparisons(self, times: Tensor | None, neurons: int, samples: int) -> float:
+    def comparisons(self, times: Tensor | None, neurons: int, samples: int, window: int) -> float:
         """A neuron below the smallest value is found silent at the first tick."""
         assert times is not None
         return float(torch.where(times.isfinite(), times + 1, 1).sum(dtype=torch.float64))

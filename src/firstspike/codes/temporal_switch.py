@@ -61,7 +61,7 @@ class TemporalSwitch(Code):
         """Every target adds its current to its potential at each step of its inputs' window."""
         return {"bias": float(neurons), "add": float(neurons * self.window)} if integrates else {}
 
-    def comparisons(self, times: Tensor | None, neurons: int, samples: int) -> float:
+    def comparisons(self, times: Tensor | None, neurons: int, samples: int, window: int) -> float:
         """A neuron that does not fire at step 0 stays silent."""
         assert times is not None
         return float(torch.where(times.isfinite(), times + 1, 1).sum(dtype=torch.float64))

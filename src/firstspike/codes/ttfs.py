@@ -33,7 +33,7 @@ class TTFS(Code):
     `k(t)` of the kernel. Potentials above `theta_0` fire at step 0 (clipped), potentials below
     `theta_{T-1}` never fire (pruned). A potential equal to a threshold fires.
 
-    Windows of successive populations start `offset` steps apart. `offset = window` (the default)
+    Windows of successive hidden populations start `offset` steps apart. `offset = window` (default)
     is the plain pipeline: everything has arrived before a population fires. A smaller offset is
     early firing: lower latency, at the price of decisions on part of the input.
 
@@ -46,7 +46,9 @@ class TTFS(Code):
             every value down.
         input_window: T_0, steps in which the input may fire; None = window. With few steps per
             layer pixels are what loses most: a longer window for the input alone costs
-            `input_window - window` steps in all, whatever the depth.
+            `input_window - window` steps in all, whatever the depth. It pays where more steps mean
+            finer values: with linear, learned and exponential tables whose tau follows the window,
+            hardly with powers of two or a tau of your own, where they mean smaller values.
 
     Source: Park et al. 2020, section III-A (code), III-C (early firing).
 
@@ -82,7 +84,8 @@ class TTFS(Code):
                 "input_window",
                 f"be longer than the {self._overlap} steps that successive windows overlap",
                 self.input_window,
-                "The first population would fire before any input has arrived.",
+                f"Pass input_window={self._overlap + 1} or more, or a larger offset: the first "
+                "population would fire before any input has arrived.",
             )
         if not isinstance(self.kernel, Kernel):
             raise TypeError(
@@ -173,7 +176,8 @@ class TableNeuron(Neuron):
 
     def decode(self, times: Tensor) -> Tensor:
         """Values that spikes at `times` (whole steps) stand for; 0 for `inf`."""
-        if not torch.is_grad_enabled():
+        plain = times.dtype == self.scale.dtype and times.dtype in (torch.float32, torch.float64)
+        if plain and not torch.is_grad_enabled():
             _, values = self.constant_table()
             left = torch.arange(self.window, 0, -1, dtype=times.dtype, device=times.device)
             remaining = self.window - times

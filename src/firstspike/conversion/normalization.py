@@ -111,6 +111,7 @@ class LeastError(Normalization):
     def largest(self, histogram: Histogram, code: Code) -> Tensor:
         """Raises ValueError if the code has no threshold table."""
         centers = (torch.arange(histogram.counts.shape[1]) + 0.5).double() * histogram.width
+        centers[0] = 0  # nearly all that lies in the first bin are zeros behind a ReLU
         counts, zero = histogram.counts.double(), torch.zeros_like(histogram.maximum)
         best, least = histogram.maximum, torch.full_like(zero, float("inf"))
         for share in torch.logspace(-6, 0, self.candidates, base=2, dtype=torch.float64):
@@ -143,13 +144,14 @@ def build_normalization(description: Mapping[str, Any]) -> Normalization:
     >>> build_normalization({"name": "Percentile", "percentile": 99.0})
     Percentile(per_channel=False, percentile=99.0)
     """
-    options = dict(description)
+    options = dict(description) if isinstance(description, Mapping) else {"name": description}
     name = options.pop("name", None)
-    if name not in NORMALIZATIONS:
+    if not isinstance(description, Mapping) or str(name) not in NORMALIZATIONS:
         raise ValueError(
-            f"`normalization` must be one of {', '.join(NORMALIZATIONS)}, got {name!r}."
+            f"`normalization` must be {{name: ...}} with one of {', '.join(NORMALIZATIONS)}, got "
+            f"{description!r}. Write for instance {{name: LeastError}}."
         )
     try:
         return NORMALIZATIONS[name](**options)
     except TypeError as error:
-        raise ValueError(f"{name} cannot be made from {options}: {error}.") from error
+        raise ValueError(f"{name} cannot be made from {options}: {error}") from error

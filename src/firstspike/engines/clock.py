@@ -123,6 +123,8 @@ class _Run:
         start, first = 0, self.steps if self.rule is None else first_arrival(self.spiking)
         while start < self.steps and len(self.rows):
             stop = min(start + self.block, self.steps)
+            if start == 0 and self.block == self.spiking.code.stride:  # then windows open at starts
+                stop = self.spiking.code.window_of(1).start % self.block or stop
             if self.decide is not None:  # stop at the first arrival, then at every check
                 stop = min(stop, first if start < first else start + self.decide.every)
             self._run_block(range(start, stop))

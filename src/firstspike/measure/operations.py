@@ -147,6 +147,7 @@ class OperationTally:
                     record.spike_times.get(name),
                     self.network.neuron_count(name),
                     len(record.logits),
+                    len(self.network.window_of(name)),
                 )
 
     def per_layer(self) -> dict[str, dict[str, float]]:

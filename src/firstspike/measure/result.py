@@ -107,7 +107,7 @@ class Result(_Record):
     agreement: Fraction | None = Field(
         None, description="samples on which the network and the ANN give the same class"
     )
-    latency_steps: Amount = Field(description="steps until the readout, D * offset + window")
+    latency_steps: Amount = Field(description="steps until the readout is final")
     decision_steps_mean: Amount | None = Field(
         None, description="first step from which the answer no longer changes"
     )

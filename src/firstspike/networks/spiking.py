@@ -79,7 +79,10 @@ class SpikingNetwork(nn.Module):
 
     @property
     def latency(self) -> int:
-        """Steps after which the readout is final: D * offset + T for single-spike codes."""
+        """Steps after which the readout is final: D * offset + T for single-spike codes.
+
+        An input window T_0 of its own adds T_0 - T.
+        """
         return self.code.latency(self.depth)
 
     def window_of(self, population: str) -> range:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from firstspike.conversion.normalization import build_normalization
 from firstspike.measure.energy import EnergyReference
 from firstspike.reproduce.metrics import METRICS, Claim
 from firstspike.runs import read_yaml
@@ -74,6 +75,8 @@ class Entry:
             for network in (claim.less, claim.more):
                 _require(network in self.networks, self.name, "claim", network, self.networks)
         for network, plan in self.networks.items():
+            if "normalization" in plan:
+                build_normalization(plan["normalization"])
             for key in plan:
                 _require(key in _PLAN, self.name, f"key of {network!r}", key, sorted(_PLAN))
             if not {"train", "code"} & set(plan):
@@ -165,7 +168,7 @@ def entry_content(name: str) -> dict[str, Any]:
 def _of_networks(content: Mapping[str, Any], networks: Collection[str]) -> dict[str, Any]:
     """What the scales of an entry change in some of its networks."""
     return {
-        scale: {"networks": {k: v for k, v in changes["networks"].items() if k in networks}}
+        scale: {"networks": {k: v for k, v in changes.get("networks", {}).items() if k in networks}}
         for scale, changes in content.get("scales", {}).items()
     }
 

@@ -213,7 +213,9 @@ class _Work:
                 f"{result.latency_steps:g} steps, {result.spikes_per_sample:,.0f} spikes"
             )
             if self.check_engines and _has_both_engines(network):
-                images = test.subset(min(self.scale.checked, len(test)))
+                trained = "train" in self.entry.networks[name]
+                checked = self.scale.checked if trained else self.scale.converted_checked
+                images = test.subset(min(checked, len(test)))
                 self.engines.append(
                     check_engines_agree(
                         network,

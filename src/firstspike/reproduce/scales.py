@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstspike._files import atomic_write
-from firstspike.codes import Code
+from firstspike.codes import TTFS, Code
 from firstspike.data import load_dataset
 from firstspike.data.splits import stratified_indices
 from firstspike.reproduce.registry import Entry, build_entry, merge, recipe_path
@@ -34,7 +34,8 @@ class Scale:
             or one for every network.
         from_ann: arguments of spiking trainings that are taken from the ANN's recipe.
         batch_size: with learning rates of SGD in proportion.
-        checked: test images on which both engines are compared.
+        checked, converted_checked: test images on which both engines are compared, for trained
+            and for converted networks.
         calibration: most training images that scales are found on.
         clocked: test images where a code runs step by step for more than `_FEW_STEPS` steps.
     """
@@ -49,12 +50,14 @@ class Scale:
     from_ann: tuple[str, ...] = ()
     batch_size: int | None = None
     checked: int = 1000
+    converted_checked: int = 100
     calibration: int = 1000
     clocked: int | None = None
 
     def samples(self, codes: Sequence[Code]) -> int | None:
         """Test images for an entry with these codes, the same for all; None is all there are."""
-        slow = any(not c.has_closed_form and c.latency(1) > _FEW_STEPS for c in codes)
+        stepped = (c for c in codes if not (c.has_closed_form or isinstance(c, TTFS)))
+        slow = any(c.latency(1) > _FEW_STEPS for c in stepped)
         return self.clocked if slow else None
 
 
@@ -80,6 +83,7 @@ SCALES: dict[str, Scale] = {
             spiking_epochs=3,
             batch_size=32,
             checked=50,
+            converted_checked=50,
             calibration=200,
             clocked=100,
         ),
@@ -217,13 +221,13 @@ def spiking_recipe(
 ) -> SpikingRecipe:
     """The spiking recipe of a network of an entry (`train`), on a setting's ANN in `start`."""
     recipe = SpikingRecipe.read(recipe_path(plan["train"]))
-    training = merge(recipe.base.training, plan.get("training", {}))
+    own = setting.recipe.training
+    taken = {name: own[name] for name in scale.from_ann if name in own}
+    training = merge(recipe.base.training | taken, plan.get("training", {}))
     code = merge(recipe.code, plan.get("code", {}))
     method = merge(recipe.method, plan.get("method", {}))
     normalization = plan.get("normalization", recipe.normalization)
     epochs = training["epochs"]
-    own = setting.recipe.training
-    training |= {name: own[name] for name in scale.from_ann if name in own}
     most = scale.spiking_epochs
     if isinstance(most, Mapping):
         most = most.get(setting.recipe.model["name"])

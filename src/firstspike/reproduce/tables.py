@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from firstspike.report.comparison import markdown
 from firstspike.reproduce.analysis import analysis, missed
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, Reproduction
-from firstspike.reproduce.registry import elsewhere, entry_names, load_entry
+from firstspike.reproduce.registry import elsewhere, entry_content, entry_names, load_entry
+from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, at_scale
 
 _WORD = {True: "pass", False: "MISS", None: ""}
 
@@ -93,6 +94,52 @@ def elsewhere_rows() -> list[dict[str, str]]:
         }
         for item in elsewhere()
     ]
+
+
+def goal_rows(outcomes: Sequence[Reproduction]) -> list[dict[str, str]]:
+    """Every goal beside the paper's value and what stored outcomes reached, a mapping per row.
+
+    `cpu` columns hold the networks that stand in for the paper's at that scale; the goals were
+    stated for the full scale, except that of the loss against the ANN.
+    """
+    rows = []
+    for entry in map(load_entry, entry_names()):
+        for setting, networks in entry.goals.items() if entry.runs_of is None else ():
+            for network, goal in networks.items():
+                paper = entry.values.get(setting, {}).get(network, {})
+                mine = [o for o in outcomes if o.entry == entry.name]
+                row = {
+                    "entry": entry.name,
+                    "network": f"{setting}: {network}",
+                    "paper": _summary(paper),
+                    "goal": _summary(goal),
+                    "full scale": _reached(mine, "full", setting, network),
+                }
+                at_cpu = at_scale(entry, SCALES["cpu"], entry_content(entry.name)).networks
+                for name in CPU_NETWORKS if setting == "cifar10" and network in at_cpu else ():
+                    row[f"{name}, cpu"] = _reached(mine, "cpu", f"cifar10 {name}", network)
+                rows.append(row)
+    heads = dict.fromkeys(head for row in rows for head in row)
+    return [{head: row.get(head, "") for head in heads} for row in rows]
+
+
+def _reached(outcomes: Sequence[Reproduction], scale: str, setting: str, network: str) -> str:
+    for outcome in outcomes:
+        for row in outcome.rows if outcome.scale == scale else ():
+            if (row.setting, row.network) == (setting, network):
+                return _summary({name: cell.mean for name, cell in row.cells.items()})
+    return "not run"
+
+
+def _summary(values: Mapping[str, float]) -> str:
+    """`91.43 %, 680 steps, 68,810 spikes`, as far as known."""
+    forms = {
+        "accuracy": "{:.2f} %",
+        "loss": "{:.2f} below the ANN",
+        "steps": "{:,.0f} steps",
+        "spikes": "{:,.0f} spikes",
+    }
+    return ", ".join(form.format(values[name]) for name, form in forms.items() if name in values)
 
 
 def headline(outcome: Reproduction) -> str:
