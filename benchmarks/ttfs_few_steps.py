@@ -1,6 +1,6 @@
 """Conversion at few steps per layer: what the input's window and the choice of scales bring.
 
-    python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11
+    python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11 --samples 2000
 
 converts trained ANNs without any training, measures them on their validation images and stores the
 table of docs/results.md in benchmarks/results/ttfs_few_steps.json. Finished networks are kept when
@@ -29,7 +29,9 @@ from firstspike.runs import load_run
 from firstspike.training.evaluation import score
 
 STORE = Path(__file__).parent / "results" / "ttfs_few_steps.json"
-COMMAND = "`python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11`"
+COMMAND = (
+    "`python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11 --samples 2000`"
+)
 BATCH = 250
 WINDOWS = (3, 4, 8, 16)
 INPUT_WINDOW = 32

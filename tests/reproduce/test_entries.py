@@ -71,6 +71,8 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     assert short.base.training["augmentation"] == setting.recipe.training["augmentation"]
     assert short.method["pruning"] == 1e-4 and short.base.model == {"name": "resnet20"}
     assert short.code == full.code
+    three = spiking_recipe(plan | {"training": {"epochs": 3}}, setting, CPU, tmp_path)
+    assert three.method["relaxed_epochs"] == 2, "the same share of the training"
 
 
 SHARING = [name for name in entry_names() if "runs_of" in entry_content(name)]

@@ -227,7 +227,7 @@ def spiking_recipe(
     code = merge(recipe.code, plan.get("code", {}))
     method = merge(recipe.method, plan.get("method", {}))
     normalization = plan.get("normalization", recipe.normalization)
-    epochs = training["epochs"]
+    epochs = recipe.base.training["epochs"]
     most = scale.spiking_epochs
     if isinstance(most, Mapping):
         most = most.get(setting.recipe.model["name"])
