@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import firstspike as fs
 from firstspike.codes import build_code
 from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, load_entry
 from firstspike.reproduce.metrics import METRICS
@@ -73,6 +74,12 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     assert short.code == full.code
     three = spiking_recipe(plan | {"training": {"epochs": 3}}, setting, CPU, tmp_path)
     assert three.method["relaxed_epochs"] == 2, "the same share of the training"
+
+
+def test_codes_that_run_step_by_step_are_measured_on_fewer_images() -> None:
+    early, rate = fs.TTFS(16, offset=8), fs.Rate(64)
+    assert CPU.samples([fs.TTFS(16), early, fs.FewStep(2)]) is None
+    assert CPU.samples([early, rate]) == 1000, "one number of images for all"
 
 
 SHARING = [name for name in entry_names() if "runs_of" in entry_content(name)]
