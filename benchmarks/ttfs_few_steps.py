@@ -1,10 +1,11 @@
 """Conversion at few steps per layer: what the input's window and the choice of scales bring.
 
-    python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11 --samples 2000
+    python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11
 
-converts trained ANNs without any training, measures them on their validation images and stores the
-table of docs/results.md in benchmarks/results/ttfs_few_steps.json. Finished networks are kept when
-the script is called again.
+converts the ANNs of recipes/cifar10_resnet20.yaml and recipes/cifar10_vgg11.yaml, trains nothing,
+measures on validation images and stores the table of docs/results.md in
+benchmarks/results/ttfs_few_steps.json. Finished networks are kept when the script is called again
+with as many images.
 """
 
 from __future__ import annotations
@@ -29,9 +30,7 @@ from firstspike.runs import load_run
 from firstspike.training.evaluation import score
 
 STORE = Path(__file__).parent / "results" / "ttfs_few_steps.json"
-COMMAND = (
-    "`python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11 --samples 2000`"
-)
+COMMAND = "`python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11`"
 BATCH = 250
 WINDOWS = (3, 4, 8, 16)
 INPUT_WINDOW = 32
@@ -47,11 +46,11 @@ FORMS: dict[str, tuple[bool, Normalization, Kernel]] = {  # column -> (input win
 }
 
 
-def measure(run: Path, samples: int | None) -> list[dict[str, object]]:
+def measure(run: Path, samples: int) -> list[dict[str, object]]:
     """One row per window: accuracies in percent of every form."""
     model, recipe = load_run(run)
     training, images = recipe.datasets("train", "validation")
-    images = images.subset(samples or len(images))
+    images = images.subset(samples)
     ann = 100 * score(model, images, BATCH)[0]
     rows = []
     for window in WINDOWS:
@@ -132,13 +131,14 @@ def summary_of(store: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("runs", type=Path, nargs="+", help="folders of trained ANNs")
-    parser.add_argument("--samples", type=int, default=None, help="validation images; all of them")
+    parser.add_argument("--samples", type=int, default=2000, help="validation images")
     parser.add_argument("--store", type=Path, default=STORE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    stored = {"runs": {}, "images": arguments.samples or 5000}
+    stored = {"runs": {}, "images": arguments.samples}
     if arguments.store.exists():
-        stored = json.loads(arguments.store.read_text())
+        known = json.loads(arguments.store.read_text())
+        stored = known if known["images"] == arguments.samples else stored
     for run in arguments.runs:
         if run.name not in stored["runs"]:
             stored["runs"][run.name] = measure(run, arguments.samples)

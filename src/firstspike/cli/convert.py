@@ -47,7 +47,9 @@ def convert(
     ] = False,
     percentile: Annotated[
         float | None,
-        typer.Option(help="Activation percentile that becomes 1; default: 99.9."),
+        typer.Option(
+            help="Activation percentile that becomes 1 (100: the maximum); default: 99.9."
+        ),
     ] = None,
     least_error: Annotated[
         bool,
