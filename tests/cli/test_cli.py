@@ -223,3 +223,17 @@ def test_bad_conversion_options_name_the_rule(trained: Path) -> None:
         run("convert", trained, "--kernel", "linear", "--tau", 3)
     with pytest.raises(ValueError, match=r"`offset` must be at most the window \(8\), got 9"):
         run("convert", trained, "--window", 8, "--offset", 9)
+
+
+def test_convert_takes_an_input_window_and_scales_of_least_error(
+    trained: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "network.safetensors"
+    options = ["--window", 3, "--kernel", "learned", "--calibration", 100, "--out", file]
+    run("convert", trained, *options, "--input-window", 12, "--least-error", "--per-channel")
+    network = fs.SpikingNetwork.load(file)
+    assert (len(network.window_of("input")), network.code.window) == (12, 3)
+    assert network.origin["normalization"]["name"] == "LeastError"
+    assert network.neuron(network.network.populations[0]).scale.numel() > 1
+    with pytest.raises(ValueError, match=r"`--percentile` must not go with --least-error, got 99"):
+        run("convert", trained, *options, "--least-error", "--percentile", 99)

@@ -255,7 +255,7 @@ def test_normalizations_by_name() -> None:
 def test_least_error_keeps_weak_channels_beside_a_strong_one() -> None:
     values = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(3))
     values *= torch.rand(2, 20_000, generator=torch.Generator().manual_seed(4)) < 0.2
-    values[1] *= 100
+    values[1] *= 400
     code = fs.TTFS(16, fs.Linear())
     got = LeastError(per_channel=True).scale("p", filled(values), code)
     alone = LeastError().scale("p", filled(values[:1]), code)

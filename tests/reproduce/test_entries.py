@@ -9,8 +9,9 @@ import firstspike as fs
 from firstspike.codes import build_code
 from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, load_entry
 from firstspike.reproduce.metrics import METRICS
-from firstspike.reproduce.registry import entry_content, merge, plan_of, recipe_path
+from firstspike.reproduce.registry import build_entry, entry_content, merge, plan_of, recipe_path
 from firstspike.reproduce.scales import Scale, Setting, at_scale, settings_of, spiking_recipe
+from firstspike.reproduce.tables import goal_rows
 from firstspike.reproduce.verdicts import judge
 from firstspike.runs import Recipe
 
@@ -164,3 +165,27 @@ def test_faulty_entries_and_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not a stored reproduction: `entry`: Field required"):
         Reproduction.from_json(tmp_path / "r.json")
     assert METRICS["accuracy"].rule == "at least the paper's minus 0.5"
+
+
+def test_the_table_of_goals_holds_every_goal_and_what_was_stored() -> None:
+    stored = Path(__file__).parents[2] / "benchmarks/results/reproduce"
+    outcome = Reproduction.from_json(stored / "quantizer-aware-cpu-resnet20.json")
+    rows = {(row["entry"], row["network"]): row for row in goal_rows([outcome])}
+    for name in entry_names():
+        entry = load_entry(name)
+        for setting, networks in entry.goals.items() if entry.runs_of is None else ():
+            assert all((name, f"{setting}: {network}") in rows for network in networks)
+    row = rows["quantizer-aware", "cifar10: 8 steps"]
+    (measured,) = [r for r in outcome.rows if r.network == "8 steps"]
+    assert f"{measured.cells['accuracy'].mean:.2f} %" in row["resnet20, cpu"]
+    assert (row["vgg11, cpu"], row["full scale"]) == ("not run", "not run")
+    assert rows["quantizer-aware", "cifar10: 64 steps in all"]["resnet20, cpu"] == ""
+    assert rows["quantizer-aware", "cifar100: 128 steps in all"]["resnet20, cpu"] == ""
+
+
+def test_an_entry_with_an_unknown_normalization_is_refused_when_it_is_read() -> None:
+    content = entry_content("few-step-fig2")
+    network = next(iter(content["networks"]))
+    wrong = merge(content, {"networks": {network: {"normalization": {"name": "Median"}}}})
+    with pytest.raises(ValueError, match=r"`normalization` must be .*Median"):
+        build_entry("few-step-fig2", wrong)
