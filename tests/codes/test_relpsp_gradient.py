@@ -14,7 +14,7 @@ from firstspike.models import MNISTCNN
 NUMBERS = st.floats(-4, 4, width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, float("inf"), 1e-45])
 
 
-def both_ways(monkeypatch, a, w, scale, arriving):
+def both_ways(monkeypatch, a, w, scale, arriving, steps=None):
     """(value, by_a, by_w) from the compiled loops and from tensor operations."""
     results = []
     for compiled in (True, False):
@@ -22,7 +22,7 @@ def both_ways(monkeypatch, a, w, scale, arriving):
             if not compiled:
                 patch.setattr(relpsp_gradient, "_compiled_kernel_fits", lambda *_: False)
             inputs = [a.clone().requires_grad_(), w.clone().requires_grad_()]
-            value = relpsp_gradient.fire(*inputs, scale, None)
+            value = relpsp_gradient.fire(*inputs, scale, steps)
             results.append((value.detach(), *torch.autograd.grad(value, inputs, arriving)))
     return zip(*results)
 
@@ -40,6 +40,21 @@ def test_compiled_loops_equal_tensor_operations(pairs, scale, dtype):
             patch, a, w, torch.tensor(scale, dtype=dtype), torch.ones_like(a)
         ):
             torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-7, equal_nan=True)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=40),
+    st.floats(0.25, 3.0, width=32),
+    st.sampled_from([1, 3, 8, 10]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_compiled_loops_equal_tensor_operations_to_the_bit_on_a_grid(pairs, scale, steps, dtype):
+    a, w = (torch.tensor(x, dtype=dtype) for x in zip(*pairs))
+    with pytest.MonkeyPatch.context() as patch:
+        ways = both_ways(patch, a, w, torch.tensor(scale, dtype=dtype), torch.ones_like(a), steps)
+        for ours, plain in ways:
+            torch.testing.assert_close(ours, plain, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -9,7 +9,8 @@ from torch import nn
 from firstspike.codes import TTFS, Linear, ReLPSP, relpsp_gradient
 from firstspike.codes.relpsp import Moments
 from firstspike.conversion import convert
-from firstspike.engines import event_by_event, simulate
+from firstspike.engines import closed_form, event_by_event, simulate
+from firstspike.networks.ops import BatchNorm
 from firstspike.training import TrainConfig, fit
 from firstspike.training.dta import DTA
 from firstspike.training.methods import build_method
@@ -18,6 +19,7 @@ from firstspike.training.output_spikes import (
     output_times,
     with_output_spikes,
 )
+from firstspike.training.surrogate import folded
 
 CONFIG = TrainConfig(epochs=6, batch_size=8, learning_rate=0.02)
 
@@ -68,6 +70,56 @@ def test_it_learns_on_a_grid_and_the_clock_engine_agrees(train_set, validation_s
     said = simulate(network, images, "clock").predictions
     accuracy = float((said == labels).float().mean())
     assert accuracy == pytest.approx(result.best_validation_accuracy) and accuracy > 0.7
+
+
+@pytest.mark.parametrize("steps", [None, 8])
+def test_it_learns_with_batch_norm_that_folds_away(steps, train_set, validation_set):
+    network = network_for(train_set, ReLPSP(steps), batch_norm=True, keep_batch_norm=True)
+    result = fit(network, train_set, validation_set, CONFIG, method=DTA())
+    images, labels = validation_set.float_images().double(), validation_set.labels
+    kept, plain = network.eval().double(), folded(network).double()
+    assert any(isinstance(op, BatchNorm) for op in kept.network.ops.values())
+    assert not any(isinstance(op, BatchNorm) for op in plain.network.ops.values())
+    a, b = (simulate(each, images, "closed_form") for each in (kept, plain))
+    torch.testing.assert_close(a.logits, b.logits, rtol=0, atol=1e-10)
+    accuracy = float((b.predictions == labels).double().mean())
+    assert accuracy == pytest.approx(result.best_validation_accuracy) and accuracy > 0.7
+    if steps is not None:
+        clocked = simulate(plain, images, "clock")
+        for name in plain.network.populations:
+            assert torch.equal(b.spike_times[name], clocked.spike_times[name])
+
+
+def test_batch_norm_normalizes_what_potentials_come_to_and_keeps_both_moments_together():
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, momentum=0.3).double()
+    nn.init.uniform_(norm.weight), nn.init.uniform_(norm.bias)
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(),
+        nn.Linear(16, 3),
+    ).double()  # fmt: skip
+    x = torch.rand(8, 1, 6, 6, dtype=torch.float64)
+    network = convert(model, ReLPSP(), calibration=x, keep_batch_norm=True).train()
+    seen = {}
+
+    def activate(name, u):
+        seen[name] = u
+        return network.neuron(name).activate(u)
+
+    closed_form.logits(network, x, activate)
+    after = seen["_4"]
+    value = network.neuron("_1").activate(seen["_1"])
+    convolution = network.network.op("_2")
+    fired = (value > 0).double() * network.neuron("_1").scale
+    a, w = convolution(value), nn.functional.conv2d(fired, convolution.weight)
+    end = (a + w).detach()
+    torch.testing.assert_close(after.value + after.slope, norm(end))  # moves norm's statistics too
+    op = network.network.op("_3")
+    torch.testing.assert_close(op.running_mean, norm.running_mean)
+    torch.testing.assert_close(op.running_var, norm.running_var)
+    axes = (0, 2, 3)
+    gain = norm.weight * (end.var(axes, correction=0) + norm.eps).rsqrt()
+    torch.testing.assert_close(after.slope, w * gain.view(-1, 1, 1))
 
 
 @pytest.mark.parametrize("steps", [None, 16])
@@ -163,9 +215,6 @@ def test_refusals(train_set, validation_set):
     with pytest.raises(TypeError, match="must have the code ReLPSP under DTA"):
         fit(network_for(train_set, TTFS(4, Linear())), train_set, validation_set, CONFIG,
             method=DTA())  # fmt: skip
-    kept = network_for(train_set, ReLPSP(), batch_norm=True, keep_batch_norm=True)
-    with pytest.raises(ValueError, match="must not keep batch norm under DTA"):
-        fit(kept, train_set, validation_set, CONFIG, method=DTA())
     with pytest.raises(ValueError, match="`method` must be one of"):
         build_method({"name": "Hope"})
     with pytest.raises(ValueError, match="DTA cannot be made from"):

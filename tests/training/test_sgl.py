@@ -10,8 +10,10 @@ from firstspike.codes.surrogates import ArcTangent, Boxcar
 from firstspike.data import load_dataset
 from firstspike.engines import through_time
 from firstspike.models import DigitsCNN
+from firstspike.networks.ops import BatchNorm
 from firstspike.training import TrainConfig, evaluate_accuracy, fit
 from firstspike.training.sgl import SGL
+from firstspike.training.surrogate import folded
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,27 @@ def test_fine_tuning_recovers_what_conversion_lost(trained, digits):
     assert any(name.endswith("alpha") for name in moved)
     assert any(name.endswith("leak") for name in moved)
     assert {"mean_alpha", "mean_leak"} <= result.history[0].keys()
+
+
+def test_batch_norm_sees_all_steps_and_folds_away(digits):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8),
+        nn.ReLU(), nn.Flatten(), nn.Linear(128, 10),
+    )  # fmt: skip
+    images = digits[0].float_images()
+    network = fs.convert(model, FewStep(3), calibration=images, keep_batch_norm=True)
+    seen = []
+    network.train().network.op("_4").register_forward_hook(lambda op, x, y: seen.append(y))
+    through_time.logits(network, images[:16])
+    (values,) = seen
+    assert len(values) == 3 * 16  # every step of every image
+    torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(8), rtol=0, atol=1e-4)
+    config = TrainConfig(epochs=6, learning_rate=5e-3, batch_size=64)
+    result = fit(network, *digits, config, method=SGL(), progress=False)
+    plain = folded(network)
+    assert not any(isinstance(op, BatchNorm) for op in plain.network.ops.values())
+    assert evaluate_accuracy(plain, digits[1]) == result.best_validation_accuracy > 0.8
 
 
 def test_learns_from_scratch_with_another_surrogate(digits):

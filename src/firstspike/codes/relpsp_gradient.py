@@ -75,11 +75,13 @@ def _with_gain(
     a: Tensor, w: Tensor | None, scale: Tensor, steps: int | None
 ) -> tuple[Tensor, Tensor]:
     """What neurons say and its derivative by A, bounded, and 0 where the spike time is fixed."""
-    if steps is None and _compiled_kernel_fits(a, scale):
-        from firstspike.codes._relpsp_kernel import fire_flat
+    if _compiled_kernel_fits(a, scale):
+        from firstspike.codes._relpsp_kernel import fire_flat, fire_on_grid_flat
 
         w = torch.zeros_like(a) if w is None else w
-        return _in_one_pass(fire_flat, [a, w], scale, SMALLEST_DENOMINATOR)
+        if steps is None:
+            return _in_one_pass(fire_flat, [a, w], scale, SMALLEST_DENOMINATOR)
+        return _in_one_pass(fire_on_grid_flat, [a, w], scale, SMALLEST_DENOMINATOR, steps)
     share = shares(a, w, scale, steps)
     rise = torch.ones_like(scale) if w is None else 1 + w * scale.reciprocal()
     inside = (share > 0) & (share < 1)

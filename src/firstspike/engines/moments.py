@@ -13,7 +13,7 @@ from torch import Tensor
 from firstspike.codes.relpsp import Moments
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
-from firstspike.networks.ops import Dense, MaxPool, Op, Reshape, WeightOp
+from firstspike.networks.ops import BatchNorm, Dense, MaxPool, Op, Reshape, WeightOp
 
 if TYPE_CHECKING:
     from firstspike.networks import SpikingNetwork
@@ -98,6 +98,8 @@ def _apply(op: Op, arguments: list[Moments]) -> Moments:
     """
     depth = max(a.depth for a in arguments)
     moved = [a.at(depth) for a in arguments]
+    if isinstance(op, BatchNorm) and op.training and moved[0].slope is not None:
+        return _normalized(op, moved[0])
     if isinstance(op, Dense) and moved[0].size is not None:
         a, w = _Pair.apply(moved[0].value, op.weight, op.bias, moved[0].size)
         return Moments(a, w, depth)
@@ -116,6 +118,31 @@ def _apply(op: Op, arguments: list[Moments]) -> Moments:
     if size is None:
         return Moments(value, op.linear(*slopes), depth)
     return Moments(value, _linear(op, slopes[0], moved[0].value.detach(), size), depth)
+
+
+def _normalized(op: BatchNorm, m: Moments) -> Moments:
+    """Batch norm in training, by the potential that the line comes to when the window ends.
+
+    With mean m and variance v of A + W over the batch, and g = gamma / sqrt(v + eps),
+
+        W' = g W,    A' = g (A - m) + beta,
+
+    so that A' + W', whose sign decides whether a neuron fires, has mean beta and deviation gamma,
+    and both moments keep the one factor that folds into the weights.
+    """
+    assert m.slope is not None
+    a, w = m.value.to(op.running_mean.dtype), m.slope.to(op.running_mean.dtype)
+    end = a + w
+    axes = [axis for axis in range(end.ndim) if axis != 1]
+    variance, mean = torch.var_mean(end, axes, correction=0)
+    op.track(mean, variance, end.numel() // end.shape[1])
+    factor = torch.rsqrt(variance + op.hyper["eps"])
+    if op.weight is not None:
+        factor = factor * op.weight
+    shift = -mean * factor if op.bias is None else op.bias - mean * factor
+    view = (-1,) + (1,) * (end.ndim - 2)
+    factor, shift = factor.view(view), shift.view(view)
+    return Moments(torch.addcmul(shift, a, factor), w * factor, m.depth)
 
 
 def _slope(value: Tensor, size: Tensor) -> Tensor:

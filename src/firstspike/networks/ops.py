@@ -161,6 +161,17 @@ class BatchNorm(WeightOp):
         assert scale is not None
         return x * scale
 
+    @torch.no_grad()
+    def track(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Move the running statistics towards those of a batch of `count` values per channel.
+
+        Args:
+            mean, variance: (C,), the variance as the mean square deviation.
+        """
+        momentum = self.hyper["momentum"]
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
+
     def affine(self, axes: int) -> Affine:
         """What it computes in evaluation mode, for samples of so many axes."""
         scale = torch.rsqrt(self.running_var.double() + self.hyper["eps"])

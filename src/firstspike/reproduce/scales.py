@@ -19,7 +19,7 @@ from firstspike.spiking_runs import SpikingRecipe
 
 _SALT = 3  # of the small data sets
 _FEW_STEPS = 8
-CPU_NETWORKS = {"resnet20": 6, "vgg11": 3}  # most epochs of spiking training at scale cpu
+CPU_NETWORKS = {"resnet20": 12, "vgg11": 3}  # most epochs of spiking training at scale cpu
 
 
 @dataclass(frozen=True)
