@@ -11,7 +11,8 @@ from firstspike.conversion import convert
 from firstspike.engines import moments
 from firstspike.models import MNISTCNN
 
-NUMBERS = st.floats(-4, 4, width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, float("inf"), 1e-45])
+NUMBERS = st.floats(-4, 4, width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45])
+NUMBERS |= st.sampled_from([float(x) for x in ("inf", "-inf", "nan")])
 
 
 def both_ways(monkeypatch, a, w, scale, arriving, steps=None):
@@ -55,6 +56,23 @@ def test_compiled_loops_equal_tensor_operations_to_the_bit_on_a_grid(pairs, scal
         ways = both_ways(patch, a, w, torch.tensor(scale, dtype=dtype), torch.ones_like(a), steps)
         for ours, plain in ways:
             torch.testing.assert_close(ours, plain, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [1, 3, 7, 10, 64])
+def test_ties_on_a_grid_fire_at_the_step_of_the_tensor_operations(steps, dtype, monkeypatch):
+    torch.manual_seed(0)
+    w = torch.randn(500, dtype=dtype).clamp(min=-0.9)
+    k = torch.randint(0, steps + 1, (500,)) / torch.tensor(float(steps), dtype=dtype)
+    tie = 1 - k - k * w  # reaches the threshold at step k, up to rounding
+    ulp = torch.finfo(dtype).eps
+    a = torch.cat([tie * (1 + i * ulp) for i in range(-2, 3)])
+    for scale in (1.0, 0.7, 3.0):
+        arriving = torch.ones_like(a)
+        one = torch.tensor(scale, dtype=dtype)
+        ways = both_ways(monkeypatch, a * scale, w.repeat(5) * scale, one, arriving, steps)
+        for ours, plain in ways:
+            assert torch.equal(ours, plain)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

@@ -127,8 +127,9 @@ def _normalized(op: BatchNorm, m: Moments) -> Moments:
 
         W' = g W,    A' = g (A - m) + beta,
 
-    so that A' + W', whose sign decides whether a neuron fires, has mean beta and deviation gamma,
-    and both moments keep the one factor that folds into the weights.
+    so that A' + W' has mean beta and deviation gamma, and both moments keep the one factor that
+    folds into the weights. Its sign decides whether a neuron fires that it reaches directly; what
+    a residual connection adds later is not normalized, and goes on rising.
     """
     assert m.slope is not None
     a, w = m.value.to(op.running_mean.dtype), m.slope.to(op.running_mean.dtype)

@@ -157,9 +157,13 @@ class BatchNorm(WeightOp):
         )
 
     def linear(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        scale = self.affine(x.ndim - 1).scale
-        assert scale is not None
-        return x * scale
+        scale = self._scale().to(self.running_mean.dtype)
+        return x * scale.reshape((-1,) + (1,) * (x.ndim - 2))
+
+    def _scale(self) -> Tensor:
+        """(C,) factor in evaluation mode, differentiable, in double precision."""
+        scale = torch.rsqrt(self.running_var.double() + self.hyper["eps"])
+        return scale if self.weight is None else scale * self.weight.double()
 
     @torch.no_grad()
     def track(self, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -167,16 +171,22 @@ class BatchNorm(WeightOp):
 
         Args:
             mean, variance: (C,), the variance as the mean square deviation.
+
+        Raises:
+            ValueError: for a single value per channel, which has no variance.
         """
+        if count < 2:
+            raise ValueError(
+                "`batch_size` must give batch norm more than one value per channel in training, "
+                "got 1. Take larger batches, or leave out the last one (`drop_last=True`)."
+            )
         momentum = self.hyper["momentum"]
         self.running_mean.lerp_(mean, momentum)
-        self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), momentum)
 
     def affine(self, axes: int) -> Affine:
         """What it computes in evaluation mode, for samples of so many axes."""
-        scale = torch.rsqrt(self.running_var.double() + self.hyper["eps"])
-        if self.weight is not None:
-            scale = scale * self.weight.double()
+        scale = self._scale()
         shift = -self.running_mean.double() * scale
         if self.bias is not None:
             shift = shift + self.bias.double()

@@ -34,8 +34,8 @@ class Entry:
             "cifar10_vgg16"}`.
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
             with `optimize: true` its kernels are fitted) or `train`, the name of a spiking recipe,
-            with changes to its `code`, `method` and `training`; either way with a `normalization`
-            if it is to be another. `in: {setting: ...}` changes it for one setting.
+            with changes to its `code`, `method`, `training` and `keep_batch_norm`; either way with
+            a `normalization` if it is to be another. `in: {setting: ...}` changes it for one setting.
         metrics: columns of the table, names in `METRICS`.
         gpu_hours: full scale, one seed, on one data-centre GPU; an estimate.
         values: what the paper prints.
@@ -91,7 +91,10 @@ class Entry:
         return ", ".join(dict.fromkeys(names))
 
 
-_PLAN = {"code", "train", "optimize", "normalization", "method", "training", "in"}
+_PLAN = {
+    *("code", "train", "optimize", "normalization", "method", "training", "keep_batch_norm"),
+    "in",
+}
 
 
 def plan_of(entry: Entry, network: str, setting: str) -> dict[str, Any]:

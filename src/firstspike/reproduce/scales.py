@@ -242,6 +242,7 @@ def spiking_recipe(
         code=code,
         method=method,
         normalization=normalization,
+        keep_batch_norm=plan.get("keep_batch_norm", recipe.keep_batch_norm),
         start=str(start),
         calibration=min(recipe.calibration, scale.calibration),
     )
