@@ -67,10 +67,14 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     plan = {"train": "cifar10_vgg16_surrogate", "method": {"pruning": 1e-4}}
     full = spiking_recipe(plan, setting, SCALES["full"], tmp_path)
     short = spiking_recipe(plan, setting, CPU, tmp_path)
-    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 6)
-    assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 3)
+    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 12)
+    assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 6)
     assert short.base.training["precision"] == "bfloat16", "the ANN's own"
     assert short.base.training["augmentation"] == setting.recipe.training["augmentation"]
+    assert short.keep_batch_norm
+    assert not spiking_recipe(
+        plan | {"keep_batch_norm": False}, setting, CPU, tmp_path
+    ).keep_batch_norm
     assert short.method["pruning"] == 1e-4 and short.base.model == {"name": "resnet20"}
     assert short.code == full.code
     three = spiking_recipe(plan | {"training": {"epochs": 3}}, setting, CPU, tmp_path)

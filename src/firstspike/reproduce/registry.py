@@ -35,7 +35,8 @@ class Entry:
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
             with `optimize: true` its kernels are fitted) or `train`, the name of a spiking recipe,
             with changes to its `code`, `method`, `training` and `keep_batch_norm`; either way with
-            a `normalization` if it is to be another. `in: {setting: ...}` changes it for one setting.
+            a `normalization` if it is to be another. `in: {setting: ...}` changes it for one
+            setting.
         metrics: columns of the table, names in `METRICS`.
         gpu_hours: full scale, one seed, on one data-centre GPU; an estimate.
         values: what the paper prints.
