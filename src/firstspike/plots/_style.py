@@ -17,7 +17,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"),
 )
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, SKY, "#7A6A00", "#444444")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")  # one more than colours: 56 pairs
 INK, MUTED, FAINT = "#222222", "#6B6B6B", "#DDDDDD"
 
 
