@@ -92,10 +92,7 @@ class Entry:
         return ", ".join(dict.fromkeys(names))
 
 
-_PLAN = {
-    *("code", "train", "optimize", "normalization", "method", "training", "keep_batch_norm"),
-    "in",
-}
+_PLAN = set("code train optimize normalization method training keep_batch_norm in".split())
 
 
 def plan_of(entry: Entry, network: str, setting: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ class DTA(SingleSpikeMethod):
     Batch norm that is kept (`keep_batch_norm=True`, `folded(network)` afterwards) normalizes a
     potential by what it comes to when the window ends, A + W, and scales both moments alike (our
     extension: the paper's networks have none). A ResNet-20 that starts from its ANN is at chance
-    without it; a VGG-11 learns faster without (numbers in docs/training.md).
+    without it; a VGG-11 came further without (trials in docs/training.md).
 
     By default the loss is cross entropy on the readout of the code, the potential when the output
     window opens. With `output="spike_times"` it is that on the negative spike times of a spiking
