@@ -92,9 +92,10 @@ class Entry:
         return ", ".join(dict.fromkeys(names))
 
 
-_PLAN = set(
-    ["code", "train", "optimize", "normalization", "method", "training", "keep_batch_norm", "in"]
-)
+_PLAN = {
+    *("code", "train", "optimize", "normalization"),
+    *("method", "training", "keep_batch_norm", "in"),
+}
 
 
 def plan_of(entry: Entry, network: str, setting: str) -> dict[str, Any]:
