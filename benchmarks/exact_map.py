@@ -24,7 +24,7 @@ from firstspike.data import load_dataset
 from firstspike.engines import event_by_event
 from firstspike.measure.environment import describe_environment
 from firstspike.models import build_model
-from firstspike.runs import load_run
+from firstspike.runs.recipe import load_run
 
 STORE = Path(__file__).parent / "results" / "exact_map.json"
 

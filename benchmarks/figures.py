@@ -16,7 +16,7 @@ import torch
 
 import firstspike as fs
 from firstspike.plots import plot_kernel_losses, plot_raster, plot_spike_time_histograms
-from firstspike.runs import load_run
+from firstspike.runs.recipe import load_run
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 

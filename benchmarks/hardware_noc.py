@@ -21,10 +21,8 @@ import torch
 
 import firstspike as fs
 from firstspike._files import atomic_write, write_json
-from firstspike.data import Dataset, load_dataset
-from firstspike.hardware import (
+from firstspike.chip import (
     Annealed,
-    Quantization,
     RowMajor,
     Spectral,
     chip_energy,
@@ -33,17 +31,18 @@ from firstspike.hardware import (
     load_chip,
     map_network,
     place,
-    quantize,
     record_spikes,
     simulate_noc,
     traffic_of,
 )
-from firstspike.hardware.run import run_hardware
-from firstspike.hardware.traffic import spikes_per_neuron
+from firstspike.chip.run import run_hardware
+from firstspike.chip.traffic import spikes_per_neuron
+from firstspike.data import Dataset, load_dataset
 from firstspike.measure.environment import describe_environment
 from firstspike.models import VGG16
 from firstspike.plots.hardware import hardware_figures
-from firstspike.runs import load_run
+from firstspike.quantized import Quantization, quantize
+from firstspike.runs.recipe import load_run
 from firstspike.training import TrainConfig, fit
 
 STORE = Path(__file__).parent / "results" / "hardware_noc.json"

@@ -20,17 +20,11 @@ import torch
 import firstspike as fs
 from firstspike._files import atomic_write, write_json
 from firstspike.data import Dataset
-from firstspike.hardware import (
-    IntegerNetwork,
-    LearnedRounding,
-    Quantization,
-    finetune,
-    quantize,
-)
-from firstspike.hardware.bits import accuracy
 from firstspike.measure.environment import describe_environment
 from firstspike.plots.accuracy_bits import plot_accuracy_bits
-from firstspike.runs import load_run
+from firstspike.quantized import IntegerNetwork, LearnedRounding, Quantization, finetune, quantize
+from firstspike.quantized.bits import accuracy
+from firstspike.runs.recipe import load_run
 from firstspike.training import Adam, TrainConfig
 
 STORE = Path(__file__).parent / "results" / "hardware_quantization.json"

@@ -18,9 +18,9 @@ import torch
 import firstspike as fs
 from firstspike._files import read_json, write_json
 from firstspike.data import Dataset
-from firstspike.hardware import IntegerNetwork, Quantization, quantize
 from firstspike.measure.environment import describe_environment
-from firstspike.runs import load_run
+from firstspike.quantized import IntegerNetwork, Quantization, quantize
+from firstspike.runs.recipe import load_run
 
 COMMAND = "`python benchmarks/integer.py RUN`"
 STORE = Path(__file__).parent / "results" / "integer.json"

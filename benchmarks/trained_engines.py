@@ -24,7 +24,7 @@ from firstspike._files import write_json
 from firstspike.data import Dataset
 from firstspike.engines import event_by_event
 from firstspike.measure.environment import describe_environment
-from firstspike.runs import find_dataset, load_network
+from firstspike.runs.recipe import find_dataset, load_network
 
 STORE = Path(__file__).parent / "results" / "trained_engines.json"
 _EVENTS = 3  # images event by event

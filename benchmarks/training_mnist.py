@@ -18,8 +18,8 @@ import torch
 
 from firstspike._files import atomic_write
 from firstspike.measure.evaluate import evaluate
-from firstspike.runs import load_network
-from firstspike.spiking_runs import SpikingRecipe, train_spiking
+from firstspike.runs.recipe import load_network
+from firstspike.runs.spiking import SpikingRecipe, train_spiking
 
 STORE = Path(__file__).parent / "results" / "training_mnist.json"
 COMMAND = "`python benchmarks/training_mnist.py recipes/NAME.yaml --seeds 0 1 2 --test`"

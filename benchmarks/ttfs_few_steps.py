@@ -26,7 +26,7 @@ from firstspike.data import Dataset
 from firstspike.engines import closed_form
 from firstspike.measure.environment import describe_environment
 from firstspike.networks import INPUT
-from firstspike.runs import load_run
+from firstspike.runs.recipe import load_run
 from firstspike.training.evaluation import score
 
 STORE = Path(__file__).parent / "results" / "ttfs_few_steps.json"

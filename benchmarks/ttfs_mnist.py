@@ -19,7 +19,7 @@ import torch
 
 import firstspike as fs
 from firstspike.measure.result import Result, read_results, write_results
-from firstspike.runs import load_run
+from firstspike.runs.recipe import load_run
 
 STORE = Path(__file__).parent / "results" / "ttfs_mnist.json"
 COMMAND = "`python benchmarks/ttfs_mnist.py RUN`"

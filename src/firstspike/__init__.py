@@ -22,7 +22,7 @@ _PUBLIC: dict[str, str] = {
         ),
         "firstspike.codes",
     ),
-    **dict.fromkeys(("ConversionError", "SpikingNetwork", "trace"), "firstspike.networks"),
+    **dict.fromkeys(("ConversionError", "trace"), "firstspike.networks"),
     **dict.fromkeys(
         ("KernelOptimization", "LeastError", "Maximum", "Percentile", "convert"),
         "firstspike.conversion",
@@ -36,6 +36,7 @@ _PUBLIC: dict[str, str] = {
             "EventDriven",
             "Margin",
             "Record",
+            "SpikingNetwork",
             "check_engines",
             "compare_records",
             "simulate",

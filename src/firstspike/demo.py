@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from firstspike.codes import TTFS, Linear
 from firstspike.conversion import KernelOptimization, convert
 from firstspike.engines.agreement import Agreement, check_engines
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import write_results
-from firstspike.networks import SpikingNetwork
-from firstspike.runs import Recipe, load_run, train
+from firstspike.runs.recipe import Recipe, load_run, train
 
 if TYPE_CHECKING:
     from firstspike.measure.result import Result

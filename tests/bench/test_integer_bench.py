@@ -7,7 +7,7 @@ from torch import nn
 import firstspike as fs
 from firstspike.bench import integer
 from firstspike.bench.int8_ann import byte_ann, missing_onnx, onnx_ann, quantized_layers
-from firstspike.hardware.byte_ops import bytes_are_exact
+from firstspike.quantized.int8_ops import bytes_are_exact
 
 pytestmark = pytest.mark.skipif(not bytes_are_exact(255), reason="no exact int8 kernels here")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from firstspike.bench import closed_form, early_firing
-from firstspike.codes import lookup
 from firstspike.models import DigitsCNN
+from firstspike.neurons import lookup
 
 
 def test_closed_form_against_the_ann() -> None:

@@ -12,7 +12,7 @@ import firstspike as fs
 from firstspike.cli import main
 from firstspike.cli.app import app
 from firstspike.measure.result import read_results
-from firstspike.runs import load_run
+from firstspike.runs.recipe import load_run
 
 
 def run(*arguments: object) -> str:

@@ -14,7 +14,7 @@ from firstspike.codes import (
     build_code,
 )
 from firstspike.codes.few_step import FewStepNeuron
-from firstspike.codes.thresholds import staircase
+from firstspike.codes.few_step_thresholds import staircase
 
 
 def dense_model():

@@ -11,8 +11,8 @@ from firstspike.codes.inputs import Bernoulli
 from firstspike.codes.relpsp import Moments
 from firstspike.conversion import convert
 from firstspike.engines import simulate
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.models import MNISTCNN, ResNet20
-from firstspike.networks import SpikingNetwork
 
 NUMBERS = st.floats(-3, 3, allow_nan=False)
 

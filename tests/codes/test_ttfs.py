@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import firstspike as fs
-from firstspike.codes import _lookup_kernel, lookup
 from firstspike.codes.kernels import Kernel, lloyd_max
 from firstspike.codes.ttfs import TableNeuron
+from firstspike.compiled import lookup_loops
+from firstspike.neurons import lookup
 
 INF, NAN = math.inf, math.nan
 
@@ -238,13 +239,13 @@ def test_compiled_look_up_searchsorted_and_a_scan_agree(dtype, data) -> None:
 
 def test_it_is_the_compiled_kernel_that_is_tested(monkeypatch) -> None:
     calls = []
-    right = _lookup_kernel.look_up_flat
+    right = lookup_loops.look_up_flat
 
     def counted(*arguments):
         calls.append(1)
         return right(*arguments)
 
-    monkeypatch.setattr(_lookup_kernel, "look_up_flat", counted)
+    monkeypatch.setattr(lookup_loops, "look_up_flat", counted)
     table = torch.tensor([1.0, 0.5])
     u = torch.tensor([0.7])
     lookup.look_up(u, torch.tensor(1.0), table, table, 0.0)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import firstspike as fs
 from firstspike.engines import pooling
 from firstspike.engines.clock import block_length
-from firstspike.engines.decide import first_arrival, readout_weights
+from firstspike.engines.early_exit import first_arrival, readout_weights
 from firstspike.engines.pooling import SpikePool
 from firstspike.networks import INPUT
 from firstspike.networks.ops import MaxPool

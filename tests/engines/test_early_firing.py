@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.data import from_arrays
+from firstspike.engines import arrivals as late_spikes_plan
 from firstspike.engines import default_engine, early_firing
-from firstspike.engines import late_spikes as late_spikes_plan
 from firstspike.models import VGG11
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.engines import _event_rows
+from firstspike.compiled import event_rows as _event_rows
 from firstspike.engines.event_driven import EventDriven
 from firstspike.engines.event_layers import rounded
 from firstspike.measure.operations import OperationTally

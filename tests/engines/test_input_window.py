@@ -6,9 +6,9 @@ from test_engines_agree import spiking
 
 import firstspike as fs
 from firstspike.engines.clock import _Run
-from firstspike.hardware import IntegerNetwork, Quantization, quantize
 from firstspike.measure.operations import OperationTally
 from firstspike.networks import INPUT
+from firstspike.quantized import IntegerNetwork, Quantization, quantize
 
 
 @pytest.mark.parametrize("input_window", [3, 20])

@@ -7,10 +7,10 @@ from torch import nn
 
 import firstspike as fs
 from firstspike.codes import Bernoulli, FewStep, Fixed
-from firstspike.codes.surrogates import Boxcar, Triangle
 from firstspike.engines import through_time
 from firstspike.measure.peak_memory import peak_bytes
 from firstspike.models import ResNet20
+from firstspike.neurons.surrogates import Boxcar, Triangle
 
 
 class SmallCNN(nn.Module):

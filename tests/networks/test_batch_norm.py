@@ -7,7 +7,8 @@ from torch import nn
 from firstspike.codes import TTFS, Linear
 from firstspike.conversion import convert
 from firstspike.engines import simulate
-from firstspike.networks import SpikingNetwork, fold_batch_norm, trace
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import fold_batch_norm, trace
 from firstspike.networks.ops import Affine, BatchNorm
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from firstspike.codes import Fixed, PercentileSearch
-from firstspike.codes.thresholds import staircase
+from firstspike.codes.few_step_thresholds import staircase
 from firstspike.plots.error_surface import plot_error_surface, plot_staircase
 
 

@@ -13,7 +13,7 @@ from firstspike.reproduce.registry import build_entry, entry_content, merge, pla
 from firstspike.reproduce.scales import Scale, Setting, at_scale, settings_of, spiking_recipe
 from firstspike.reproduce.tables import goal_rows
 from firstspike.reproduce.verdicts import judge
-from firstspike.runs import Recipe
+from firstspike.runs.recipe import Recipe
 
 CPU = SCALES["cpu"]
 

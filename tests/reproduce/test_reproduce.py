@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from firstspike._files import read_json
 from firstspike.cli.app import app
-from firstspike.exports import export
 from firstspike.reproduce import SCALES, Reproduction, reproduce
 from firstspike.reproduce.tables import markdown_of, table, verdicts
+from firstspike.runs.export import export
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_ann_is_refused(tmp_path: Path) -> None:
-    from firstspike.runs import Recipe, train
+    from firstspike.runs.recipe import Recipe, train
 
     recipe = Recipe({"name": "digits_cnn"}, {"name": "digits"}, {"epochs": 1})
     train(recipe, tmp_path / "ann", progress=False)

@@ -9,7 +9,7 @@ from torch import nn
 from firstspike.codes import TTFS, Exponential, Learned, Linear, PowerOfTwo, Rate
 from firstspike.conversion import convert
 from firstspike.engines import simulate
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training import TrainConfig, evaluate_accuracy, fit
 from firstspike.training.quantizer_aware import QuantizerAware
 

@@ -6,11 +6,11 @@ from torch import nn
 
 import firstspike as fs
 from firstspike.codes import FewStep
-from firstspike.codes.surrogates import ArcTangent, Boxcar
 from firstspike.data import load_dataset
 from firstspike.engines import through_time
 from firstspike.models import DigitsCNN
 from firstspike.networks.ops import BatchNorm
+from firstspike.neurons.surrogates import ArcTangent, Boxcar
 from firstspike.training import TrainConfig, evaluate_accuracy, fit
 from firstspike.training.sgl import SGL
 from firstspike.training.surrogate import folded

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.codes.causal_set import causal_spike_times, sort_and_cumulate
 from firstspike.codes.inputs import Regular
 from firstspike.measure.peak_memory import peak_bytes
+from firstspike.neurons.causal_set import causal_spike_times, sort_and_cumulate
 
 BASE = "dynamic threshold, closed form"
 PUBLISHED = "causal sets, sort and cumulate"

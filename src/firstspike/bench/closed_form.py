@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.codes import lookup
 from firstspike.models import build_model
+from firstspike.neurons import lookup
 
 ANN = "ANN, channels-last"
 PLAIN = "exponential T=80, without numba"

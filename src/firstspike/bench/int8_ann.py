@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from firstspike.bench.timing import Row, missing
-from firstspike.hardware.byte_ops import ByteOp, BytePool, Requantization
 from firstspike.networks import INPUT, Network, Node
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, Rectifier
+from firstspike.quantized.int8_ops import ByteOp, BytePool, Requantization
 
 ONNX = "int8 ANN, onnxruntime"
 

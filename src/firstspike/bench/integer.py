@@ -16,8 +16,8 @@ from torch import Tensor
 import firstspike as fs
 from firstspike.bench.int8_ann import ONNX, byte_ann, missing_onnx, onnx_ann, quantized_layers
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.hardware import IntegerNetwork, Quantization, quantize
 from firstspike.models import build_model
+from firstspike.quantized import IntegerNetwork, Quantization, quantize
 
 ANN = "ANN, float32"
 INT8_ANN = "int8 ANN, same kernels"

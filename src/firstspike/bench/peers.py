@@ -26,7 +26,7 @@ from firstspike.bench.rate_networks import PACKAGES, quiet, rate_networks
 from firstspike.bench.timing import Row, interleaved, missing, ratio_rows
 from firstspike.data import Dataset, load_dataset
 from firstspike.models import MNISTCNN
-from firstspike.runs import load_run
+from firstspike.runs.recipe import load_run
 
 RUN = Path("runs/mnist_cnn")
 WINDOW = 8

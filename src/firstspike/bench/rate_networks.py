@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks.ops import Convolution, Dense
 
 STEP_BY_STEP, MULTI_STEP, BATCH_FIRST = "step by step", "multi-step", "multi-step, batch first"

@@ -81,7 +81,7 @@ def compare(
         equal_steps_rows,
         operation_rows,
     )
-    from firstspike.runs import load_run
+    from firstspike.runs.recipe import load_run
 
     prepare(seed, device, threads)
     known = default_codes()

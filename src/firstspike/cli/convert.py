@@ -75,7 +75,7 @@ def convert(
     Example: firstspike convert runs/digits --window 16 --optimize
     """
     import firstspike as fs
-    from firstspike.runs import load_run
+    from firstspike.runs.recipe import load_run
 
     prepare(seed, device, threads)
     kernels = {

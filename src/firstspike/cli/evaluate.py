@@ -82,7 +82,7 @@ def evaluate(
     Example: firstspike evaluate runs/digits --perturb jitter=0,1,2 --perturb bits=2,4,8
     """
     import firstspike as fs
-    from firstspike.runs import find_dataset, load_network
+    from firstspike.runs.recipe import find_dataset, load_network
 
     prepare(seed, device, threads)
     strengths = _strengths(perturb or [])
@@ -123,7 +123,7 @@ def evaluate(
 
 def _strengths(texts: list[str]) -> dict[str, list[float | int]]:
     """Disturbance -> strengths, from the texts of `--perturb`."""
-    from firstspike.training.perturb import Perturbation
+    from firstspike.engines.perturb import Perturbation
 
     found: dict[str, list[float | int]] = {}
     for text in texts:

@@ -24,8 +24,8 @@ def export(
 
     Example: firstspike export runs/mnist --out mnist.safetensors
     """
-    from firstspike.exports import export as write
-    from firstspike.exports import verify as check
+    from firstspike.runs.export import export as write
+    from firstspike.runs.export import verify as check
 
     if verify is not None:
         manifest = check(verify)

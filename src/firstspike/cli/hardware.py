@@ -69,8 +69,8 @@ def hardware(
     Example: firstspike hardware --network runs/mnist --bits 4 --samples 16 --out runs/chip
     """
     from firstspike._files import write_json
-    from firstspike.hardware import Mapping, hardware_tables, run_hardware
-    from firstspike.runs import find_dataset, load_network
+    from firstspike.chip import Mapping, hardware_tables, run_hardware
+    from firstspike.runs.recipe import find_dataset, load_network
 
     prepare(seed, device, threads)
     spiking = load_network(network)

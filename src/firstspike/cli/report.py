@@ -36,7 +36,7 @@ def report(
     """
     import firstspike as fs
     from firstspike.report.network import report_network
-    from firstspike.runs import find_dataset, load_network
+    from firstspike.runs.recipe import find_dataset, load_network
 
     prepare(seed, device, threads)
     network = load_network(run).to(device)

@@ -43,8 +43,8 @@ def train(
     """
     from dataclasses import replace
 
-    from firstspike import runs
-    from firstspike.spiking_runs import SpikingRecipe, read_recipe, train_spiking
+    from firstspike.runs import recipe as runs
+    from firstspike.runs.spiking import SpikingRecipe, read_recipe, train_spiking
 
     prepare(0, device, threads)
     plan: runs.Recipe | SpikingRecipe

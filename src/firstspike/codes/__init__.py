@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from firstspike.codes.burst import Burst
-from firstspike.codes.code import Code, Neuron
+from firstspike.codes.code import Code
 from firstspike.codes.exact_relu import ExactReLU
 from firstspike.codes.few_step import FewStep
+from firstspike.codes.few_step_thresholds import (
+    RULES,
+    Fixed,
+    GridSearch,
+    PercentileSearch,
+    ThresholdRule,
+)
 from firstspike.codes.inputs import INPUTS, Bernoulli, Direct, FirstSpikes, Input, Regular
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
 from firstspike.codes.phase import Phase
@@ -15,8 +22,8 @@ from firstspike.codes.rate import Rate
 from firstspike.codes.relpsp import ReLPSP
 from firstspike.codes.reverse import Reverse
 from firstspike.codes.temporal_switch import TemporalSwitch
-from firstspike.codes.thresholds import RULES, Fixed, GridSearch, PercentileSearch, ThresholdRule
 from firstspike.codes.ttfs import TTFS
+from firstspike.neurons.neuron import Neuron
 
 CODES: dict[str, type[Code]] = {
     code.__name__: code

@@ -10,10 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.codes.code import Distribution, Neuron, State, require
 from firstspike.codes.inputs import Direct, Input
 from firstspike.codes.repeating import RepeatingCode
-from firstspike.codes.soft_reset import burst_, dense_samples, like_sample
+from firstspike.config import require
+from firstspike.neurons.neuron import Distribution, Neuron, State
+from firstspike.neurons.soft_reset import burst_, dense_samples, like_sample
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.codes.code import Code, Distribution, Neuron, State, require
+from firstspike.codes.code import Code
+from firstspike.config import require
+from firstspike.neurons.neuron import Distribution, Neuron, State
 
 
 @dataclass(frozen=True)

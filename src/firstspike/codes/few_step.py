@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from firstspike.codes.code import Distribution, Neuron, State, require
+from firstspike.codes.few_step_thresholds import PercentileSearch, ThresholdRule
 from firstspike.codes.inputs import Direct, Input
-from firstspike.codes.integrate_and_fire import integrate_and_fire
 from firstspike.codes.repeating import RepeatingCode
-from firstspike.codes.surrogates import Boxcar, Surrogate
-from firstspike.codes.thresholds import PercentileSearch, ThresholdRule
+from firstspike.config import require
+from firstspike.neurons.integrate_and_fire import integrate_and_fire
+from firstspike.neurons.neuron import Distribution, Neuron, State
+from firstspike.neurons.surrogates import Boxcar, Surrogate
 
 _SAMPLE = 100_000  # activations a rule sees
 

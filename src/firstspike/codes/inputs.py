@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.codes.code import Neuron, State, require, require_integer
+from firstspike.config import require, require_integer
+from firstspike.neurons.neuron import Neuron, State
 
 if TYPE_CHECKING:
     from firstspike.codes.code import Code

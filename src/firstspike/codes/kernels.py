@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from firstspike.codes.code import Distribution, require
+from firstspike.config import require
+from firstspike.neurons.neuron import Distribution
 
 LARGEST_EXPONENT = 85.0  # exp(-85) and exp(85) are normal float32 numbers
 

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from firstspike.codes.code import Distribution, Neuron, require_integer
 from firstspike.codes.inputs import Input, Regular
 from firstspike.codes.repeating import RepeatingCode
-from firstspike.codes.soft_reset_neuron import SoftResetNeuron
+from firstspike.config import require_integer
+from firstspike.neurons.neuron import Distribution, Neuron
+from firstspike.neurons.soft_reset_neuron import SoftResetNeuron
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from firstspike.codes.code import Distribution, Neuron, require
 from firstspike.codes.inputs import Direct, Input
 from firstspike.codes.repeating import RepeatingCode
-from firstspike.codes.soft_reset_neuron import SoftResetNeuron
+from firstspike.config import require
+from firstspike.neurons.neuron import Distribution, Neuron
+from firstspike.neurons.soft_reset_neuron import SoftResetNeuron
 
 
 @dataclass(frozen=True)

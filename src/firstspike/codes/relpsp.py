@@ -9,16 +9,11 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from firstspike.codes.code import (
-    Code,
-    Distribution,
-    Neuron,
-    State,
-    infinity_like,
-    require_integer,
-)
+from firstspike.codes.code import Code
 from firstspike.codes.inputs import Direct, DirectNeuron, Input, Regular
-from firstspike.codes.relpsp_gradient import fire, shares
+from firstspike.config import require_integer
+from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
+from firstspike.neurons.relpsp_gradient import fire, shares
 
 
 class Moments(NamedTuple):

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from firstspike.codes.code import Code, Distribution, Neuron, require_integer
+from firstspike.codes.code import Code
 from firstspike.codes.inputs import Input
+from firstspike.config import require_integer
+from firstspike.neurons.neuron import Distribution, Neuron
 
 
 class RepeatingCode(Code):

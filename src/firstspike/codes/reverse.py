@@ -8,17 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.codes.code import (
-    Code,
-    Distribution,
-    Neuron,
-    State,
-    infinity_like,
-    require,
-    require_integer,
-)
+from firstspike.codes.code import Code
 from firstspike.codes.kernels import LARGEST_EXPONENT
-from firstspike.codes.lookup import look_up
+from firstspike.config import require, require_integer
+from firstspike.neurons.lookup import look_up
+from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.codes.code import Code, Distribution, Neuron, State, require_integer
-from firstspike.codes.lookup import look_up
+from firstspike.codes.code import Code
+from firstspike.config import require_integer
+from firstspike.neurons.lookup import look_up
+from firstspike.neurons.neuron import Distribution, Neuron, State
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,12 @@ import torch
 from torch import Tensor
 
 from firstspike._fingerprint import fingerprint
-from firstspike.codes.code import (
-    Code,
-    Distribution,
-    Neuron,
-    State,
-    infinity_like,
-    require,
-    require_integer,
-)
+from firstspike.codes.code import Code
 from firstspike.codes.kernels import Exponential, Kernel, KernelModule, PowerOfTwo
-from firstspike.codes.lookup import look_up
-from firstspike.codes.table_gradient import say, speak
+from firstspike.config import require, require_integer
+from firstspike.neurons.lookup import look_up
+from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
+from firstspike.neurons.straight_through import say, speak
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes import Code, Neuron
-from firstspike.codes.code import describe
 from firstspike.codes.ttfs import TableNeuron
+from firstspike.config import describe
 from firstspike.conversion.kernel_optimization import KernelOptimization, optimize_kernel, record
 from firstspike.conversion.normalization import Maximum, Normalization, Percentile
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
-from firstspike.networks import INPUT, Network, Node, SpikingNetwork, trace
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT, Network, Node, trace
 from firstspike.networks.network import free_name
 from firstspike.networks.ops import Affine, Op
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.few_step import FewStepNeuron
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks.network import Network
 from firstspike.networks.ops import (
     AdaptiveAveragePool,

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.codes.code import Distribution, describe, require, require_integer
 from firstspike.codes.kernels import ExponentialKernel
-from firstspike.codes.lookup import first_crossing
 from firstspike.codes.ttfs import TableNeuron
+from firstspike.config import describe, require, require_integer
+from firstspike.neurons.lookup import first_crossing
+from firstspike.neurons.neuron import Distribution
 
 LOSSES = ("precision", "minimum", "maximum")
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from firstspike.codes import Code
-from firstspike.codes.code import require, require_integer
 from firstspike.codes.ttfs import TableNeuron
+from firstspike.config import require, require_integer
 from firstspike.conversion.statistics import Histogram, Sample
 
 

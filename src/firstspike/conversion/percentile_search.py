@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from firstspike.codes.few_step import FewStep, FewStepNeuron
-from firstspike.codes.thresholds import ErrorSurface, ThresholdRule
+from firstspike.codes.few_step_thresholds import ErrorSurface, ThresholdRule
 from firstspike.conversion.statistics import Histogram, calibration_batches, collect
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 
 
 def error_surfaces(

@@ -21,7 +21,7 @@ from torch import Tensor
 from firstspike.engines.divergence import Comparison, Divergence, PopulationAgreement
 from firstspike.engines.record import Record
 from firstspike.engines.simulate import simulate
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 
 
 @dataclass(frozen=True)

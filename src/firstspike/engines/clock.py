@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from firstspike.engines.decide import Decision, Readout, first_arrival
+from firstspike.engines.early_exit import Decision, Readout, first_arrival
 from firstspike.engines.pooling import SpikePool
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT, Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
 
 if TYPE_CHECKING:
-    from firstspike.codes.code import State
-    from firstspike.networks import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
+    from firstspike.neurons.neuron import State
 
 DEFAULT_MEMORY = 64 * 2**20  # bytes for the signals of one block; small enough for caches
 

@@ -12,7 +12,7 @@ from firstspike.engines import moments
 from firstspike.engines.record import Record
 
 if TYPE_CHECKING:
-    from firstspike.networks import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
 
 
 def logits(

@@ -15,7 +15,8 @@ from torch import Tensor
 from firstspike.codes import Neuron
 from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines.record import Record
-from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
 
 REASONS = ("inherited", "early firing", "rounding", "clipping", "unexplained")
 _ROUNDING = 256  # units in the last place by which sums of some thousand terms may differ

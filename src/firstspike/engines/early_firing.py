@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes._threads import in_parts
-from firstspike.codes.lookup import look_up
 from firstspike.codes.ttfs import TableNeuron
+from firstspike.compiled.threads import in_parts
+from firstspike.engines.arrivals import LateSpikes, Source, Target, plan_of
 from firstspike.engines.closed_form import channels_last, readout_over_time
-from firstspike.engines.late_spikes import LateSpikes, Source, Target, plan_of
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
 from firstspike.networks.ops import MaxPool
+from firstspike.neurons.lookup import look_up
 
 if TYPE_CHECKING:
-    from firstspike.networks import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
 
 
 def reason_against(spiking: SpikingNetwork) -> str | None:
@@ -112,7 +112,7 @@ class _Run:
 
     def _values(self, source: Source, until: int) -> Tensor:
         """What the spikes up to the step `until` of their window stand for."""
-        from firstspike.engines import _early_kernel as kernel
+        from firstspike.compiled import early_firing_loops as kernel
 
         say: Any = kernel.say
         neuron, lead = self._neuron(source.population), self.leads[source.name]
@@ -139,7 +139,7 @@ class _Run:
 
     def _walk(self, name: str, late: LateSpikes, u: Tensor) -> tuple[Tensor, Tensor]:
         """Potentials at the decision, and the steps left when they last changed."""
-        from firstspike.engines import _early_kernel as kernel
+        from firstspike.compiled import early_firing_loops as kernel
 
         walk: Any = kernel.walk
         neuron, rows = self._neuron(name), _rows(u, late.positions)
@@ -168,7 +168,7 @@ class _Run:
 
     def _collect(self, late: LateSpikes, samples: int) -> tuple[np.ndarray, np.ndarray]:
         """Late spikes of all sources, and how many there are at every position."""
-        from firstspike.engines import _early_kernel as kernel
+        from firstspike.compiled import early_firing_loops as kernel
 
         collect: Any = kernel.collect
         channels, positions = zip(*(s.shape for s in late.sources))

@@ -14,7 +14,8 @@ from torch import Tensor
 from firstspike.codes.exact_relu import ExactReLUNeuron
 from firstspike.codes.relpsp import ReLPSPNeuron
 from firstspike.engines.record import Record
-from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
 from firstspike.networks.network import Node
 from firstspike.networks.ops import Concatenate, MaxPool, Pad, Reshape
 

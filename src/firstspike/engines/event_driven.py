@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike._compiled import has_numba
 from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.compiled.available import has_numba
 from firstspike.engines.closed_form import readout_over_time
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT, Node
 
 if TYPE_CHECKING:
-    from firstspike.engines.decide import Decision
+    from firstspike.engines.early_exit import Decision
     from firstspike.engines.event_layers import EventWeights, Firing
-    from firstspike.networks import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
 
 PRECISIONS = ("bfloat16", "int8")
 

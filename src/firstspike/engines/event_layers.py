@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.engines import _event_kernels as kernels
+from firstspike.compiled import event_loops as kernels
 from firstspike.engines.event_signal import Array, Events, Signal, from_rows, to_rows
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, TransposedConvolution
 

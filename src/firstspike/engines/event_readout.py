@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from firstspike.engines.decide import Decision, Readout, first_arrival, readout_weights
+from firstspike.engines.early_exit import Decision, Readout, first_arrival, readout_weights
 from firstspike.engines.record import Record
 from firstspike.networks.ops import WeightOp
 
 if TYPE_CHECKING:
-    from firstspike.codes.code import State
-    from firstspike.networks import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
+    from firstspike.neurons.neuron import State
 
 
 class TimedReadout:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.engines import _event_kernels as kernels
-from firstspike.engines._event_rows import AHEAD
+from firstspike.compiled import event_loops as kernels
+from firstspike.compiled.event_rows import AHEAD
 
 Array = np.ndarray
 

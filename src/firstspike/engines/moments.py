@@ -16,7 +16,7 @@ from firstspike.networks.network import INPUT
 from firstspike.networks.ops import BatchNorm, Dense, MaxPool, Op, Reshape, WeightOp
 
 if TYPE_CHECKING:
-    from firstspike.networks import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
 
 Activate = Callable[[str, Moments], Tensor]
 

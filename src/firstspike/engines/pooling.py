@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike._compiled import has_numba
-from firstspike.codes._threads import in_parts
+from firstspike.compiled.available import has_numba
+from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import MaxPool
 
 _COMPILED = (torch.float32, torch.float64, torch.bfloat16)
@@ -71,7 +71,7 @@ class SpikePool:
         return torch.stack(out)
 
     def _compiled(self, op: MaxPool, values: Tensor, delivered: Tensor, largest: Tensor) -> Tensor:
-        from firstspike.engines import _pool_kernel
+        from firstspike.compiled import pool_loops as _pool_kernel
 
         loop: Any = _pool_kernel.pool_planes
         source = values.float() if values.dtype == torch.bfloat16 else values

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from firstspike.codes import TTFS
 from firstspike.engines import clock, closed_form, early_firing
-from firstspike.engines.decide import Decision
+from firstspike.engines.early_exit import Decision
 from firstspike.engines.event_driven import EventDriven
 from firstspike.engines.record import Record
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 
 ENGINES = ("closed_form", "early_firing", "clock", "event")
 

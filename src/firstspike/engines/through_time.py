@@ -24,7 +24,7 @@ from firstspike.networks.network import INPUT, Node
 from firstspike.networks.ops import MaxPool
 
 if TYPE_CHECKING:
-    from firstspike.networks import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
 
 States = dict[str, Tensor]  # potentials and dropout masks; sums and maxima of max pools
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from firstspike.codes import Code, Rate
 from firstspike.conversion import Normalization, convert
 from firstspike.conversion.statistics import calibration_batches
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.evaluate import evaluate
-from firstspike.networks import SpikingNetwork
 
 if TYPE_CHECKING:
     from firstspike.measure.result import Result

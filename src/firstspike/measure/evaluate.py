@@ -12,10 +12,11 @@ from torch import Tensor
 
 from firstspike.engines import Record, default_engine, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
-from firstspike.engines.decide import Decision
+from firstspike.engines.early_exit import Decision
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.operations import OperationTally
 from firstspike.measure.robustness import Strengths, measure_robustness
-from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.networks import INPUT
 
 if TYPE_CHECKING:
     from firstspike.measure.energy_tables import EnergyTable

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from firstspike.engines import Record
-from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
 from firstspike.networks.connectivity import emitters, fan_out, targets
 from firstspike.networks.ops import Concatenate, MaxPool, Pad, Reshape
 

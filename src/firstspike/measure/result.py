@@ -67,7 +67,7 @@ class LayerResult(_Record):
 class RobustnessPoint(_Record):
     """Accuracy under one strength of a disturbance, over several draws of it."""
 
-    value: Amount = Field(description="strength, see `firstspike.training.perturb.Perturbation`")
+    value: Amount = Field(description="strength, see `firstspike.engines.perturb.Perturbation`")
     mean: Fraction
     lowest: Fraction
     highest: Fraction

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from firstspike.data import Dataset
-from firstspike.training.perturb import robustness_curve
+from firstspike.engines.perturb import robustness_curve
 
 if TYPE_CHECKING:
+    from firstspike.engines.spiking_network import SpikingNetwork
     from firstspike.measure.result import RobustnessPoint
-    from firstspike.networks import SpikingNetwork
 
 Strengths = Mapping[str, Sequence[float | int]]
 

@@ -1,9 +1,8 @@
-"""Traced networks and their spiking counterparts."""
+"""The analogue network: traced, folded, walked."""
 
 from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_batch_norm
 from firstspike.networks.network import INPUT, Network, Node
-from firstspike.networks.spiking import SpikingNetwork
 from firstspike.networks.trace import trace
 
 __all__ = [
@@ -11,7 +10,6 @@ __all__ = [
     "ConversionError",
     "Network",
     "Node",
-    "SpikingNetwork",
     "fold_batch_norm",
     "trace",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from firstspike.networks.network import INPUT
 
 if TYPE_CHECKING:
-    from firstspike.networks.spiking import SpikingNetwork
+    from firstspike.engines.spiking_network import SpikingNetwork
 
 
 def plan(spiking: SpikingNetwork) -> str:

@@ -12,7 +12,7 @@ from firstspike.plots.energy_breakdown import plot_energy_breakdown
 from firstspike.plots.mesh import plot_core_occupancy, plot_link_load
 
 if TYPE_CHECKING:
-    from firstspike.hardware.run import HardwareReport
+    from firstspike.chip.run import HardwareReport
 
 
 def hardware_figures(report: HardwareReport) -> dict[str, Figure]:

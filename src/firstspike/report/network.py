@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from firstspike.engines import default_engine, simulate
-from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
 from firstspike.plots import (
     plot_accuracy_over_time,
     plot_activations,

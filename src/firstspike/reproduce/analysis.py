@@ -7,7 +7,7 @@ import math
 from torch import Tensor
 
 from firstspike.codes.ttfs import TTFS
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.report.comparison import markdown
 from firstspike.reproduce.outcome import Reproduction, Row, key_of
 from firstspike.training.kernel_errors import kernel_errors

@@ -10,7 +10,7 @@ from typing import Any
 from firstspike.conversion.normalization import build_normalization
 from firstspike.measure.energy import EnergyReference
 from firstspike.reproduce.metrics import METRICS, Claim
-from firstspike.runs import read_yaml
+from firstspike.runs.recipe import read_yaml
 
 Values = dict[str, dict[str, dict[str, float]]]  # setting -> network -> metric -> value
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from firstspike.codes import ReLPSP, build_code
 from firstspike.data.standard import ROOT_VARIABLE
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.compare import compare, with_normalized_energy
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.result import Result
-from firstspike.networks import SpikingNetwork
 from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
 from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of
 from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, Scale, Setting, at_scale, settings_of

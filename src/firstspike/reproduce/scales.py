@@ -14,8 +14,8 @@ from firstspike.codes import TTFS, Code
 from firstspike.data import load_dataset
 from firstspike.data.splits import stratified_indices
 from firstspike.reproduce.registry import Entry, build_entry, merge, recipe_path
-from firstspike.runs import Recipe
-from firstspike.spiking_runs import SpikingRecipe
+from firstspike.runs.recipe import Recipe
+from firstspike.runs.spiking import SpikingRecipe
 
 _SALT = 3  # of the small data sets
 _FEW_STEPS = 8

@@ -17,13 +17,13 @@ from firstspike.conversion import KernelOptimization, convert
 from firstspike.conversion.normalization import build_normalization
 from firstspike.data import Dataset
 from firstspike.engines import compare_records, simulate
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.result import Result
-from firstspike.networks import SpikingNetwork
 from firstspike.reproduce.analysis import kernels_of
 from firstspike.reproduce.outcome import EngineCheck, Made
 from firstspike.reproduce.scales import Scale, Setting, described, spiking_recipe
-from firstspike.runs import Recipe, ann_result, load_network, load_run, train
-from firstspike.spiking_runs import train_spiking
+from firstspike.runs.recipe import Recipe, ann_result, load_network, load_run, train
+from firstspike.runs.spiking import train_spiking
 
 NETWORK = "network.safetensors"
 _WATCHED = 200  # validation images that layers are looked at with

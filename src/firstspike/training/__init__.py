@@ -1,5 +1,6 @@
 """Training: one loop (`fit`), what it does (`TrainConfig`), and what a method adds (`Method`)."""
 
+from firstspike.engines.perturb import Perturbation, perturbed_accuracy, robustness_curve
 from firstspike.training._checks import DivergenceError
 from firstspike.training.config import TrainConfig
 from firstspike.training.dta import DTA
@@ -8,7 +9,6 @@ from firstspike.training.loop import FitResult, fit
 from firstspike.training.method import Method
 from firstspike.training.optimizers import SGD, Adam, AdamW
 from firstspike.training.output_spikes import with_output_spikes
-from firstspike.training.perturb import Perturbation, perturbed_accuracy, robustness_curve
 from firstspike.training.quantizer_aware import QuantizerAware
 from firstspike.training.schedules import Constant, Cosine, Milestones, OneCycle
 from firstspike.training.sgl import SGL

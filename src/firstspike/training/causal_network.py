@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from firstspike.codes.causal_set import causal_spike_times
-from firstspike.codes.code import require
+from firstspike.config import require
 from firstspike.networks import INPUT, Network
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, Rectifier, Reshape
+from firstspike.neurons.causal_set import causal_spike_times
 
 
 class CausalSetNetwork(nn.Module):

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes import Code, Kernel, Linear
-from firstspike.codes.code import require, require_integer
-from firstspike.codes.table_gradient import speak
+from firstspike.config import require, require_integer
 from firstspike.conversion import Maximum, convert
 from firstspike.conversion.statistics import Histogram, calibration_batches
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.neurons.straight_through import speak
 from firstspike.training.evaluation import evaluation_mode
 
 

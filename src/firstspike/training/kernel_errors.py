@@ -10,7 +10,7 @@ from torch import Tensor
 from firstspike.codes.kernels import ExponentialKernel
 from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines import simulate
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training.evaluation import evaluation_mode
 
 

@@ -7,12 +7,13 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from firstspike.codes.code import require
 from firstspike.codes.relpsp import Moments, ReLPSP, ReLPSPNeuron
-from firstspike.codes.relpsp_gradient import SMALLEST_DENOMINATOR
-from firstspike.networks import Network, Node, SpikingNetwork
+from firstspike.config import require
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import Network, Node
 from firstspike.networks.network import free_name
 from firstspike.networks.ops import Add, Op, Rectifier
+from firstspike.neurons.relpsp_gradient import SMALLEST_DENOMINATOR
 
 
 def with_output_spikes(network: SpikingNetwork, window: float = 10.0) -> SpikingNetwork:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.codes.code import require
 from firstspike.codes.kernels import ExponentialKernel, LearnedKernel
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.config import require
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
 from firstspike.training.single_spike import SingleSpikeMethod
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class QuantizerAware(SingleSpikeMethod):
     """Train a TTFS network with its own tables, whatever they are, with trained ranges.
 
     The network's forward pass is that of the spiking network; the gradient passes straight through
-    the rounding (`firstspike.codes.table_gradient.speak`). Training accuracy and spiking accuracy
+    the rounding (`firstspike.neurons.straight_through.speak`). Training and spiking accuracy
     are therefore the same number. Ranges (the scale of every hidden population) are trained as in
     LSQ, the parameters of exponential and learned tables along with them.
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.codes.code import describe, require, require_integer
 from firstspike.codes.few_step import FewStepNeuron
-from firstspike.codes.surrogates import Boxcar, Surrogate
+from firstspike.config import describe, require, require_integer
 from firstspike.engines import through_time
-from firstspike.networks import SpikingNetwork
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.neurons.surrogates import Boxcar, Surrogate
 from firstspike.training.method import Method
 
 _SMALLEST_ALPHA = 0.01  # thresholds stay positive

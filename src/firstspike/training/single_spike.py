@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.codes.code import Neuron, require
+from firstspike.config import require
 from firstspike.engines import closed_form
-from firstspike.networks import INPUT, SpikingNetwork
+from firstspike.engines.perturb import Perturbation
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
+from firstspike.neurons.neuron import Neuron
 from firstspike.training.evaluation import evaluation_mode
 from firstspike.training.method import Method
-from firstspike.training.perturb import Perturbation
 
 if TYPE_CHECKING:
     from firstspike.training.config import TrainConfig

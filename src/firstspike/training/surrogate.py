@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.codes.code import Neuron, require, require_integer
 from firstspike.codes.kernels import ExponentialKernel
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.networks import INPUT, SpikingNetwork, fold_batch_norm
+from firstspike.config import require, require_integer
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT, fold_batch_norm
 from firstspike.networks.ops import BatchNorm
+from firstspike.neurons.neuron import Neuron
 from firstspike.training.kernel_errors import kernel_errors
 from firstspike.training.quantizer_aware import keep_tables_falling, split_groups, table_neurons
 from firstspike.training.single_spike import SingleSpikeMethod

@@ -1,0 +1,295 @@
+"""How late spikes reach a population: what early firing works out once per network.
+
+A spike is *late* for a target if it comes after the target's window has opened. The plan says for
+every target which nodes lead to it from spikes, whose spikes may be late, and through which links
+and weights they arrive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstspike._fingerprint import fingerprint
+from firstspike.codes.ttfs import TTFS
+from firstspike.compiled.available import has_numba
+from firstspike.engines import taps as tapped
+from firstspike.engines.taps import NoTaps, Taps
+from firstspike.networks.network import Network, Node
+from firstspike.networks.ops import MaxPool, WeightOp
+
+if TYPE_CHECKING:
+    from firstspike.engines.spiking_network import SpikingNetwork
+
+_DTYPES = (torch.float32, torch.float64)
+_MOST_STEPS = 1 << 12  # what an event has bits for
+_MOST_CHANNELS = 1 << 20
+_LARGEST_MATRIX = 1 << 24  # elements of a matrix that is found by probing
+_plans: WeakKeyDictionary[SpikingNetwork, tuple[object, Plan | str]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A population, or a max pool of one, as its targets hear it.
+
+    Attributes:
+        shape: (C, P), channels and positions.
+        window: steps in which it may fire.
+        delay: steps from its window's start to that of the target's.
+    """
+
+    name: str
+    population: str
+    shape: tuple[int, int]
+    window: int
+    delay: int
+
+
+@dataclass(frozen=True)
+class LateSpikes:
+    """The late spikes' way to one target, as the compiled walk takes it.
+
+    Attributes:
+        sources: whose spikes may be late.
+        positions: Q, of the target.
+        start, links, capacity, weights: see `_early_kernel.walk`.
+        classes: source and factor of every row of amplitudes.
+        steps: steps at which late spikes may arrive, and 0.
+    """
+
+    sources: tuple[Source, ...]
+    positions: int
+    start: np.ndarray
+    links: np.ndarray
+    capacity: int
+    weights: np.ndarray
+    classes: tuple[tuple[int, float], ...]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """A population or the readout: the nodes in front of it, what they hear, and who is late."""
+
+    nodes: tuple[Node, ...]
+    sources: tuple[Source, ...]
+    late: LateSpikes | None
+
+
+Plan = dict[str, Target]
+
+
+def plan_of(spiking: SpikingNetwork) -> Plan | str:
+    """The plan of a network, or why there is none; made again when tensors or the mode change."""
+    tensors = [*spiking.parameters(), *spiking.buffers()]
+    state = (spiking.code, spiking.mode_changes, tuple(fingerprint(t) for t in tensors))
+    known = _plans.get(spiking)
+    if known is not None and known[0] == state:
+        return known[1]
+    try:
+        plan: Plan | str = _make_plan(spiking)
+    except NoTaps as reason:
+        plan = str(reason)
+    _plans[spiking] = (state, plan)
+    return plan
+
+
+def _make_plan(spiking: SpikingNetwork) -> Plan:
+    network, code = spiking.network, spiking.code
+    if not isinstance(code, TTFS):
+        raise NoTaps(f"{code.name} does not fire at most once at a falling threshold")
+    like = spiking.input_low
+    if like.device.type != "cpu" or like.dtype not in _DTYPES:
+        raise NoTaps(f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}")
+    if max(code.window, len(code.window_of(0))) >= _MOST_STEPS:
+        raise NoTaps(f"windows must be shorter than {_MOST_STEPS} steps")
+    if not has_numba():
+        raise NoTaps("numba is not installed")
+    spoken = _spoken(spiking)
+    return {
+        name: _make_target(spiking, spoken, name)
+        for name in (*network.populations, network.output.name)
+    }
+
+
+def _spoken(spiking: SpikingNetwork) -> dict[str, str]:
+    """Nodes at which every neuron spikes at most once, with the population they come from."""
+    network = spiking.network
+    found = {name: name for name in spiking.populations}
+    for node in network.nodes[1:]:
+        if node.name not in found and isinstance(network.op(node.name), MaxPool):
+            (below,) = node.inputs
+            scale = spiking.neuron(found[below]).scale if below in found else None
+            if scale is None or scale.numel() != (len(scale) if scale.ndim else 1):
+                raise NoTaps(f"{node.name!r} takes the maximum of unlike spikes")
+            found[node.name] = found[below]
+    return found
+
+
+def _make_target(spiking: SpikingNetwork, spoken: dict[str, str], name: str) -> Target:
+    network = spiking.network
+    nodes, below = _segment(network, spoken, name)
+    depth = network.depth[name] if network.is_population(name) else spiking.depth + 1
+    start = spiking.code.window_of(depth).start
+    sources = tuple(
+        Source(
+            node,
+            spoken[node],
+            tapped.positions_of(network.node[node].shape),
+            len(spiking.window_of(spoken[node])),
+            start - spiking.window_of(spoken[node]).start,
+        )
+        for node in below
+    )
+    hidden = network.is_population(name)
+    return Target(nodes, sources, _late_spikes(spiking, name, nodes, sources) if hidden else None)
+
+
+def _segment(
+    network: Network, spoken: dict[str, str], target: str
+) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+    """Nodes that lead from spikes to `target`, and where the spikes are; in order of execution."""
+    inside: set[str] = set()
+    leaves: set[str] = set()
+    todo = list(network.node[target].inputs) if target in spoken else [target]
+    while todo:
+        name = todo.pop()
+        if name in spoken:
+            leaves.add(name)
+        elif name not in inside:
+            inside.add(name)
+            todo += network.node[name].inputs
+    return (
+        tuple(node for node in network.nodes if node.name in inside),
+        tuple(node.name for node in network.nodes if node.name in leaves),
+    )
+
+
+def _late_spikes(
+    spiking: SpikingNetwork, name: str, nodes: tuple[Node, ...], sources: tuple[Source, ...]
+) -> LateSpikes | None:
+    """The way of late spikes to the population `name`; None if there can be none."""
+    late = tuple(s for s in sources if s.delay < s.window - 1)
+    try:
+        paths = _find_paths(spiking, name, nodes, late)
+    except NoTaps as reason:
+        late = tuple(replace(s, shape=(s.shape[0] * s.shape[1], 1)) for s in late)
+        paths = _probe_paths(spiking, name, nodes, late, reason)
+    used = tuple(s for s in late if any(source == s.name for source, _ in paths))
+    if not used:
+        return None
+    steps = max(s.window - s.delay for s in used)
+    return _pack(paths, used, steps, spiking.input_low.dtype)
+
+
+def _find_paths(
+    spiking: SpikingNetwork, name: str, nodes: tuple[Node, ...], late: tuple[Source, ...]
+) -> list[tuple[str, Taps]]:
+    """Source and taps of every path that late spikes can take to the population `name`."""
+    network = spiking.network
+    paths: dict[str, list[tuple[str, Taps]]] = {}
+    for source in late:
+        plain = spiking.neuron(source.population).scale.ndim == 0
+        channels = None if plain else _channel_scales(spiking, source.population)
+        paths[source.name] = [(source.name, tapped.identity(*source.shape, channels))]
+    for node in nodes:
+        inputs = [paths.get(below, []) for below in node.inputs]
+        paths[node.name] = tapped.apply(network, node, inputs) if any(inputs) else []
+    found = paths.get(network.node[name].inputs[0], [])
+    for _, taps in found:
+        tapped.check_shape(taps, network.node[name].shape, name)
+    _channel_scales(spiking, name)
+    return found
+
+
+def _channel_scales(spiking: SpikingNetwork, population: str) -> Tensor:
+    """Scale of every channel (C,) of a population."""
+    shape = spiking.network.node[population].shape
+    scale = spiking.neuron(population).scale.detach().expand(shape).reshape(shape[0], -1)
+    if not bool((scale == scale[:, :1]).all()):
+        raise NoTaps(f"{population!r} has a scale per position")
+    return scale[:, 0]
+
+
+def _probe_paths(
+    spiking: SpikingNetwork,
+    name: str,
+    nodes: tuple[Node, ...],
+    late: tuple[Source, ...],
+    reason: NoTaps,
+) -> list[tuple[str, Taps]]:
+    """The paths as one matrix per source, found by sending single spikes: for small populations.
+
+    Raises:
+        NoTaps: `reason`, if the matrices would be large.
+    """
+    network = spiking.network
+    neurons = spiking.neuron_count(name)
+    if neurons * sum(s.shape[0] for s in late) > _LARGEST_MATRIX:
+        raise reason
+    result = []
+    for source in late:
+        shape = network.node[source.name].shape
+        scale = spiking.neuron(source.population).scale.detach()
+        size = source.shape[0]
+        unit = torch.eye(size, dtype=scale.dtype).reshape(size, *shape)
+        known = {source.name: unit * scale if scale.ndim else unit}
+        for node in nodes:
+            op = network.op(node.name)
+            assert isinstance(op, WeightOp)
+            inputs = [
+                known.get(below, unit.new_zeros(size, *network.node[below].shape))
+                for below in node.inputs
+            ]
+            known[node.name] = op.linear(*inputs)
+        matrix = known[network.node[name].inputs[0]].reshape(1, size, neurons).double()
+        taps = replace(tapped.identity(size, 1), weight=matrix, scale=None, shape_out=(neurons, 1))
+        result.append((source.name, taps))
+    return result
+
+
+def _pack(
+    paths: list[tuple[str, Taps]], sources: tuple[Source, ...], steps: int, dtype: torch.dtype
+) -> LateSpikes:
+    """All paths to one target as one list of links per position and one table of weights."""
+    from firstspike.compiled.early_firing_loops import WIDTH
+
+    index = {source.name: i for i, source in enumerate(sources)}
+    sizes = [source.shape[0] * source.shape[1] for source in sources]
+    positions = [source.shape[1] for source in sources]
+    classes: dict[tuple[int, float], int] = {}
+    columns, rows = [], 0
+    for name, taps in paths:
+        i, channels = index[name], taps.shape_in[0]
+        if channels >= _MOST_CHANNELS:
+            raise NoTaps(f"{name!r} has more than {_MOST_CHANNELS - 1} channels")
+        kinds = [classes.setdefault((i, float(f)), len(classes)) for f in taps.f]
+        counts = sum(positions[:i]) + taps.p
+        events = sum(sizes[:i]) + taps.p * channels
+        columns.append(np.stack([taps.q, counts, events, rows + taps.k * channels, kinds]))
+        rows += len(taps.matrices()) * channels
+    links = np.concatenate(columns, axis=1).astype(np.int64)
+    links = links[:, links[0].argsort(kind="stable")]
+    heard = np.concatenate([np.full(len(t.q), t.shape_in[0]) for _, t in paths])
+    order = np.concatenate([t.q for _, t in paths])
+    (neurons, places) = paths[0][1].shape_out
+    blocks = -(-neurons // WIDTH)
+    weights = torch.zeros(blocks, rows, WIDTH, dtype=dtype)
+    table = torch.cat([t.matrices().flatten(0, 1) for _, t in paths]).to(dtype)
+    for block, part in enumerate(table.split(WIDTH, 1)):
+        weights[block, :, : part.shape[1]] = part
+    return LateSpikes(
+        sources,
+        places,
+        np.searchsorted(links[0], np.arange(places + 1)),
+        np.ascontiguousarray(links[1:]),
+        int(np.bincount(order, heard, minlength=1).max()),
+        weights.numpy(),
+        tuple(classes),
+        steps,
+    )

@@ -1,0 +1,189 @@
+"""When a sample may stop before the last step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from firstspike.config import require, require_integer
+from firstspike.networks.ops import WeightOp
+
+if TYPE_CHECKING:
+    from firstspike.engines.spiking_network import SpikingNetwork
+    from firstspike.neurons.neuron import State
+
+
+@dataclass
+class Readout:
+    """The readout of n samples after some step, as a decision rule sees it.
+
+    Attributes:
+        logits: (n, classes) in the ANN's units, as if asked now.
+        settled: (n, classes) the logits after the last step if no further spike arrived.
+        step: the global step just done.
+        states: of the populations.
+        scale: final logits per unit of what arrives at the readout, 1 / all doses.
+    """
+
+    logits: Tensor
+    settled: Tensor
+    step: int
+    states: dict[str, State]
+    scale: float
+
+
+class Decision(ABC):
+    """Rule that stops samples early; subclasses are frozen dataclasses.
+
+    Attributes:
+        every: steps between checks; a sample stops at a check, and its spikes are counted up to
+            there. Larger values let weight operations work on larger blocks.
+    """
+
+    every: int
+
+    def __post_init__(self) -> None:
+        require_integer("every", self.every, 1, "1 checks after every step.")
+
+    @abstractmethod
+    def prepare(self, spiking: SpikingNetwork) -> Rule:
+        """The rule for one network."""
+
+
+class Rule(ABC):
+    """A decision made ready for a network."""
+
+    @abstractmethod
+    def __call__(self, readout: Readout) -> tuple[Tensor, Tensor]:
+        """Which samples stop, (n,) bool, and the logits they stop with, (n, classes)."""
+
+
+@dataclass(frozen=True)
+class Margin(Decision):
+    """Stop when the largest logit leads the second by at least `margin`, in the ANN's units.
+
+    A confidence rule: fast, and wrong now and then. Choose the margin on a validation split.
+
+    Args:
+        margin: least lead, positive.
+        after: steps before which no sample stops, counted from the first step at which a spike
+            can reach the readout.
+        every: steps between checks.
+    """
+
+    margin: float
+    after: int = 0
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.margin > 0, "margin", "be positive", self.margin, "It is a lead in logits.")
+        require_integer("after", self.after, 0, "0 may stop at once.")
+
+    def prepare(self, spiking: SpikingNetwork) -> Rule:
+        return _MarginRule(self.margin, first_arrival(spiking) + self.after)
+
+
+@dataclass(frozen=True)
+class Certain(Decision):
+    """Stop when the answer can no longer change, whatever spikes are still to come.
+
+    A neuron i that feeds the readout with weights w_ci can still deliver between 0 and its
+    `ceiling` r_i (single-spike codes: nothing once it has fired, otherwise the value of the next
+    step's spike; rate codes: a spike at every step left). Class c is certain if its logit, with all
+    biases in, leads every other class k by more than `sum_i max(0, w_ki - w_ci) r_i`. The answer is
+    then that of the full run. Only what the readout can see is used: hidden potentials would tell
+    more, but in hardware they sit elsewhere.
+
+    Needs a readout that is linear in the last populations (no max pool behind them) and a code
+    with a ceiling (burst coding has none).
+
+    Args:
+        every: steps between checks.
+    """
+
+    every: int = 1
+
+    def prepare(self, spiking: SpikingNetwork) -> Rule:
+        return _CertainRule(spiking)
+
+
+def first_arrival(spiking: SpikingNetwork) -> int:
+    """First global step at which a spike can reach the readout."""
+    _, sources = spiking.network.segment(spiking.network.output.name)
+    return min(spiking.window_of(name).start for name in sources)
+
+
+class _MarginRule(Rule):
+    def __init__(self, margin: float, first: int) -> None:
+        self.margin = margin
+        self.first = first
+
+    def __call__(self, readout: Readout) -> tuple[Tensor, Tensor]:
+        best = readout.logits.topk(2, dim=1).values
+        late = readout.step >= self.first
+        return (best[:, 0] - best[:, 1] >= self.margin) & late, readout.logits
+
+
+class _CertainRule(Rule):
+    def __init__(self, spiking: SpikingNetwork) -> None:
+        self.spiking = spiking
+        self.weights = readout_weights(spiking)
+
+    def __call__(self, readout: Readout) -> tuple[Tensor, Tensor]:
+        settled = readout.settled
+        best = settled.argmax(1)
+        certain = torch.ones(len(settled), dtype=torch.bool, device=settled.device)
+        ceilings = {name: self._ceiling(name, readout) for name in self.weights}
+        for c in best.unique().tolist():
+            mine = best == c
+            growth = settled.new_zeros(int(mine.sum()), settled.shape[1])
+            for name, weights in self.weights.items():
+                left = ceilings[name]
+                left = left if len(left) == 1 else left[mine]
+                growth = growth + left @ (weights - weights[c]).clamp(min=0).T
+            lead = settled[mine, c].unsqueeze(1) - settled[mine]
+            slack = 1e-5 * settled[mine].abs().amax(1, keepdim=True)  # rounding of the sums above
+            rivals = torch.arange(settled.shape[1], device=settled.device) != c
+            certain[mine] = (lead > growth * readout.scale + slack)[:, rivals].all(1)
+        return certain, settled
+
+    def _ceiling(self, name: str, readout: Readout) -> Tensor:
+        t = readout.step - self.spiking.window_of(name).start
+        neuron = self.spiking.neuron(name)
+        return neuron.ceiling(readout.states[name], max(t, -1)).flatten(1).to(readout.settled.dtype)
+
+
+def readout_weights(spiking: SpikingNetwork) -> dict[str, Tensor]:
+    """Weights (classes, neurons) from each population that feeds the readout.
+
+    Raises:
+        ValueError: if the readout is not linear in them.
+    """
+    network = spiking.network
+    nodes, sources = network.segment(network.output.name)
+    for node in nodes:
+        if not isinstance(network.op(node.name), WeightOp):
+            raise ValueError(
+                f"`decide` must not be Certain() here: the readout reads through node "
+                f"{node.name!r}, which is not linear. Use Margin(...), or place a hidden layer "
+                "behind the max pool."
+            )
+    like = next(spiking.buffers())
+    with torch.enable_grad():
+        values = {
+            name: like.new_zeros(1, *network.node[name].shape).requires_grad_() for name in sources
+        }
+        logits = network.run_segment(nodes, values)[0]
+        rows = [
+            torch.autograd.grad(logit, list(values.values()), retain_graph=True) for logit in logits
+        ]
+    high = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return {
+        name: torch.stack([row[i].flatten() for row in rows]).to(high)
+        for i, name in enumerate(sources)
+    }

@@ -1,0 +1,197 @@
+"""Disturbances of spikes and weights, to train robust networks and to measure robustness."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from firstspike.config import require, require_integer
+from firstspike.engines import closed_form
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.neurons.neuron import Neuron
+from firstspike.training.evaluation import evaluation_mode
+
+if TYPE_CHECKING:
+    from firstspike.data import Dataset
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What goes wrong between one neuron and the next; nothing by default.
+
+    Args:
+        jitter: standard deviation of what is added to every spike time, in steps (in windows for
+            codes in continuous time). Times are rounded to whole steps and kept in the window.
+        deletion: probability with which a spike is lost.
+        weight_noise: standard deviation of what is added to every weight, relative to the root mean
+            square of its tensor.
+        bits: weights are rounded to so many bits, symmetric around zero, one range per tensor.
+
+    >>> Perturbation(deletion=0.1).label
+    'deletion=0.1'
+    """
+
+    jitter: float = 0.0
+    deletion: float = 0.0
+    weight_noise: float = 0.0
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("jitter", "weight_noise"):
+            value = getattr(self, name)
+            require(value >= 0, name, "be at least 0", value, "0 disturbs nothing.")
+            require(value < float("inf"), name, "be finite", value, "1 is much.")
+        require(
+            0 <= self.deletion <= 1, "deletion", "lie in [0, 1]", self.deletion, "It is a share."
+        )
+        if self.bits is not None:
+            require_integer("bits", self.bits, 2, "4 to 8 are usual; None rounds nothing.")
+            require(self.bits <= 32, "bits", "be at most 32", self.bits, "None rounds nothing.")
+
+    @property
+    def label(self) -> str:
+        """What is disturbed and how much."""
+        plain = Perturbation()
+        changed = {n: v for n, v in vars(self).items() if v != getattr(plain, n)}
+        return ", ".join(f"{n}={v}" for n, v in changed.items()) or "none"
+
+    def spikes(self, neuron: Neuron, u: Any) -> Tensor:
+        """What the population says for potentials `u` once its spikes are disturbed.
+
+        Lost and moved spikes change the value; the gradient is that of the undisturbed neuron, and
+        zero for lost spikes.
+        """
+        value = neuron.activate(u)
+        if self.jitter:
+            moved = neuron.decode(self._jittered(neuron, neuron.encode(u))).detach()
+            value = value + (moved - value).detach()
+        if self.deletion:
+            value = value * (torch.rand_like(value) >= self.deletion)
+        return value
+
+    def _jittered(self, neuron: Neuron, times: Tensor) -> Tensor:
+        steps = getattr(neuron, "window", None)
+        grid = steps if isinstance(steps, int) else getattr(neuron, "steps", None)
+        moved = times + self.jitter * torch.randn_like(times)
+        moved = moved.clamp(0.0, 1.0 - 1e-06) if grid is None else moved.round().clamp(0, grid - 1)
+        return torch.where(times.isfinite(), moved, times)
+
+    def weight_changes(self, model: nn.Module) -> dict[nn.Parameter, Tensor]:
+        """What is added to every weight tensor (parameters of two dimensions or more)."""
+        changes = {}
+        for p in model.parameters():
+            if p.ndim < 2 or not (self.weight_noise or self.bits):
+                continue
+            changed = p.detach()
+            if self.bits is not None:
+                step = changed.abs().max().clamp(min=1e-12) / (2 ** (self.bits - 1) - 1)
+                changed = (changed / step).round() * step
+            if self.weight_noise:
+                size = changed.square().mean().sqrt()
+                changed = changed + self.weight_noise * size * torch.randn_like(changed)
+            changes[p] = changed - p.detach()
+        return changes
+
+
+@contextlib.contextmanager
+def disturbed_weights(model: nn.Module, perturbation: Perturbation) -> Iterator[None]:
+    """The model with disturbed weights; they are put back bit for bit."""
+    changes = perturbation.weight_changes(model)
+    kept = {p: p.detach().clone() for p in changes}
+    try:
+        with torch.no_grad():
+            for p, change in changes.items():
+                p.add_(change)
+        yield
+    finally:
+        with torch.no_grad():
+            for p, value in kept.items():
+                p.copy_(value)
+
+
+@torch.no_grad()
+def perturbed_accuracy(
+    network: SpikingNetwork,
+    dataset: Dataset,
+    perturbation: Perturbation,
+    *,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> float:
+    """Accuracy of `network` while `perturbation` acts on every spike and weight.
+
+    Args:
+        seed: of the disturbances; torch's own random state is left as it was.
+
+    Raises:
+        ValueError: if the network's code has no closed form.
+    """
+    if not network.code.has_closed_form:
+        raise ValueError(
+            f"`network` must have a code with a closed form, got {network.code}. Disturbances act "
+            "on single spikes."
+        )
+    correct = 0
+    with (
+        torch.random.fork_rng(devices=[]),
+        evaluation_mode(network),
+    ):
+        torch.manual_seed(seed)
+        with disturbed_weights(network, perturbation):
+            for images, labels in dataset.batches(batch_size, shuffle=False):
+                logits = closed_form.logits(
+                    network,
+                    images.to(network.input_low),
+                    lambda name, u: _say(network, perturbation, name, u),
+                    pool_first=False,
+                )
+                correct += int((logits.argmax(1).to(labels.device) == labels).sum())
+    return correct / len(dataset)
+
+
+def _say(network: SpikingNetwork, perturbation: Perturbation, name: str, u: Any) -> Tensor:
+    neuron = network.neuron(name)
+    return (
+        u.value if neuron.analog and not isinstance(u, Tensor) else perturbation.spikes(neuron, u)
+    )
+
+
+def robustness_curve(
+    network: SpikingNetwork,
+    dataset: Dataset,
+    name: str,
+    values: Sequence[float | int],
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+) -> list[dict[str, float]]:
+    """Accuracy against the strength of one disturbance.
+
+    Args:
+        name: "jitter", "deletion", "weight_noise" or "bits".
+        values: strengths.
+        seeds: of the disturbances.
+
+    Returns:
+        One line per strength: `value`, `mean`, `lowest` and `highest` accuracy over the seeds.
+    """
+    names = tuple(vars(Perturbation()))
+    if name not in names:
+        raise ValueError(f"`name` must be one of {', '.join(names)}, got {name!r}.")
+    lines = []
+    for value in values:
+        perturbation = replace(Perturbation(), **{name: value})  # type: ignore[arg-type]
+        found = [perturbed_accuracy(network, dataset, perturbation, seed=s) for s in seeds]
+        lines.append(
+            {
+                "value": value,
+                "mean": sum(found) / len(found),
+                "lowest": min(found),
+                "highest": max(found),
+            }
+        )
+    return lines

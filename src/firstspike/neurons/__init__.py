@@ -1,0 +1,1 @@
+"""What a population is under a code, and the mechanisms that codes share."""

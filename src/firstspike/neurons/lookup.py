@@ -1,0 +1,191 @@
+"""Look potentials up in a threshold table, one pass, no logarithm.
+
+`t = #{s : theta_s > u}` is the first step with `u >= theta_t`; `t = T` means "never fires", and so
+does NaN. All engines that need whole windows at once use this function.
+
+On the CPU a bucket is read off the leading bits of the float (for positive floats the bits are
+ordered as the numbers are); it holds at most one threshold, so one comparison decides, exactly. A
+compiled kernel does it in one pass, plain torch in a few where numba is missing. Under
+`torch.compile` it is an unrolled bisection, on other devices `torch.searchsorted`, with the same
+answer.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstspike.compiled.available import has_numba
+from firstspike.compiled.memory_order import dense, flat
+from firstspike.compiled.threads import in_parts
+
+_MAX_BUCKETS = 1 << 16
+_BITS = {torch.float32: (np.int32, 23), torch.float64: (np.int64, 52)}
+_SPLIT = 1 << 16  # elements below which one thread does the work
+_BLOCK = 1 << 15  # elements whose scratch stays in the second-level cache
+
+
+class Buckets(NamedTuple):
+    """Bucket `k` holds the floats whose bits, shifted by `shift`, are `base + k`.
+
+    A bucket holds at most one threshold, so the step changes by one within it. With b the bits of
+    a potential, `(entries[k] - b) >> shift` is the step: the part of `entries[k]` above the bucket
+    is the step of its smallest float, and the part below makes the difference borrow one step as
+    soon as b reaches the threshold's bits.
+
+    Attributes:
+        low, high: potentials are clamped to them first: no step, and step 0.
+        shift, base: see above.
+        entries: (K,), integers as wide as the floats.
+    """
+
+    low: Any
+    high: Any
+    shift: Any
+    base: Any
+    entries: np.ndarray
+
+
+def first_crossing(u: Tensor, thresholds: Tensor) -> Tensor:
+    """First step at which `u` reaches the falling `thresholds`, in steps; T where it never does.
+
+    Args:
+        u: potentials, any shape.
+        thresholds: (T,) strictly falling, positive, same dtype.
+
+    Returns:
+        int64 tensor shaped like `u`.
+
+    >>> first_crossing(torch.tensor([1.2, 0.5, 0.3, -1.0]), torch.tensor([1.0, 0.5, 0.25]))
+    tensor([0, 1, 2, 3])
+    """
+    rising = thresholds.flip(0)
+    reached = torch.searchsorted(rising, u.contiguous(), right=True)
+    return torch.where(u != u, len(thresholds), len(thresholds) - reached)
+
+
+def look_up(
+    u: Tensor,
+    scale: Tensor,
+    thresholds: Tensor,
+    values: Tensor,
+    silent: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """`values[t]` with t the first crossing of `u / scale`; `silent` where there is none.
+
+    Args:
+        u: (N, ...) potentials.
+        scale: () or (C, 1, ...), broadcasts against one sample.
+        thresholds: (T,) strictly falling.
+        values: (T,) results, any order (values of spikes, or their times).
+        silent: result where the neuron never fires.
+        out: where to write the results, in the layout of `u`; may be `u` itself, which saves
+            memory traffic.
+    """
+    factor = scale.reciprocal()
+    buckets = _buckets_for(u, thresholds)
+    if buckets is None:
+        padded = torch.cat([values, values.new_full((1,), silent)])
+        crossing = halve if torch.compiler.is_compiling() else first_crossing
+        result = padded[crossing(u * factor, thresholds)]
+        return result if out is None else out.copy_(result)
+    if factor.ndim:
+        u, factor = torch.mul(u, factor, out=out), factor.new_ones(())
+    u = dense(u)
+    result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
+    results = torch.cat([values, values.new_full((1,), silent)])
+    fill = _look_up_compiled if has_numba() else _look_up_blocks
+    fill(flat(u), flat(result), factor, buckets, results)
+    return result if out is None or out is result else out.copy_(result)
+
+
+def halve(u: Tensor, thresholds: Tensor) -> Tensor:
+    """`first_crossing` by bisection, unrolled: `torch.compile` fuses it with what surrounds it.
+
+    >>> halve(torch.tensor([1.2, 0.5, 0.3, -1.0]), torch.tensor([1.0, 0.5, 0.25]))
+    tensor([0, 1, 2, 3])
+    """
+    steps = len(thresholds)
+    crossing = torch.zeros(u.shape, dtype=torch.int64, device=u.device)
+    for power in reversed(range(steps.bit_length())):
+        probe = crossing + (1 << power)  # is the potential below the first `probe` thresholds?
+        threshold = thresholds[(probe - 1).clamp(max=steps - 1)]
+        crossing = torch.where((probe <= steps) & ~(u >= threshold), probe, crossing)
+    return crossing
+
+
+def _buckets_for(u: Tensor, thresholds: Tensor) -> Buckets | None:
+    """The table for the compiled kernel, or None where it does not fit."""
+    if (
+        torch.compiler.is_compiling()
+        or u.device.type != "cpu"
+        or u.dtype not in _BITS
+        or u.dtype != thresholds.dtype
+    ):
+        return None
+    return _buckets(thresholds.numpy().tobytes(), u.dtype)
+
+
+@lru_cache(maxsize=256)
+def _buckets(table: bytes, dtype: torch.dtype) -> Buckets | None:
+    """Bucket table of thresholds given as bytes, or None where floats lie too close together."""
+    integer, mantissa = _BITS[dtype]
+    thresholds = np.frombuffer(table, dtype=np.float32 if integer is np.int32 else np.float64)
+    if not (thresholds[-1] > 0 and np.all(np.diff(thresholds) < 0)):
+        return None
+    bits = thresholds.view(integer).astype(np.int64)
+    for resolution in range(4, mantissa + 1):
+        shift = mantissa - resolution
+        keys = bits >> shift
+        if keys[0] - keys[-1] + 2 > _MAX_BUCKETS:
+            return None
+        if len(np.unique(keys)) == len(keys):
+            break
+    steps = len(thresholds)
+    base = int(keys[-1]) - 1  # bucket 0: everything below the smallest threshold's bucket
+    if base < 0 or (steps + 1) << shift >= 1 << (8 * thresholds.itemsize - 1):
+        return None
+    k = np.arange(int(keys[0]) - base + 1) + base
+    first = np.searchsorted(-keys, -k, side="right")  # the step of the smallest float of bucket k
+    own = np.maximum(first - 1, 0)
+    inside = keys[own] == k
+    whole = 1 << shift
+    reached = np.where(inside, bits[own] & (whole - 1), whole)  # where in the bucket it falls by 1
+    entries = (first << shift) + reached - 1 + (k << shift)
+    low = np.asarray(base << shift, integer).view(thresholds.dtype)[()]
+    return Buckets(low, thresholds[0], integer(shift), integer(base), entries.astype(integer))
+
+
+def _look_up_compiled(
+    source: Tensor, target: Tensor, factor: Tensor, buckets: Buckets, results: Tensor
+) -> None:
+    """Write the results of all elements of `source` into `target`, on as many threads as torch."""
+    from firstspike.compiled import lookup_loops
+
+    loop: Any = lookup_loops.look_up_flat
+    u, out = source.numpy(), target.numpy()
+    table = (factor.numpy()[()], *buckets, results.numpy())
+    in_parts(lambda part: loop(u[part], out[part], *table), len(u), _SPLIT)
+
+
+def _look_up_blocks(
+    source: Tensor, target: Tensor, factor: Tensor, buckets: Buckets, results: Tensor
+) -> None:
+    """The same in plain torch, in blocks that stay in the cache."""
+    entries, shift, base = torch.from_numpy(buckets.entries), int(buckets.shift), int(buckets.base)
+    scratch = torch.empty(min(_BLOCK, len(source)), dtype=source.dtype)
+    places, found = (torch.empty_like(scratch, dtype=entries.dtype) for _ in range(2))
+    for start in range(0, len(source), _BLOCK):
+        part = source[start : start + _BLOCK]
+        v, k, steps = scratch[: len(part)], places[: len(part)], found[: len(part)]
+        torch.mul(part, factor, out=v).nan_to_num_(nan=-1.0)
+        v.clamp_(float(buckets.low), float(buckets.high))
+        bits = v.view(entries.dtype)
+        torch.bitwise_right_shift(bits, shift, out=k).sub_(base)
+        torch.index_select(entries, 0, k, out=steps).sub_(bits).bitwise_right_shift_(shift)
+        torch.index_select(results, 0, steps, out=target[start : start + _BLOCK])

@@ -1,0 +1,105 @@
+"""A threshold table as a differentiable quantizer: one look-up forward, one pass backward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstspike.compiled.available import has_numba
+from firstspike.neurons.lookup import look_up
+
+
+def speak(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
+    """`scale * values[t]`, t the first step with `u / scale >= thresholds[t]`; 0 without one.
+
+    The rounding has no useful derivative; the gradient passes straight through it. With y the
+    result and "inside" meaning `0 < u <= scale * values[0]`,
+
+        dy/du = 1 inside, else 0,
+        dy/dvalues[s] = scale where t = s (the spike time taken as given),
+        dy/dscale = (y - u dy/du) / scale.
+
+    The last line follows from the first, as y is homogeneous in (u, scale). For the exponential
+    kernel the second gives `dy/dtau = y (t - t_d) / tau^2` and `dy/dt_d = y / tau`. (Park & Yoon
+    print `t_d / tau` for the latter; the derivative of `exp(-(t - t_d) / tau)` has 1 there.)
+
+    Args:
+        u: (N, ...) potentials.
+        scale: () or (C, 1, ...), broadcasts against one sample.
+        thresholds, values: (T,), falling.
+
+    Source: straight-through: Bengio et al. 2013; `values`: Park & Yoon 2021, eq. 6; `scale`:
+    Esser et al. 2020 (LSQ), eq. 3.
+
+    >>> u = torch.tensor([0.3, 0.6, 2.0], requires_grad=True)
+    >>> table = torch.tensor([1.0, 0.5])
+    >>> y = speak(u, torch.tensor(1.0), table - 0.25, table)
+    >>> y.sum().backward()
+    >>> y.detach(), u.grad
+    (tensor([0.5000, 0.5000, 1.0000]), tensor([1., 1., 0.]))
+    """
+    result: Tensor = _Speak.apply(u, scale, thresholds.detach(), values)
+    return result
+
+
+def say(
+    u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor, out: Tensor | None = None
+) -> Tensor:
+    """The values of `speak` without a gradient; `out` may be `u`, which is then overwritten."""
+    scale, thresholds, values = scale.detach(), thresholds.detach(), values.detach()
+    if scale.ndim == 0:
+        return look_up(u, scale, thresholds, values * scale, 0.0, out)
+    return look_up(u, scale, thresholds, values, 0.0, out).mul_(scale)
+
+
+class _Speak(torch.autograd.Function):
+    """Keeps for the backward pass one byte per potential beside the result, which the next layer
+    keeps anyway; the potentials themselves only where the scale is trained."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
+        y = say(u, scale, thresholds, values)
+        _, trained_scale, _, trained_values = ctx.needs_input_grad
+        inside = None if trained_scale else (u > 0) & (u <= values[0] * scale)
+        needed = y if trained_scale or trained_values else None
+        ctx.save_for_backward(u if trained_scale else None, inside, needed, scale, values)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        u, inside, y, scale, values = ctx.saved_tensors
+        scale, values = scale.detach(), values.detach()
+        (arriving,) = gradients
+        if inside is None:
+            inside = (u > 0) & (u <= values[0] * scale)
+        passed = arriving * inside
+        by_scale = by_values = None
+        if ctx.needs_input_grad[1]:
+            by_scale = ((arriving * y - passed * u) / scale).sum_to_size(scale.shape)
+        if ctx.needs_input_grad[3]:
+            by_values = _level_sums(arriving * scale if scale.ndim else arriving, y, scale, values)
+            by_values = by_values if scale.ndim else by_values * scale
+        return passed, by_scale, None, by_values
+
+
+def _level_sums(x: Tensor, y: Tensor, scale: Tensor, values: Tensor) -> Tensor:
+    """(T,) sums of `x` over the neurons that fire at each step, which follows from what they say.
+
+    Between two values lies a threshold that tells them apart, whatever the rounding of `y`.
+    """
+    between = (values + torch.cat([values[1:], values.new_zeros(1)])) / 2
+    steps = torch.arange(len(values), dtype=y.dtype, device=y.device)
+    t = look_up(y, scale, between, steps, float(len(values)))
+    if t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last):
+        t, x = t.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)  # in memory order: no copies
+    t, x = t.flatten(), x.flatten()
+    if t.device.type == "cpu" and not torch.compiler.is_compiling() and has_numba():
+        from firstspike.compiled.table_gradient_loops import add_by_step
+
+        sums = torch.zeros(len(values) + 1, dtype=torch.float64)
+        add_by_step(t.numpy(), x.numpy(), sums.numpy())
+    else:
+        sums = torch.bincount(t.long(), x, minlength=len(values) + 1)
+    return sums[:-1].to(x.dtype)

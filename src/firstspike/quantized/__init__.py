@@ -1,0 +1,47 @@
+"""Weights and potentials in a few bits: quantize, fine-tune, run in integers and bytes."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# public name -> module of this package that defines it
+_PUBLIC: dict[str, str] = {
+    **dict.fromkeys(
+        (
+            "Nearest",
+            "Quantization",
+            "quantize",
+        ),
+        "quantization",
+    ),
+    **dict.fromkeys(("LearnedRounding",), "rounding"),
+    **dict.fromkeys(("finetune",), "finetuning"),
+    **dict.fromkeys(
+        (
+            "IntegerNetwork",
+            "IntegerRecord",
+        ),
+        "integer_network",
+    ),
+    **dict.fromkeys(("ByteNetwork",), "int8_network"),
+    **dict.fromkeys(
+        (
+            "BitsRow",
+            "accuracy_against_bits",
+        ),
+        "bits",
+    ),
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"firstspike.quantized.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'firstspike.quantized' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,309 @@
+"""Byte arithmetic against the integer simulation and the clock, spike for spike."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import firstspike as fs
+from firstspike.networks.ops import Convolution, Dense, MaxPool
+from firstspike.quantized import ByteNetwork, IntegerNetwork, Quantization, quantize
+from firstspike.quantized.int8_ops import ByteOp, BytePool, Requantization, bytes_are_exact
+from firstspike.quantized.int8_tables import ladder_of
+
+needs_kernels = pytest.mark.skipif(
+    not bytes_are_exact(255), reason="this machine has no exact int8 kernels"
+)
+
+
+class Residual(nn.Module):
+    """Residual sums, average and max pool, concatenation, a batch norm behind an activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=2)
+        self.norm, self.pool = nn.BatchNorm2d(6), nn.AvgPool2d(2)
+        nn.init.uniform_(self.norm.weight, 0.5, 2.0)
+        nn.init.normal_(self.norm.running_mean)
+        self.c, self.d = nn.Conv2d(12, 8, 3, stride=2, padding=1), nn.Linear(32, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.a(x))
+        y = torch.relu(self.b(x) + x)
+        z = torch.cat([self.pool(self.norm(y)), nn.functional.max_pool2d(x, 2)], 1)
+        return self.d(torch.relu(self.c(torch.relu(z))).flatten(1))
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
+        nn.Conv2d(8, 8, 3, bias=False), nn.ReLU(), nn.AvgPool2d(2),
+        nn.Flatten(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
+CODES = {
+    "linear 255": fs.TTFS(255, fs.Linear()),
+    "linear 63": fs.TTFS(63, fs.Linear()),
+    "linear 16": fs.TTFS(16, fs.Linear()),
+    "linear 12, down": fs.TTFS(12, fs.Linear(), half_step=False),
+    "linear 1": fs.TTFS(1, fs.Linear()),
+    "powers of two": fs.TTFS(8, fs.PowerOfTwo()),
+    "exponential": fs.TTFS(10, fs.Exponential(tau=3.0)),
+    "learned": fs.TTFS(8, fs.Learned()),
+}
+
+
+def integers(
+    build, code, seed=0, bits=8, low=0.0, per_channel=True, scales=False, gain=1.0, value_bits=8
+):
+    torch.manual_seed(seed)
+    x = low + torch.rand(8, 2, 8, 8)
+    model = build().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(gain)
+    network = fs.convert(
+        model, code, calibration=x, normalization=fs.Percentile(per_channel=scales)
+    )
+    config = Quantization(bits=bits, per_channel=per_channel, value_bits=value_bits)
+    quantized = quantize(network, config)
+    return IntegerNetwork(quantized, potential_bits=32), x
+
+
+def assert_same(record, other):
+    assert record.spike_times.keys() == other.spike_times.keys()
+    for name, times in record.spike_times.items():
+        assert torch.equal(times, other.spike_times[name]), name
+    assert torch.equal(record.logits, other.logits)
+    assert record.logit_exponent == other.logit_exponent
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    build=st.sampled_from([plain, Residual]),
+    code=st.sampled_from(sorted(CODES)),
+    seed=st.integers(0, 10_000),
+    bits=st.sampled_from([2, 4, 8]),
+    low=st.sampled_from([0.0, -0.5]),
+    per_channel=st.booleans(),
+    scales=st.booleans(),
+    gain=st.sampled_from([1.0, 5.0]),
+    value_bits=st.sampled_from([7, 8]),
+)
+def test_bytes_have_the_spike_times_of_the_integers(
+    build, code, seed, bits, low, per_channel, scales, gain, value_bits
+):
+    if code == "linear 255":
+        value_bits = 8
+    integer, x = integers(
+        build, CODES[code], seed, bits, low, per_channel, scales, gain, value_bits
+    )
+    try:
+        integer.bytes()
+    except ValueError as refused:  # scales per channel can take the values beyond a byte
+        assert "must fit a byte" in str(refused) and scales
+        return
+    record = integer.run(x)
+    assert_same(integer.run(x, "bytes"), record)
+    logits = record.logits.double() * 2.0**record.logit_exponent
+    assert torch.equal(integer(x), logits.float())
+
+
+@pytest.mark.parametrize("code", ["linear 16", "powers of two", "exponential"])
+@pytest.mark.parametrize("build", [plain, Residual])
+def test_bytes_agree_with_the_clock_of_integers_and_of_floats(build, code):
+    integer, x = integers(build, CODES[code])
+    own = integer.run(x, "bytes")
+    assert_same(integer.run(x, "clock"), own)
+    silent = {name: len(values) for name, values in integer.values.items()}
+    assert sum(int((t < silent[name]).sum()) for name, t in own.spike_times.items()) > 0
+    record = fs.simulate(integer.source[0].double(), x.double(), "clock")
+    for name, times in record.spike_times.items():
+        expected = torch.where(times.isfinite(), times, silent[name]).long()
+        assert torch.equal(own.spike_times[name], expected)
+
+
+@needs_kernels
+def test_layers_take_the_arithmetic_they_should():
+    integer, _ = integers(plain, CODES["linear 255"])
+    routes = integer.bytes().routes
+    assert routes["_0"] == routes["_3"] == "int8, bytes out"
+    assert routes["_2"] == "bytes" and routes["_9"] == "int8"
+    assert routes["_5"] == routes["_7"] == "float32"  # four times 255 is no byte, four times 63 is
+    routes = integers(plain, CODES["linear 63"])[0].bytes().routes
+    assert routes["_5"] == "bytes" and routes["_7"] == "int8, bytes out"
+    routes = integers(plain, CODES["exponential"])[0].bytes().routes
+    assert set(routes.values()) == {"int8", "bytes", "float32"}
+    routes = integers(plain, CODES["exponential"], value_bits=7)[0].bytes().routes
+    assert routes["_0"] == "int8, bytes out"  # thresholds between values of seven bits have eight
+    residual = integers(Residual, CODES["linear 255"])[0].bytes().routes
+    assert residual["a"] == "int8, bytes out" and residual["b"] == "int8"
+    assert residual["add"] == "float32"
+
+
+@pytest.mark.parametrize("build", [plain, Residual])
+@pytest.mark.parametrize("code", ["linear 63", "exponential"])
+def test_compiled_loops_are_not_needed(build, code, monkeypatch):
+    for value_bits in (7, 8):
+        integer, x = integers(build, CODES[code], value_bits=value_bits)
+        record = integer.run(x)
+        with monkeypatch.context() as patch:
+            for module in ("int8_ops", "int8_tables"):
+                patch.setattr(f"firstspike.quantized.{module}.has_numba", lambda: False)
+            assert_same(integer.run(x, "bytes"), record)
+
+
+@needs_kernels
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    power=st.integers(0, 14),
+    top=st.integers(2, 255),
+    d=st.integers(-3000, 3000),
+    bias=st.integers(-(2**15), 2**15),
+    exponent=st.integers(-20, 3),
+    inputs=st.sampled_from([1, 7, 64, 3000]),
+)
+def test_requantization_is_the_threshold_ladder(seed, power, top, d, bias, exponent, inputs):
+    """Potentials on, next to and far beyond every threshold, sums beyond 2^24 among them."""
+    generator = torch.Generator().manual_seed(seed)
+    m, unit = 2**power, 2.0**exponent
+    weight = torch.randint(-127, 128, (4, inputs), generator=generator)
+    weight[0] = 127
+    x = torch.randint(0, 256, (64, inputs), generator=generator, dtype=torch.uint8)
+    biases = torch.full((4,), bias)
+    sums = x.long() @ weight.T
+    levels = torch.arange(1, top + 1) * m - d
+    targets = levels[torch.randint(0, top, (64,), generator=generator)]
+    biases[1] += targets[0] - sums[0, 1] if abs(int(targets[0] - sums[0, 1])) < 2**21 else 0
+    biases[2] += targets[1] - sums[1, 2] - 1 if abs(int(targets[1] - sums[1, 2])) < 2**21 else 0
+    u = sums + biases
+    expected = sum((u >= level).long() for level in levels)
+    shift = torch.full((4,), (d - m / 2 + 0.25) * unit, dtype=torch.float64)
+    op = ByteOp(
+        Dense({"weight": weight.float(), "bias": None}),
+        (inputs,),
+        weight,
+        torch.full((4,), unit, dtype=torch.float64),
+        biases.double() * unit,
+        Requantization(m * unit, shift, top),
+    )
+    assert torch.equal(op(x).long(), expected)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rungs=st.sets(st.integers(1, 255), min_size=1, max_size=20)
+    | st.sets(st.integers(1, 30_000), min_size=1, max_size=20),
+    half=st.booleans(),
+    exponent=st.integers(-12, 4),
+    seed=st.integers(0, 1000),
+)
+def test_a_ladder_says_what_its_thresholds_say(rungs, half, exponent, seed):
+    """Any floats, not only multiples of the unit: thresholds, their neighbours, the extremes."""
+    ordered = torch.tensor(sorted(rungs, reverse=True))
+    unit = 2.0**exponent
+    thresholds = ((ordered - 0.5 * half) * unit).float()
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.arange(len(rungs), 0, -1) * (255 // len(rungs))
+    ladder = ladder_of(thresholds, values)
+    assert ladder is not None
+    tiny, huge = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+    u = torch.cat([
+        thresholds,
+        torch.nextafter(thresholds, torch.tensor(0.0)),
+        torch.nextafter(thresholds, torch.tensor(huge)),
+        torch.tensor([0.0, -0.0, tiny, -tiny, 1e-42, huge, -huge, torch.inf, -torch.inf]),
+        torch.randn(50, generator=generator) * float(thresholds[0]),
+    ])  # fmt: skip
+    table = torch.cat([values, values.new_zeros(1)])
+    expected = table[(u.unsqueeze(1) < thresholds).sum(1)]
+    assert torch.equal(ladder.round(u).long(), expected)
+    assert torch.equal(ladder.round(u.double()).long(), expected)
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "groups, stride, padding, dilation", [(1, 1, 1, 1), (2, 2, 0, 1), (8, 1, 2, 2)]
+)
+def test_int8_convolution_is_exact(groups, stride, padding, dilation):
+    weight = torch.randint(-127, 128, (16, 8 // groups, 3, 3))
+    x = torch.randint(0, 256, (3, 8, 9, 9), dtype=torch.uint8)
+    hyper = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    op = ByteOp(
+        Convolution({"weight": weight.float()}, **hyper), (8, 9, 9), weight, torch.ones(16), None
+    )
+    expected = nn.functional.conv2d(x.double(), weight.double(), **hyper)
+    assert torch.equal(op(x).double(), expected)
+
+
+@pytest.mark.parametrize("size, stride, padding, ceil", [(2, None, 0, False), (3, 2, 1, True)])
+def test_byte_pool_is_the_maximum(size, stride, padding, ceil):
+    hyper = {"kernel_size": size, "padding": padding, "dilation": 1, "ceil_mode": ceil, "dims": 2}
+    op = MaxPool(**hyper, **({} if stride is None else {"stride": stride}))
+    x = torch.randint(0, 256, (3, 5, 9, 8), dtype=torch.uint8)
+    expected = op(x.float())
+    pool = BytePool(op, tuple(expected.shape[1:]))
+    assert torch.equal(pool(x).float(), expected)
+    assert torch.equal(pool(x.contiguous(memory_format=torch.channels_last)).float(), expected)
+    assert torch.equal(pool(x.float()), expected)
+
+
+def test_what_does_not_fit_is_refused_and_runs_slowly_with_a_notice():
+    integer, x = integers(plain, fs.TTFS(512, fs.Linear()))
+    with pytest.raises(ValueError, match=r"values of population 'input' must fit a byte.*at most"):
+        integer.run(x, "bytes")
+    with pytest.warns(UserWarning, match="running on int64 tensors, slowly"):
+        slow = integer(x)
+    record = integer.run(x)
+    assert torch.equal(slow.double(), record.logits.double() * 2.0**record.logit_exponent)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        integer(x)  # said once
+    early, x = integers(plain, fs.TTFS(16, fs.Linear(), offset=8))
+    with pytest.raises(
+        ValueError, match=r"`offset` must equal the window.*got 8.*engine=\"clock\""
+    ):
+        ByteNetwork(early)
+    narrow = IntegerNetwork(integers(plain, CODES["linear 255"])[0].source[0], potential_bits=20)
+    with pytest.raises(ValueError, match=r"`potential_bits` must hold any potential.*Pass"):
+        narrow.bytes()
+    with pytest.raises(ValueError, match=r"`engine` must be one of closed_form, clock, bytes"):
+        early.run(x, "event")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
+def test_machines_without_byte_products_are_seen_and_stay_exact(isa):
+    """With the instructions switched off, 255 * 127 + 255 * 127 saturates at 16 bits."""
+    script = (
+        "import sys; sys.path.insert(0, 'tests/hardware'); from test_byte_network import *\n"
+        "print(bytes_are_exact(255), bytes_are_exact(128))\n"
+        "for code in ('linear 255', 'linear 16'):\n"
+        "    integer, x = integers(plain, CODES[code])\n"
+        "    assert_same(integer.run(x, 'bytes'), integer.run(x))\n"
+        "    print(integer.bytes().routes['_3'])\n"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    exact, narrow, *routes = done.stdout.split()[0:2] + done.stdout.splitlines()[1:]
+    assert narrow == "True" and routes[1] == "int8, bytes out"
+    assert routes[0] == ("int8, bytes out" if exact == "True" else "float32")
+
+
+def test_an_empty_batch() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    x = torch.rand(5, 1, 6, 6)
+    network = fs.convert(model, fs.TTFS(16, kernel=fs.Linear()), calibration=x)
+    integer = IntegerNetwork(quantize(network, Quantization(bits=8)), potential_bits=32)
+    assert integer.bytes().logits(x).shape == (5, 3)
+    assert integer.bytes().logits(x[:0]).shape == (0, 3)

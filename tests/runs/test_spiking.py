@@ -1,0 +1,116 @@
+"""Recipes that train spiking networks: read, refused, trained and continued by one verb."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from firstspike.cli.app import app
+from firstspike.measure.result import read_results
+from firstspike.runs.recipe import Recipe, load_network
+from firstspike.runs.spiking import SpikingRecipe, read_recipe, train_spiking
+
+ANN = {"model": {"name": "digits_cnn", "width": 0.25}, "data": {"name": "digits"}}
+RECIPE = ANN | {
+    "code": {"name": "TTFS", "window": 4, "kernel": {"name": "Linear"}},
+    "method": {"name": "QuantizerAware", "teacher": True},
+    "calibration": 100,
+    "training": {"epochs": 1, "batch_size": 64, "learning_rate": 0.005},
+}
+
+
+def write(path: Path, content: dict) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def run(*arguments: object) -> None:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipes of an ANN and of a spiking network that starts from it."""
+    folder = tmp_path_factory.mktemp("recipes")
+    write(folder / "a_few_steps.yaml", RECIPE | {"few_step": {}})  # of another script
+    write(folder / "ann.yaml", ANN | {"training": RECIPE["training"]})
+    write(folder / "spiking.yaml", RECIPE | {"start": str(folder / "ann")})
+    return folder
+
+
+def test_one_verb_trains_the_ann_and_the_spiking_network(folder: Path, tmp_path: Path) -> None:
+    assert isinstance(read_recipe(folder / "ann.yaml"), Recipe)
+    recipe = read_recipe(folder / "spiking.yaml")
+    assert isinstance(recipe, SpikingRecipe) and recipe.name == "spiking"
+    ann = folder / "ann"
+    command = f"firstspike train --recipe {folder / 'ann.yaml'} --out {ann}"
+    with pytest.raises(FileNotFoundError, match="`start` must be the run of a trained ANN") as info:
+        train_spiking(recipe, tmp_path / "early")
+    assert command in str(info.value)
+    run(*command.split()[1:], "--threads", 1)
+    out, file = tmp_path / "run", tmp_path / "result.json"
+    arguments = ("train", "--recipe", folder / "spiking.yaml", "--out", out, "--threads", 1)
+    run(*arguments, "--json", file, "--seed", 3)
+    (result,) = read_results(file)
+    assert (result.seed, result.split) == (3, "validation") and result.code["name"] == "TTFS"
+    history = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert result.accuracy == history[-1]["validation_accuracy"]
+    assert load_network(out).latency == result.latency_steps
+    # a finished run trains no more, by its own config as well; another start is another run
+    before = (out / "metrics.jsonl").stat().st_mtime_ns
+    run("train", "--recipe", out / "config.yaml", "--out", out, "--threads", 1)
+    assert [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()] == history
+    assert (out / "metrics.jsonl").stat().st_mtime_ns >= before
+    with pytest.raises(ValueError, match=r"cannot resume .* start: "):
+        run(*arguments, "--seed", 3, "--start", _copy(ann, tmp_path / "other"))
+    run(*arguments, "--seed", 3, "--start", tmp_path / "other", "--restart")
+
+
+def _copy(source: Path, target: Path) -> Path:
+    target.mkdir()
+    for name in ("config.yaml", "model.safetensors"):
+        (target / name).write_bytes((source / name).read_bytes())
+    return target
+
+
+def test_a_recipe_can_train_output_spike_times(tmp_path: Path) -> None:
+    content = RECIPE | {"code": {"name": "ReLPSP"}, "output_window": 4.0}
+    content["method"] = {"name": "DTA", "output": "spike_times"}
+    out = tmp_path / "run"
+    run("train", "--recipe", write(tmp_path / "r.yaml", content), "--out", out, "--threads", 1)
+    assert load_network(out).origin["output_window"] == 4.0
+    assert SpikingRecipe.read(out / "config.yaml").output_window == 4.0
+
+
+def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -> None:
+    path = write(tmp_path / "alone.yaml", RECIPE | {"start": "nowhere"})
+    with pytest.raises(FileNotFoundError, match=r"none in nowhere.*ANN.yaml \(with model: .*0.25"):
+        SpikingRecipe.read(path).network(0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": {}}, "has the unknown key 'methods'. Known: calibration, code"),
+        ({"method": None}, "must have `method: {name: ...}` to train a spiking network"),
+        ({"method": {"name": "Hope"}}, "r.yaml: `method` must be one of Method, QuantizerAware"),
+        ({"method": {"name": "DTA", "luck": 1}}, "r.yaml: DTA cannot be made from"),
+        ({"code": {"name": "Morse"}}, "r.yaml: `code` must be one of .*got 'Morse'"),
+        ({"code": {"name": "TTFS", "windows": 4}}, "r.yaml: TTFS cannot be made from"),
+        ({"calibration": "all"}, "r.yaml: `calibration` must be a number of images, got 'all'"),
+        ({"training": {"epoch": 3}}, "has no option 'epoch'"),
+    ],
+)
+def test_bad_keys_are_named(changes: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_recipe(write(tmp_path / "r.yaml", RECIPE | changes))
+
+
+def test_ann_recipes_refuse_what_they_do_not_know(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"has the unknown key 'trainning'. Known: data"):
+        read_recipe(write(tmp_path / "r.yaml", ANN | {"trainning": {}}))
+    with pytest.raises(ValueError, match="`--start` goes with recipes of spiking networks"):
+        run("train", "--recipe", folder / "ann.yaml", "--start", "x", "--out", tmp_path / "o")
