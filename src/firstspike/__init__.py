@@ -16,7 +16,7 @@ _PUBLIC: dict[str, str] = {
         (
             *("TTFS", "Exponential", "Learned", "Linear", "PowerOfTwo"),
             *("Burst", "Phase", "Rate", "Reverse", "TemporalSwitch"),
-            *("FewStep", "Fixed", "GridSearch", "PercentileSearch"),
+            *("FewStep", "Fixed", "GridSearch", "PercentileSearch", "LIF"),
             *("ExactReLU", "ReLPSP"),
             *("Bernoulli", "Direct", "FirstSpikes", "Regular"),
         ),

@@ -123,6 +123,17 @@ def few_step(code: Code, u: float) -> list[float]:
     return out
 
 
+def lif(code: Code, u: float) -> list[float]:
+    assert isinstance(code, fs.LIF)
+    potential, current, out = 0.0, 0.0, []
+    for _ in range(code.steps):
+        current = u + (0.0 if code.tau_syn is None else (1 - 1 / code.tau_syn) * current)
+        potential = current + potential * (1.0 if code.tau_mem is None else 1 - 1 / code.tau_mem)
+        out.append(1.0 if potential >= 1.0 else 0.0)
+        potential = 0.0 if out[-1] else potential
+    return out
+
+
 def reverse(code: Code, u: float) -> list[float]:
     assert isinstance(code, fs.Reverse)
     out = [0.0] * code.window
@@ -178,6 +189,12 @@ CASES: dict[str, Case] = {
         lambda steps: codes.FewStep(steps, leak=0.75, thresholds=codes.Fixed(0.5, 0.875)),
         few_step,
         budgets=(),
+    ),
+    # a hard reset loses what is left, so that the error does not fall with the budget
+    "LIF, no leak": Case(fs.LIF, lif, budgets=()),
+    "LIF": Case(lambda steps: fs.LIF(steps, tau_mem=20.0), lif, budgets=()),
+    "LIF with synapse": Case(
+        lambda steps: fs.LIF(steps, tau_mem=10.0, tau_syn=4.0), lif, budgets=()
     ),
     "Reverse": Case(fs.Reverse, reverse),
     "Reverse, down": Case(lambda window: fs.Reverse(window, half_step=False), reverse),

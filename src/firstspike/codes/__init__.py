@@ -17,6 +17,7 @@ from firstspike.codes.few_step_thresholds import (
 )
 from firstspike.codes.inputs import INPUTS, Bernoulli, Direct, FirstSpikes, Input, Regular
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
+from firstspike.codes.lif import LIF
 from firstspike.codes.phase import Phase
 from firstspike.codes.rate import Rate
 from firstspike.codes.relpsp import ReLPSP
@@ -27,7 +28,10 @@ from firstspike.neurons.neuron import Neuron
 
 CODES: dict[str, type[Code]] = {
     code.__name__: code
-    for code in (TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch, FewStep, ReLPSP, ExactReLU)
+    for code in (
+        *(TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch),
+        *(FewStep, ReLPSP, ExactReLU, LIF),
+    )
 }
 
 _NESTED: dict[str, dict[str, Any]] = {"kernel": KERNELS, "input": INPUTS, "thresholds": RULES}
@@ -36,6 +40,7 @@ __all__ = [
     "CODES",
     "INPUTS",
     "KERNELS",
+    "LIF",
     "RULES",
     "TTFS",
     "Bernoulli",

@@ -1,0 +1,9 @@
+"""Doors: how a network, its spikes and its results leave the library and come back.
+
+Every door says the same three things about what it wrote: what the format cannot say, how the
+file was checked, and with what agreement; see `door.Door`.
+"""
+
+from firstspike.exchange.door import Check, Door, Handed, hand_on
+
+__all__ = ["Check", "Door", "Handed", "hand_on"]
