@@ -9,7 +9,6 @@ budget, so memory does not grow with the number of steps.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -137,26 +136,18 @@ class _Run:
     def _run_block(self, steps: range) -> None:
         """Advance everything by the steps of one block; signals are (B, n, ...) or None."""
         signals: dict[str, Tensor | None] = {}
-        left = Counter({node.name: self.network.uses(node.name) for node in self.network.nodes})
-        for node in self.network.nodes:
+        for node, inputs in self.network.walk(signals):
             if node.name in self.spiking.neurons:
-                current = _take(node.inputs[0], signals, left) if node.inputs else None
+                current = _owned(inputs.pop(), signals) if inputs else None
                 signals[node.name] = self._fire(node.name, current, steps)
                 del current
             elif isinstance(op := self.network.op(node.name), MaxPool):
-                signal = signals[node.inputs[0]]
                 pool = self.pools.setdefault(node.name, SpikePool(self.spiking.code.graded_pool))
-                signals[node.name] = None if signal is None else pool(op, signal)
-                del signal
+                signals[node.name] = None if inputs[0] is None else pool(op, inputs[0])
             else:
                 assert isinstance(op, WeightOp)
-                arguments = [signals[name] for name in node.inputs]
-                signals[node.name] = _apply(op, arguments, node, self.network.node)
-                del arguments
-            for name in node.inputs:
-                left[name] -= 1
-                if not left[name]:
-                    signals.pop(name, None)
+                signals[node.name] = _apply(op, inputs, node, self.network.node)
+            del inputs
         self._read(signals[self.network.output.name], steps)
 
     def _fire(self, name: str, current: Tensor | None, steps: range) -> Tensor | None:
@@ -278,16 +269,14 @@ class _Run:
         return record
 
 
-def _take(name: str, signals: dict[str, Tensor | None], left: Counter[str]) -> Tensor | None:
-    """The signal of `name` for a neuron that may overwrite it: a copy if anyone else needs it."""
-    signal = signals[name]
+def _owned(signal: Tensor | None, signals: Mapping[str, Tensor | None]) -> Tensor | None:
+    """A signal that a neuron may overwrite: a copy if any of the live `signals` shares memory."""
     if signal is None:
         return None
-    others = left[name] > 1 or any(
+    others = any(
         other is not None
-        and key != name
         and other.untyped_storage().data_ptr() == signal.untyped_storage().data_ptr()
-        for key, other in signals.items()
+        for other in signals.values()
     )
     return signal.clone() if others and signal.stride(0) != 0 else signal
 
@@ -321,15 +310,10 @@ def block_length(spiking: SpikingNetwork, x: Tensor, memory: int) -> int:
     if memory < 1:
         raise ValueError(f"`memory` must be positive, got {memory}. Pass bytes, e.g. 64 * 2**20.")
     network = spiking.network
-    left = Counter({node.name: network.uses(node.name) for node in network.nodes})
     live: dict[str, int] = {}
     peak = 0
-    for node in network.nodes:
+    for node, sizes in network.walk(live):
         live[node.name] = int(torch.Size(node.shape).numel())
-        peak = max(peak, sum(live.values()))
-        for name in node.inputs:
-            left[name] -= 1
-            if not left[name]:
-                live.pop(name, None)
+        peak = max(peak, sum((live | dict(zip(node.inputs, sizes))).values()))
     per_step = peak * max(len(x), 1) * x.element_size()
     return int(max(1, min(spiking.latency, spiking.code.stride, memory // per_step)))

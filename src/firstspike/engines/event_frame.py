@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Container
 from typing import TYPE_CHECKING
 
@@ -40,18 +39,12 @@ class Frame:
     def logits(self, x: Tensor, skipped: Container[str] = ()) -> Tensor:
         """Logits (1, classes) of an image (1, ...); the bias alone if the readout is `skipped`."""
         engine, network = self.engine, self.engine.network
-        left = Counter({node.name: network.uses(node.name) for node in network.nodes})
-        for node in network.nodes:
-            if node.name in skipped:
-                continue
+        nodes = [node for node in network.nodes if node.name not in skipped]
+        for node, inputs in network.walk(self.signals, nodes):
             if node.name in engine.firing:
-                self.signals[node.name] = self._fire(node, x)
+                self.signals[node.name] = self._fire(node, inputs, x)
             else:
-                self._pass(node)
-            for name in node.inputs:
-                left[name] -= 1
-                if not left[name]:
-                    self.signals.pop(name, None)
+                self._pass(node, inputs)
         output = network.output.name
         if output in skipped:
             return engine.bias[output].clone()
@@ -59,11 +52,11 @@ class Frame:
             return engine.held[output].tensor()
         return self.signals[output].tensor + engine.bias[output]
 
-    def _fire(self, node: Node, x: Tensor) -> Signal:
-        """The spikes of a population."""
+    def _fire(self, node: Node, inputs: list[Signal], x: Tensor) -> Signal:
+        """The spikes of a population; `x` is the image."""
         name, layer, u = node.name, self.engine.held.get(node.name), x
         if layer is None and name != INPUT:
-            u = self.signals[node.inputs[0]].tensor + self.engine.bias[name]
+            u = inputs[0].tensor + self.engine.bias[name]
         rows = to_rows(u) if layer is None else layer.out
         if not self.recording:
             firing = self.engine.pooled.get(name) or self.engine.firing[name]
@@ -74,10 +67,9 @@ class Frame:
         self.times[name] = events.spread(events.step.astype(rows.dtype), float("inf"))
         return Signal(events)
 
-    def _pass(self, node: Node) -> None:
+    def _pass(self, node: Node, inputs: list[Signal]) -> None:
         """What an operation makes of its inputs; a layer may hold it as potentials instead."""
         op, layer = self.engine.network.op(node.name), self.engine.layers.get(node.name)
-        inputs = [self.signals[name] for name in node.inputs]
         if layer is not None:
             self.operations[node.name] = layer(inputs[0])
             if not layer.holds:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -62,19 +61,13 @@ def evaluate(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Tensor:
     """Walk the network with pairs of signals; the readout's potential when its window opens."""
     network = spiking.network
     signals = {INPUT: _input(spiking, spiking.shifted(x), activate)}
-    left = Counter({node.name: network.uses(node.name) for node in network.nodes})
-    for node in network.nodes[1:]:
-        arguments = [signals[name] for name in node.inputs]
+    for node, arguments in network.walk(signals, network.nodes[1:]):
         if network.is_population(node.name):
             depth = network.depth[node.name]
             value = activate(node.name, arguments[0].at(depth))
             signals[node.name] = _spoken(spiking, node.name, value, depth + 1)
         else:
             signals[node.name] = _apply(network.op(node.name), arguments)
-        for name in node.inputs:
-            left[name] -= 1
-            if not left[name]:
-                del signals[name]
     return signals[network.output.name].at(spiking.depth + 1).value
 
 

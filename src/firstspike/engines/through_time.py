@@ -11,7 +11,6 @@ instead of T steps, at the price of a second forward pass.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -77,6 +76,7 @@ class _Chunk:
         self.spiking = spiking
         self.network = spiking.network
         self.constant = self._constant_nodes()
+        self.changing = [n for n in self.network.nodes if n.name not in self.constant]
 
     def _constant_nodes(self) -> set[str]:
         """Nodes whose value is the same at every step: they see the image and no population."""
@@ -93,12 +93,7 @@ class _Chunk:
             if node.name in self.constant:
                 inputs = (values[name] for name in node.inputs)
                 values[node.name] = self.network.op(node.name)(*inputs)
-        used = {
-            name
-            for node in self.network.nodes
-            if node.name not in self.constant
-            for name in node.inputs
-        }
+        used = {name for node in self.changing for name in node.inputs}
         states: States = {}
         for name in self.network.populations:
             like = x.new_zeros(()).expand(len(x), *self.network.node[name].shape)
@@ -118,41 +113,33 @@ class _Chunk:
         """What reaches the readout over the steps, (N, classes) with the biases, and the states."""
         states = dict(states)
         values = dict(constant)
-        left = Counter({node.name: self.network.uses(node.name) for node in self.network.nodes})
-        for node in self.network.nodes:
-            if node.name in self.constant:
-                continue
-            values[node.name] = self._value(node, values, states, steps)
-            for name in node.inputs:
-                left[name] -= 1
-                if not left[name]:
-                    del values[name]
-        out = self._stacked(self.network.output.name, values, steps)
+        for node, inputs in self.network.walk(values, self.changing):
+            values[node.name] = self._value(node, inputs, states, steps)
+        output = self.network.output.name
+        out = self._stacked(output, values[output], steps)
         return out.unflatten(0, (steps, -1)).sum(0), states
 
-    def _stacked(self, name: str, values: dict[str, Tensor], steps: int) -> Tensor:
+    def _stacked(self, name: str, value: Tensor, steps: int) -> Tensor:
         """Value of a node for all steps, (steps * N, ...)."""
-        value = values[name]
         if name in self.constant:
             return value.expand(steps, *value.shape).flatten(0, 1)
         return value
 
-    def _value(self, node: Node, values: dict[str, Tensor], states: States, steps: int) -> Tensor:
+    def _value(self, node: Node, inputs: list[Tensor], states: States, steps: int) -> Tensor:
         """Value of a node that changes with time, (steps * N, ...); states advance."""
         op = self.network.op(node.name)
         if self.network.is_population(node.name):
-            (name,) = node.inputs
-            rows = 1 if name in self.constant else steps
-            currents = values[name].unflatten(0, (rows, -1))
+            rows = 1 if node.inputs[0] in self.constant else steps
+            currents = inputs[0].unflatten(0, (rows, -1))
             fired, states[node.name] = self._neuron(node.name).fire(
                 currents, states[node.name], steps
             )
             mask = states.get(f"{node.name}.mask")
             return (fired if mask is None else fired * mask).flatten(0, 1)
-        inputs = [self._stacked(name, values, steps) for name in node.inputs]
+        stacked = [self._stacked(name, x, steps) for name, x in zip(node.inputs, inputs)]
         if isinstance(op, MaxPool):
-            return pool_through_time(op, node.name, inputs[0], states, steps)
-        return op(*inputs)
+            return pool_through_time(op, node.name, stacked[0], states, steps)
+        return op(*stacked)
 
 
 def pool_through_time(op: MaxPool, name: str, x: Tensor, states: States, steps: int) -> Tensor:

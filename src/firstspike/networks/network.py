@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,16 @@ class Node:
     source: str = ""  # where the model's code asked for it, "file.py:12"
 
 
+def _take(values: MutableMapping[str, Any], names: Sequence[str], left: Counter[str]) -> list[Any]:
+    """What `values` hold under `names`; what is not `left` to read goes."""
+    taken = [values.get(name) for name in names]
+    for name in names:
+        left[name] -= 1
+        if not left[name]:
+            values.pop(name, None)
+    return taken
+
+
 class Network(nn.Module):
     """The analogue network as a list of nodes in order of execution; the last one is the readout.
 
@@ -63,8 +73,7 @@ class Network(nn.Module):
         self.nodes = tuple(nodes)
         self.ops = nn.ModuleDict(dict(ops))
         self.notes = tuple(notes)
-        uses = Counter(name for node in self.nodes for name in node.inputs)
-        self._uses = uses
+        self._uses = Counter(name for node in self.nodes for name in node.inputs)
         self.node = {node.name: node for node in self.nodes}
         self.depth = self._depths()
         self._pool_of = self._pools_alone()
@@ -125,6 +134,33 @@ class Network(nn.Module):
                 "[0, 1] first, e.g. `images.float() / 255`."
             )
 
+    def walk(
+        self, values: MutableMapping[str, Any], nodes: Sequence[Node] | None = None
+    ) -> Iterator[tuple[Node, list[Any]]]:
+        """Nodes in order of execution, each with what its inputs hold (None where nothing).
+
+        The caller puts into `values` what each node makes of them. What no later node reads is gone
+        from there before the node that reads it last comes up, so that memory is free as soon as
+        the caller drops its arguments, and `name in values` tells whether others still need it.
+
+        Args:
+            values: by node; may hold some beforehand.
+            nodes: some of the nodes, in order; all of them, the input first, by default.
+
+        >>> from torch import nn, zeros
+        >>> from firstspike.networks import trace
+        >>> network = trace(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), zeros(1, 2))
+        >>> values = {}
+        >>> for node, inputs in network.walk(values):
+        ...     values[node.name] = f"{node.name}({', '.join(inputs)})"
+        >>> values
+        {'_2': '_2(_1(_0(input())))'}
+        """
+        nodes = self.nodes if nodes is None else nodes
+        left = Counter(name for node in nodes for name in node.inputs)
+        for node in nodes:
+            yield node, _take(values, node.inputs, left)  # kept by the caller alone
+
     def evaluate(
         self,
         x: Tensor,
@@ -134,8 +170,7 @@ class Network(nn.Module):
     ) -> Tensor:
         """Run all nodes on `x` (N, *input_shape) with `activate(name, potential)` as activations.
 
-        `activate` is called for the input population as well. Intermediate values are dropped as
-        soon as no later node needs them.
+        `activate` is called for the input population as well.
 
         Args:
             pool_first: take max pools before the population they alone follow. The result is the
@@ -143,9 +178,7 @@ class Network(nn.Module):
             activate_: as `activate`, for potentials that nothing else needs; may overwrite them.
         """
         values = {INPUT: activate(INPUT, x)}
-        left = Counter(self._uses)
-        for node in self.nodes[1:]:
-            arguments = [values[name] for name in node.inputs]
+        for node, arguments in self.walk(values, self.nodes[1:]):
             if isinstance(self.op(node.name), Rectifier):
                 pool = self._pool_of.get(node.name) if pool_first else None
                 u = arguments[0] if pool is None else self.op(pool)(arguments[0])
@@ -156,10 +189,6 @@ class Network(nn.Module):
                 values[node.name] = arguments[0]
             else:
                 values[node.name] = self.op(node.name)(*arguments)
-            for name in node.inputs:
-                left[name] -= 1
-                if not left[name]:
-                    del values[name]
         return values[self.output.name]
 
     def _owns(self, name: str) -> bool:
@@ -196,9 +225,8 @@ class Network(nn.Module):
         """Run `nodes` on the values of populations; the value of the last node."""
         known = dict(values)
         result = next(iter(values.values()))
-        for node in nodes:
-            result = self.op(node.name)(*(known[name] for name in node.inputs))
-            known[node.name] = result
+        for node, inputs in self.walk(known, nodes):
+            known[node.name] = result = self.op(node.name)(*inputs)
         return result
 
     def forward(self, x: Tensor) -> Tensor:
