@@ -160,6 +160,31 @@ def test_windows_and_latency_grow_with_depth_and_refuse_nonsense(name: str) -> N
             case.make(wrong)  # type: ignore[arg-type]
 
 
+CLIP = 1.5
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("scale", [0.2, 1.0, 1.5])
+def test_nothing_says_more_than_the_clip_of_its_activation(
+    name: str, scale: float, per_channel: bool
+) -> None:
+    """ReLU6 and its like: whatever arrives, a population says the clip at most."""
+    case = CASES[name]
+    for budget in (8, 128):
+        code = case.make(budget) if "powers" not in name else case.make(8)
+        scales = torch.tensor(scale).double()
+        if per_channel:
+            scales = (scales * torch.tensor([1.0, 0.5])).reshape(2, 1)
+        neuron = neuron_of(code, scales)
+        neuron.hold(CLIP)
+        u = torch.linspace(-1.0, 40.0, 83).double().expand(1, 2, -1).contiguous()
+        values, _ = by_steps(neuron, code, u)
+        assert float(decoded(code, values).max()) <= CLIP * (1 + 1e-12)
+        if code.has_closed_form:
+            for said in (neuron.activate(case.complete(u)), neuron.activate_(case.complete(u))):
+                assert float(said.max()) <= CLIP * (1 + 1e-12)
+
+
 # ---- codes with a closed form --------------------------------------------------------------------
 def test_closed_form_says_what_the_steps_say(name: str) -> None:
     case, code, neuron = case_of(name)

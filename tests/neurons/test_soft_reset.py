@@ -36,9 +36,9 @@ def run(currents: Tensor, per_channel: bool, burst: bool) -> tuple[Tensor, ...]:
     potential, count, gain = (
         like_sample(torch.full(SHAPE, x, dtype=high), currents) for x in (0.25, 0.0, 1.0)
     )
-    bias = like_sample(bias, currents)
+    bias, largest = like_sample(bias, currents), torch.tensor(4.0, dtype=currents.dtype)
     if burst:
-        burst_(currents, potential, count, gain, bias, threshold, 2.0)
+        burst_(currents, potential, count, gain, bias, threshold, largest, 2.0)
     else:
         weights = torch.tensor([1.0, 0.5] * STEPS, dtype=high)[:STEPS]
         doses = torch.tensor([1.0, 0.0, 2.0] * STEPS, dtype=high)[:STEPS]

@@ -30,6 +30,10 @@ class Burst(RepeatingCode):
     clipped, whatever the scale, and the error falls as 1 / steps. Its constant is larger than that
     of a rate code, because a burst that ends leaves up to `g theta s` in the potential.
 
+    Where the ANN's activation has a clip c (ReLU6), g stops growing at `c / (theta s)`: spikes then
+    deliver c at most, and so does their mean. Spikes stay `factor` apart, because theta s is taken
+    a little smaller there, so that c is one of their sizes.
+
     Args:
         steps: T, of the whole run.
         threshold: theta, in units of the scale; 0.125 as in the source.
@@ -79,6 +83,16 @@ class BurstNeuron(Neuron):
         super().__init__(scale)
         self.code = code
 
+    def spikes_from_to(self) -> tuple[Tensor, Tensor]:
+        """What the smallest spike delivers, and the gain of the largest."""
+        smallest = self.scale * self.code.threshold
+        if self.clip == float("inf"):
+            return smallest, torch.full_like(smallest, float("inf"))
+        clip = torch.full_like(smallest, self.clip)
+        ratio = torch.log(clip / smallest) / math.log(self.code.factor)
+        gain = self.code.factor ** torch.ceil(ratio - 1e-4).clamp(min=0.0)
+        return clip / gain, gain
+
     def start(self, bias: Tensor) -> State:
         high = torch.float64 if bias.dtype == torch.float64 else torch.float32
         zero = torch.zeros_like(bias, dtype=high, memory_format=torch.contiguous_format)
@@ -104,7 +118,7 @@ class BurstNeuron(Neuron):
             state["count"],
             state["gain"],
             state["bias"],
-            self.scale * self.code.threshold,
+            *self.spikes_from_to(),
             self.code.factor,
         )
         return state, currents

@@ -22,8 +22,8 @@ class ExactReLU(Code):
     (firing is gated: otherwise some would cross early), with the threshold `1 - s`: it fires at
     `s = 1 - u / scale`, and never if `u <= 0`. The values are those of the ReLU network with the
     same weights as long as no potential exceeds the scale, the length of the window; in training
-    mode windows grow with the largest potential seen, so the gradient is that of the ReLU network
-    too and both follow the same trajectory.
+    mode windows grow with the largest potential seen (up to the clip of a ReLU6), so the gradient
+    is that of the ReLU network too and both follow the same trajectory.
 
     Args:
         margin: windows are longer than the largest activation of the calibration data by this
@@ -67,6 +67,10 @@ class ExactReLUNeuron(Neuron):
 
     window: Tensor
 
+    def hold(self, clip: float) -> None:
+        super().hold(clip)
+        self.window.copy_(self.held(self.window))
+
     def activate(self, u: Tensor) -> Tensor:
         """`decode(encode(u))`, differentiable: 1 where the neuron fires inside its window."""
         if self.training:
@@ -76,7 +80,7 @@ class ExactReLUNeuron(Neuron):
     @torch.no_grad()
     def _grow(self, u: Tensor) -> None:
         largest = u.amax().clamp(min=0) if self.window.ndim == 0 else u.amax()
-        self.window.copy_(torch.maximum(self.window, largest * (1 + self.margin)))
+        self.window.copy_(self.held(torch.maximum(self.window, largest * (1 + self.margin))))
 
     def _value(self, times: Tensor) -> Tensor:
         return torch.where(times < 1, 1 - times, 0) * self.window

@@ -112,6 +112,11 @@ class FewStepNeuron(Neuron):
         """V_th, () or per channel; differentiable."""
         return self.alpha * self.scale
 
+    @property
+    def output(self) -> Tensor:
+        """What one spike delivers, `beta * V_th`, () or per channel; differentiable."""
+        return self.held(self.beta * self.threshold)
+
     def initial(self, like: Tensor) -> Tensor:
         """Potential before the first step, shaped like `like` (N, ...)."""
         return (self.code.initial_potential * self.threshold).expand_as(like)
@@ -133,7 +138,7 @@ class FewStepNeuron(Neuron):
             potential,
             threshold,
             self.leak,
-            self.beta * threshold,
+            self.output,
             steps,
             self.surrogate,
             self.detach_reset,
@@ -166,7 +171,7 @@ class FewStepNeuron(Neuron):
         return state, None if values is None else values[0]
 
     def ceiling(self, state: State, t: int) -> Tensor:
-        most = (self.code.steps - 1 - t) * self.beta * self.threshold
+        most = (self.code.steps - 1 - t) * self.output
         return most.expand(1, *state["count"].shape[1:])
 
     def spikes(self, state: State) -> Tensor:

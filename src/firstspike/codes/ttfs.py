@@ -145,15 +145,24 @@ class TableNeuron(Neuron):
         return super().train(mode)
 
     def table(self) -> tuple[Tensor, Tensor]:
-        """Thresholds and values (T,), both falling, in units of the scale; differentiable."""
-        return self.kernel.table(self.window, self.half_step)
+        """Thresholds and values (T,), both falling, in units of the scale; differentiable.
+
+        Values are at most the clip of the activation: a kernel that starts early (`delay`) or was
+        trained may say more than the scale.
+        """
+        thresholds, values = self.kernel.table(self.window, self.half_step)
+        if self.clip == float("inf"):
+            return thresholds, values
+        largest = (torch.full_like(self.scale, self.clip) / self.scale).amin()
+        return thresholds, torch.minimum(values, largest.to(values.dtype))
 
     def constant_table(self) -> tuple[Tensor, Tensor]:
         """`table` without gradients, kept while the kernel's tensors do not change."""
         if torch.compiler.is_compiling() or self.scale.device.type != "cpu":
             thresholds, values = self.table()
             return thresholds.detach(), values.detach()
-        tensors = (*self.kernel._parameters.values(), *self.kernel._buffers.values())
+        kernel = self.kernel
+        tensors = (self.scale, *kernel._parameters.values(), *kernel._buffers.values())
         state = tuple(fingerprint(x) for x in tensors if x is not None)
         if self._constant is None or self._constant[0] != state:
             with torch.no_grad():

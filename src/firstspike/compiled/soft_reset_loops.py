@@ -70,8 +70,11 @@ def soft_reset_rows_bf16(currents, u, count, bias, threshold, weights, doses, fi
 
 
 @numba.njit(nogil=True, cache=True)
-def burst_rows(currents, u, count, gain, bias, threshold, factor, first, last):
-    """As `soft_reset_rows`, with a gain (N, P) on the threshold that grows while neurons fire."""
+def burst_rows(currents, u, count, gain, bias, threshold, largest, factor, first, last):
+    """As `soft_reset_rows`, with a gain (N, P) on the threshold that grows while neurons fire.
+
+    largest (P,): where the gain stops growing.
+    """
     steps, _, size = currents.shape
     per_sample = (size + CHUNK - 1) // CHUNK
     one = factor / factor
@@ -80,6 +83,7 @@ def burst_rows(currents, u, count, gain, bias, threshold, factor, first, last):
         hi = min(lo + CHUNK, size)
         potential, spikes, growth = u[n, lo:hi], count[n, lo:hi], gain[n, lo:hi]
         own_bias, own_threshold = bias[n if len(bias) > 1 else 0, lo:hi], threshold[lo:hi]
+        most = largest[lo:hi]
         for b in range(steps):
             signal = currents[b, n, lo:hi]
             for i in range(len(potential)):
@@ -89,5 +93,5 @@ def burst_rows(currents, u, count, gain, bias, threshold, factor, first, last):
                 value = limit if fires else np.float32(0.0)
                 potential[i] = v - value
                 spikes[i] += np.float32(1.0) if fires else np.float32(0.0)
-                growth[i] = growth[i] * factor if fires else one
+                growth[i] = min(growth[i] * factor, most[i]) if fires else one
                 signal[i] = value

@@ -48,8 +48,13 @@ def fold_outputs(network: SpikingNetwork) -> SpikingNetwork:
                 f"`network` must have a FewStep code, got {network.code}: only its neurons have an "
                 "output of their own."
             )
-        _scale_readers(folded.network, name, neuron.beta * neuron.threshold)
-        neuron.beta.data = (neuron.alpha * neuron.scale).reciprocal()
+        factor = neuron.output
+        _scale_readers(folded.network, name, factor)
+        neuron.beta.data = neuron.threshold.reciprocal()
+        activation = folded.network.op(name)
+        if activation.hyper["clip"] is not None:  # in units of what a spike delivered
+            activation.hyper["clip"] /= float(factor)
+            neuron.hold(max(activation.hyper["clip"], 1.0))
     return folded
 
 

@@ -58,8 +58,16 @@ class SpikingNetwork(nn.Module):
         self.network = network
         self.code = code
         self.neurons = nn.ModuleDict(dict(neurons))
+        self._hold()
         self.register_buffer("input_low", input_low.detach().clone())
         self.origin = dict(origin or {})
+
+    def _hold(self) -> None:
+        """No population says more than the ANN's activation there would."""
+        for name in self.network.populations:
+            clip = self.network.op(name).hyper["clip"]
+            if clip is not None and name in self.neurons:
+                self.neuron(name).hold(clip)
 
     # ---- structure ------------------------------------------------------------------------------
     @property
@@ -149,6 +157,7 @@ class SpikingNetwork(nn.Module):
         for name in self.populations:
             make = code.input_neuron if name == INPUT else code.neuron
             twin.neurons[name] = make(self.neuron(name).scale)
+        twin._hold()
         return twin.train(self.training)
 
     # ---- files ----------------------------------------------------------------------------------

@@ -42,6 +42,15 @@ class Neuron(nn.Module, ABC):
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
         self.register_buffer("scale", scale.detach().clone())
+        self.clip = float("inf")
+
+    def hold(self, clip: float) -> None:
+        """Say `clip` at most, as the ANN's activation does (ReLU6: 6), whatever the scale."""
+        self.clip = clip
+
+    def held(self, value: Tensor) -> Tensor:
+        """`value` in the units of activations, at most `clip`."""
+        return value if self.clip == float("inf") else value.clamp(max=self.clip)
 
     def normalize(self, potential: Tensor) -> Tensor:
         """`potential / scale`, the same rounding in every engine."""

@@ -55,10 +55,11 @@ def burst_(
     gain: Tensor,  # (N, ...), updated
     bias: Tensor,  # (N, ...)
     threshold: Tensor,  # () or broadcasting against one sample
+    largest: Tensor,  # gain, () or broadcasting against one sample; inf: without bound
     factor: float,
 ) -> None:
     """The same with a threshold of `gain * threshold`, where the gain is multiplied by `factor`
-    after a spike and returns to 1 after a step without one."""
+    after a spike (up to `largest`) and returns to 1 after a step without one."""
     high = potential.dtype
     if _compiled_loop_fits(currents):
         state = (potential, count, gain)
@@ -70,11 +71,12 @@ def burst_(
             threshold,
             "burst_rows",
             (np.dtype(str(high).removeprefix("torch.")).type(factor),),
+            largest,
         )
         if work is not currents:
             currents.copy_(work)
         return
-    threshold, bias = threshold.to(high), bias.to(high)
+    threshold, largest, bias = threshold.to(high), largest.to(high), bias.to(high)
     for current in currents:
         potential += current.to(high) + bias
         limit = threshold * gain
@@ -82,7 +84,7 @@ def burst_(
         values = fires * limit
         potential -= values
         count += fires
-        gain.copy_(torch.where(fires, gain * factor, 1.0))
+        gain.copy_(torch.where(fires, (gain * factor).minimum(largest), 1.0))
         current.copy_(values)
 
 
@@ -124,6 +126,7 @@ def _compiled(
     threshold: Tensor,
     name: str,
     parameters: tuple[Any, ...],
+    *others: Tensor,  # per neuron, as the threshold
 ) -> None:
     """Run the compiled loop `name` over all samples and chunks of neurons."""
     from firstspike.compiled import soft_reset_loops as kernel
@@ -133,9 +136,12 @@ def _compiled(
     if not (steps and size):
         return
     high = state[0].dtype
-    limits = like_sample(threshold.to(high).expand_as(currents[0, 0])[None], currents)
+    sizes = [
+        _rows(like_sample(x.to(high).expand_as(currents[0, 0])[None], currents), size)[0]
+        for x in (threshold, *others)
+    ]
     bias = like_sample(bias[:1] if bias.stride(0) == 0 else bias, currents, high)
-    arrays = (*(_rows(x, size) for x in (*state, bias)), _rows(limits, size)[0], *parameters)
+    arrays = (*(_rows(x, size) for x in (*state, bias)), *sizes, *parameters)
     flat = currents.as_strided((steps, samples, size), (*currents.stride()[:2], 1))
     half = flat.dtype == torch.bfloat16
     signal = flat.view(torch.int16).numpy().view(np.uint16) if half else flat.numpy()

@@ -69,6 +69,7 @@ def power_of_two_network(network: SpikingNetwork, value_bits: int) -> SpikingNet
             neuron.scale.fill_(new)
         else:
             neuron.scale.copy_(torch.exp2(torch.ceil(wanted - slack)))
+        neuron.hold(float("inf"))  # the table itself keeps below the clip, in its new units
     return twin
 
 
