@@ -24,10 +24,10 @@ from firstspike.codes import Kernel
 from firstspike.conversion import Normalization
 from firstspike.data import Dataset
 from firstspike.engines import closed_form
+from firstspike.engines.evaluation import score
 from firstspike.measure.environment import describe_environment
 from firstspike.networks import INPUT
 from firstspike.runs.recipe import load_run
-from firstspike.training.evaluation import score
 
 STORE = Path(__file__).parent / "results" / "ttfs_few_steps.json"
 COMMAND = "`python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11`"

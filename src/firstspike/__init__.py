@@ -18,7 +18,7 @@ _PUBLIC: dict[str, str] = {
             *("Burst", "Phase", "Rate", "Reverse", "TemporalSwitch"),
             *("FewStep", "Fixed", "GridSearch", "PercentileSearch", "LIF"),
             *("ExactReLU", "ReLPSP"),
-            *("Bernoulli", "Direct", "FirstSpikes", "Regular"),
+            *("Bernoulli", "Direct", "FirstSpikes", "Regular", "WeightedSpikes"),
         ),
         "firstspike.codes",
     ),

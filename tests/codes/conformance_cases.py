@@ -90,7 +90,7 @@ def rate(code: Code, u: float) -> list[float]:
 
 def phase(code: Code, u: float) -> list[float]:
     assert isinstance(code, fs.Phase)
-    potential, out = 0.0, []
+    potential, out = code.initial_potential * 2.0**-code.period, []
     for t in range(code.steps):
         weight = 2.0 ** -(1 + t % code.period)
         potential += u if t % code.period == 0 else 0.0
@@ -101,7 +101,7 @@ def phase(code: Code, u: float) -> list[float]:
 
 def burst(code: Code, u: float) -> list[float]:
     assert isinstance(code, fs.Burst)
-    potential, gain, out = 0.0, 1.0, []
+    potential, gain, out = code.initial_potential * code.threshold, 1.0, []
     for _ in range(code.steps):
         potential += u
         fires = potential >= gain * code.threshold

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from naive_codes import assert_engine_follows, assert_error_falls_as_one_over_steps
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ import firstspike as fs
 
 def fire(u: Tensor, scale: Tensor, t: int, memory: dict) -> tuple[Tensor, Tensor]:
     gain = memory.get("gain", torch.ones_like(u))
-    size = gain * 0.125 * scale
+    size = gain * scale
     spikes = (u >= size).to(u.dtype)
     memory["gain"] = torch.where(spikes > 0, 2 * gain, torch.ones_like(u))
     return spikes, size
@@ -20,11 +22,11 @@ def fire(u: Tensor, scale: Tensor, t: int, memory: dict) -> tuple[Tensor, Tensor
 
 @pytest.mark.parametrize("pool", [nn.AvgPool2d, nn.MaxPool2d])
 def test_engine_agrees_with_the_naive_loop_neuron_by_neuron(pool: type[nn.Module]) -> None:
-    assert_engine_follows(fs.Burst(30), fire, pool, steps=30)
+    assert_engine_follows(fs.Burst(30), fire, pool, steps=30, start=0.5)
 
 
 def test_a_large_potential_leaves_in_doubling_spikes() -> None:
-    neuron = fs.Burst(8).neuron(torch.tensor(1.0))
+    neuron = fs.Burst(8, threshold=0.125, initial_potential=0.0).neuron(torch.tensor(1.0))
     currents = torch.zeros(8, 1, 1)
     currents[0] = 1.0
     state, values = neuron.run(neuron.start(torch.zeros(1, 1)), currents, range(8))
@@ -36,6 +38,19 @@ def test_a_large_potential_leaves_in_doubling_spikes() -> None:
 def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
     codes = [fs.Burst(steps, input=input) for steps in (128, 512, 2048)]
     assert_error_falls_as_one_over_steps(codes, limit=80.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(factor=st.floats(0.1, 16.0), seed=st.integers(0, 99))
+def test_dynamics_have_no_scale_of_their_own(factor: float, seed: int) -> None:
+    """Currents and threshold times a power of two: the same spikes, values times as much."""
+    factor = 2.0 ** round(torch.tensor(factor).log2().item())
+    currents = torch.rand(20, 2, 3, generator=torch.Generator().manual_seed(seed))
+    bias = torch.zeros(2, 3)
+    one, other = (fs.Burst(20, threshold=c).neuron(torch.tensor(1.0)) for c in (1.0, factor))
+    _, values = one.run(one.start(bias), currents.clone(), range(20))
+    _, scaled = other.run(other.start(bias), currents * factor, range(20))
+    assert torch.equal(values * factor, scaled)
 
 
 def test_nothing_is_clipped_whatever_the_scale() -> None:
@@ -60,6 +75,7 @@ def test_certainty_has_no_bound_to_stand_on() -> None:
         ({"steps": 0}, "`steps` must be at least 1"),
         ({"steps": 8, "threshold": 0.0}, "`threshold` must be positive"),
         ({"steps": 8, "factor": 1.0}, "`factor` must be above 1"),
+        ({"steps": 8, "initial_potential": 1.5}, "`initial_potential` must lie in"),
     ],
 )
 def test_nonsense_is_refused(arguments: dict, message: str) -> None:

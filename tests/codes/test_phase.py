@@ -29,13 +29,28 @@ def test_engine_agrees_with_the_naive_loop_neuron_by_neuron(pool: type[nn.Module
         return (u >= size).to(u.dtype), size
 
     code = fs.Phase(33, period=5, input=fs.Direct())
-    assert_engine_follows(code, fire, pool, steps=33)
+    assert_engine_follows(code, fire, pool, steps=33, start=0.5 * 2.0**-5)
 
 
 @pytest.mark.parametrize("input", [fs.Regular(), fs.Direct()])
 def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
     codes = [fs.Phase(steps, input=input) for steps in (128, 512, 2048)]
     assert_error_falls_as_one_over_steps(codes, limit=60.0)
+
+
+def test_weighted_spikes_bring_the_same_digits_to_codes_that_repeat_at_every_step() -> None:
+    x = torch.arange(256).reshape(2, 128) / 256
+    state, digits = _said(fs.Phase(16, initial_potential=0.0), x)
+    same, weighted = _said(fs.Burst(16, input=fs.WeightedSpikes(8)), x)
+    assert torch.equal(weighted, 8 * digits)
+    assert torch.equal(weighted[:8].mean(0), x)
+    assert torch.equal(state["count"], same["count"])
+
+
+def _said(code: fs.codes.Code, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    neuron = code.input_neuron(torch.tensor(1.0))
+    state, values = neuron.run(neuron.start(x), None, range(16))
+    return state, values
 
 
 def test_one_period_does_not_say_the_value_of_a_hidden_neuron() -> None:
@@ -60,7 +75,11 @@ def test_binary_digits_are_counted_apart_from_hidden_spikes() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"steps": 0}, "`steps` must be at least 1"), ({"steps": 8, "period": 0}, "`period` must be")],
+    [
+        ({"steps": 0}, "`steps` must be at least 1"),
+        ({"steps": 8, "period": 0}, "`period` must be"),
+        ({"steps": 8, "initial_potential": -1.0}, "`initial_potential` must lie in"),
+    ],
 )
 def test_nonsense_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from firstspike.codes import ReLPSP, relpsp_gradient
+from firstspike.codes import ReLPSP
 from firstspike.conversion import convert
 from firstspike.engines import moments
 from firstspike.models import MNISTCNN
+from firstspike.neurons import relpsp_gradient
 
 NUMBERS = st.floats(-4, 4, width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-45])
 NUMBERS |= st.sampled_from([float(x) for x in ("inf", "-inf", "nan")])

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from firstspike.codes import TTFS, Linear, ReLPSP, relpsp_gradient
+from firstspike.codes import TTFS, Linear, ReLPSP
 from firstspike.codes.relpsp import Moments
 from firstspike.conversion import convert
 from firstspike.engines import closed_form, event_by_event, moments, simulate
 from firstspike.networks.ops import BatchNorm
+from firstspike.neurons import relpsp_gradient
 from firstspike.training import TrainConfig, fit
 from firstspike.training.dta import DTA
 from firstspike.training.methods import build_method

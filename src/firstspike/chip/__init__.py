@@ -69,7 +69,7 @@ _PUBLIC: dict[str, str] = {
         ),
         "delays",
     ),
-    **dict.fromkeys(("chip_energy",), "chip_energy"),
+    **dict.fromkeys(("chip_energy",), "frame_energy"),
     **dict.fromkeys(
         (
             "HardwareReport",

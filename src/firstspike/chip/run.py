@@ -15,9 +15,9 @@ from torch import Tensor
 
 from firstspike.chip import connectivity
 from firstspike.chip.chip import Chip, load_chip
-from firstspike.chip.chip_energy import chip_energy
 from firstspike.chip.delays import LateResult, can_run_late, run_late
 from firstspike.chip.fan_out import Fanout, fanout
+from firstspike.chip.frame_energy import chip_energy
 from firstspike.chip.mapping import Mapping, map_network
 from firstspike.chip.noc import simulate_noc
 from firstspike.chip.placement import PLACEMENTS, Annealed, Placement, place

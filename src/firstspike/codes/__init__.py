@@ -15,7 +15,15 @@ from firstspike.codes.few_step_thresholds import (
     PercentileSearch,
     ThresholdRule,
 )
-from firstspike.codes.inputs import INPUTS, Bernoulli, Direct, FirstSpikes, Input, Regular
+from firstspike.codes.inputs import (
+    INPUTS,
+    Bernoulli,
+    Direct,
+    FirstSpikes,
+    Input,
+    Regular,
+    WeightedSpikes,
+)
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
 from firstspike.codes.lif import LIF
 from firstspike.codes.phase import Phase
@@ -67,6 +75,7 @@ __all__ = [
     "Reverse",
     "TemporalSwitch",
     "ThresholdRule",
+    "WeightedSpikes",
     "build_code",
 ]
 

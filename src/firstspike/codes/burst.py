@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.inputs import Direct, Input
-from firstspike.codes.repeating import RepeatingCode
+from firstspike.codes.repeating import RepeatingCode, require_initial_potential
 from firstspike.config import require
 from firstspike.neurons.neuron import Distribution, Neuron, State
 from firstspike.neurons.soft_reset import burst_, dense_samples, like_sample
@@ -34,19 +34,27 @@ class Burst(RepeatingCode):
     deliver c at most, and so does their mean. Spikes stay `factor` apart, because theta s is taken
     a little smaller there, so that c is one of their sizes.
 
+    The dynamics have no scale of their own: currents, potentials and thresholds may be multiplied
+    by any number. The source's theta of 1/8 belongs to inputs that say the value once in a period
+    of 8 steps; here every step brings the whole value, and the same network has theta = 1. An
+    eighth of it would cost about three times the spikes.
+
     Args:
         steps: T, of the whole run.
-        threshold: theta, in units of the scale; 0.125 as in the source.
+        threshold: theta, in units of the scale.
         factor: of g, above 1; 2 as in the source.
-        input: `Direct()` (analogue current), `Regular()` (bursts),
-            `Bernoulli()` or `FirstSpikes()`.
+        initial_potential: u(0) in units of the threshold, 0 ... 1; 1/2 rounds to the nearest, as
+            for `Rate`.
+        input: `Direct()` (analogue current), `WeightedSpikes()` (the source's hybrid: phase coding
+            of pixels, bursts behind them), `Regular()` (bursts), `Bernoulli()`, `FirstSpikes()`.
 
     Source: Park et al. 2019 (DAC).
     """
 
     steps: int
-    threshold: float = 0.125
+    threshold: float = 1.0
     factor: float = 2.0
+    initial_potential: float = 0.5
     input: Input = field(default_factory=Direct)
 
     graded_pool: ClassVar[bool] = True
@@ -58,7 +66,7 @@ class Burst(RepeatingCode):
             "threshold",
             "be positive",
             self.threshold,
-            "It is in units of the scale; 0.125 is usual.",
+            "It is in units of the scale; 1 is usual.",
         )
         require(
             1 < self.factor < float("inf"),
@@ -67,6 +75,7 @@ class Burst(RepeatingCode):
             self.factor,
             "2 is usual; spikes of one size are `Rate`.",
         )
+        require_initial_potential(self.initial_potential)
 
     def synapse(self) -> dict[str, float]:
         shifts = math.log2(self.factor).is_integer() and math.log2(self.threshold).is_integer()
@@ -96,8 +105,9 @@ class BurstNeuron(Neuron):
     def start(self, bias: Tensor) -> State:
         high = torch.float64 if bias.dtype == torch.float64 else torch.float32
         zero = torch.zeros_like(bias, dtype=high, memory_format=torch.contiguous_format)
+        start = (self.code.initial_potential * self.spikes_from_to()[0]).to(high)
         return {
-            "potential": zero,
+            "potential": zero + start,
             "gain": torch.ones_like(zero),
             "count": torch.zeros_like(zero),
             "bias": bias,

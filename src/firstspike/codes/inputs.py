@@ -90,14 +90,41 @@ class FirstSpikes(Input):
         require_integer("period", self.period, 1, "8 to 64 steps are usual.")
 
     def neuron(self, scale: Tensor, code: Code) -> Neuron:
-        require(
-            all(code.dose(t) == 1.0 for t in range(self.period)),
-            "input",
-            "go with the code's rhythm",
-            self,
-            "FirstSpikes() needs a code that repeats its values at every step, such as Rate.",
-        )
+        _require_a_value_every_step(self, code, self.period)
         return FirstSpikesNeuron(scale, self.period)
+
+
+@dataclass(frozen=True)
+class WeightedSpikes(Input):
+    """Pixels say their K binary digits in every period, the first digit first (phase coding).
+
+    With q the pixel in units of its scale, rounded down to K digits, a spike at step t of the
+    period stands for `2^-(1 + t)` and delivers K times that value: the mean over a period is q.
+    Hidden populations with another code behind it make the hybrids of Park et al. 2019 (DAC).
+
+    Args:
+        period: K, steps.
+    """
+
+    period: int = 8
+
+    def __post_init__(self) -> None:
+        require_integer("period", self.period, 1, "8 digits are usual.")
+
+    def neuron(self, scale: Tensor, code: Code) -> Neuron:
+        _require_a_value_every_step(self, code, self.period)
+        return WeightedSpikesNeuron(scale, self.period)
+
+
+def _require_a_value_every_step(config: Input, code: Code, period: int) -> None:
+    require(
+        all(code.dose(t) == 1.0 for t in range(period)),
+        "input",
+        "go with the code's rhythm",
+        config,
+        f"{type(config).__name__}() needs a code that repeats its values at every step, such as "
+        "Rate.",
+    )
 
 
 class _InputNeuron(Neuron):
@@ -183,4 +210,21 @@ class FirstSpikesNeuron(_InputNeuron):
         return (steps == now) * (self.scale * (self.period - now))
 
 
-INPUTS: dict[str, type[Input]] = {i.__name__: i for i in (Direct, Regular, Bernoulli, FirstSpikes)}
+class WeightedSpikesNeuron(_InputNeuron):
+    """Sends the binary digits of `x / scale`, rounded down."""
+
+    def __init__(self, scale: Tensor, period: int) -> None:
+        super().__init__(scale)
+        self.period = period
+
+    def values(self, state: State, t: int) -> Tensor:
+        whole = 2.0**self.period
+        level = (self.normalize(state["potential"]) * whole).floor().clamp(0, whole - 1)
+        weight = 2.0 ** -(1 + t % self.period)
+        digit = (level / (whole * weight)).floor().remainder(2.0)
+        return digit * (self.scale * (self.period * weight))
+
+
+INPUTS: dict[str, type[Input]] = {
+    i.__name__: i for i in (Direct, Regular, Bernoulli, FirstSpikes, WeightedSpikes)
+}

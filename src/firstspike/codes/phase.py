@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from firstspike.codes.inputs import Input, Regular
-from firstspike.codes.repeating import RepeatingCode
+from firstspike.codes.repeating import RepeatingCode, require_initial_potential
 from firstspike.config import require_integer
 from firstspike.neurons.neuron import Distribution, Neuron
 from firstspike.neurons.soft_reset_neuron import SoftResetNeuron
@@ -40,6 +40,8 @@ class Phase(RepeatingCode):
     Args:
         steps: T, of the whole run.
         period: K, steps.
+        initial_potential: u(0) in units of the smallest spike's threshold, `2^-K` scales, 0 ... 1;
+            1/2 rounds to the nearest number of K digits.
         input: `Regular()` sends the pixel's binary digits; `Direct()` the analogue pixel at the
             start of every period.
 
@@ -51,14 +53,15 @@ class Phase(RepeatingCode):
 
     steps: int
     period: int = 8
+    initial_potential: float = 0.5
     input: Input = field(default_factory=Regular)
 
-    initial_potential: ClassVar[float] = 0.0
     graded_pool: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_integer("period", self.period, 1, "8 digits are usual.")
+        require_initial_potential(self.initial_potential)
 
     def weight(self, step: int) -> float:
         return 2.0 ** -(1 + step % self.period)
@@ -70,4 +73,4 @@ class Phase(RepeatingCode):
         return {"shift": 1.0, "add": 1.0}
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
-        return SoftResetNeuron(scale, self)
+        return SoftResetNeuron(scale, self, self.initial_potential * 2.0**-self.period)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from firstspike.codes.inputs import Direct, Input
-from firstspike.codes.repeating import RepeatingCode
-from firstspike.config import require
+from firstspike.codes.repeating import RepeatingCode, require_initial_potential
 from firstspike.neurons.neuron import Distribution, Neuron
 from firstspike.neurons.soft_reset_neuron import SoftResetNeuron
 
@@ -33,7 +32,8 @@ class Rate(RepeatingCode):
         initial_potential: u(0) in units of the threshold, 0 ... 1. At 0 every value is rounded
             down to a multiple of 1 / T; 1/2 (the default) rounds to the nearest, which is the best
             constant (Bu et al. 2022).
-        input: `Direct()` (analogue current), `Regular()`, `Bernoulli()` or `FirstSpikes()`.
+        input: `Direct()` (analogue current), `Regular()`, `Bernoulli()`, `FirstSpikes()` or
+            `WeightedSpikes()`.
 
     Source: Rueckauer et al. 2017 (soft reset, analogue input); Han et al. 2020 (RMP-SNN).
 
@@ -47,16 +47,10 @@ class Rate(RepeatingCode):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            0.0 <= self.initial_potential <= 1.0,
-            "initial_potential",
-            "lie in [0, 1]",
-            self.initial_potential,
-            "It is in units of the threshold; 0.5 rounds to the nearest rate, 0 rounds down.",
-        )
+        require_initial_potential(self.initial_potential)
 
     def weight(self, step: int) -> float:
         return 1.0
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
-        return SoftResetNeuron(scale, self)
+        return SoftResetNeuron(scale, self, self.initial_potential)

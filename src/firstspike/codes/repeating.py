@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstspike.codes.code import Code
 from firstspike.codes.inputs import Input
-from firstspike.config import require_integer
+from firstspike.config import require, require_integer
 from firstspike.neurons.neuron import Distribution, Neuron
 
 
@@ -28,7 +28,7 @@ class RepeatingCode(Code):
         if not isinstance(self.input, Input):
             raise TypeError(
                 f"`input` must be an input config, got {self.input!r}. Pass Direct(), Regular(), "
-                "Bernoulli() or FirstSpikes()."
+                "Bernoulli(), FirstSpikes() or WeightedSpikes()."
             )
 
     def window_of(self, depth: int) -> range:
@@ -61,3 +61,14 @@ class RepeatingCode(Code):
         """Biases, with the current of a direct input among them, enter with every dose."""
         doses = sum(self.dose(step) for step in range(self.steps))
         return {"bias": neurons * doses} if integrates else {}
+
+
+def require_initial_potential(value: float) -> None:
+    """Refuse an initial potential outside of [0, 1] thresholds."""
+    require(
+        0.0 <= value <= 1.0,
+        "initial_potential",
+        "lie in [0, 1]",
+        value,
+        "It is in units of the threshold; 0.5 rounds values to the nearest, 0 rounds down.",
+    )

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from firstspike.config import require, require_integer
 from firstspike.engines import closed_form
+from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.neurons.neuron import Neuron
-from firstspike.training.evaluation import evaluation_mode
 
 if TYPE_CHECKING:
     from firstspike.data import Dataset

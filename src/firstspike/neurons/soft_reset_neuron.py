@@ -18,10 +18,6 @@ class SoftResetCode(Protocol):
     @property
     def steps(self) -> int: ...
 
-    @property
-    def initial_potential(self) -> float:
-        """In units of the scale."""
-
     def dose(self, step: int) -> float: ...
 
     def weight(self, step: int) -> float:
@@ -33,15 +29,19 @@ class SoftResetNeuron(Neuron):
 
     At step t, with w = `code.weight(t)`, it fires where the potential reaches `w * scale`; the
     spike delivers `w * scale` and takes as much off the potential.
+
+    Args:
+        initial_potential: in units of the scale.
     """
 
-    def __init__(self, scale: Tensor, code: SoftResetCode) -> None:
+    def __init__(self, scale: Tensor, code: SoftResetCode, initial_potential: float) -> None:
         super().__init__(scale)
         self.code = code
+        self.initial_potential = initial_potential
 
     def start(self, bias: Tensor) -> State:
         high = torch.float64 if bias.dtype == torch.float64 else torch.float32
-        start = (self.code.initial_potential * self.scale).to(high)
+        start = (self.initial_potential * self.scale).to(high)
         potential = torch.zeros_like(bias, dtype=high, memory_format=torch.contiguous_format)
         count = torch.zeros_like(potential)
         return {"potential": potential + start, "count": count, "bias": bias}

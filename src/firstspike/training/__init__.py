@@ -1,10 +1,9 @@
 """Training: one loop (`fit`), what it does (`TrainConfig`), and what a method adds (`Method`)."""
 
-from firstspike.engines.perturb import Perturbation, perturbed_accuracy, robustness_curve
+from firstspike.engines.evaluation import evaluate_accuracy
 from firstspike.training._checks import DivergenceError
 from firstspike.training.config import TrainConfig
 from firstspike.training.dta import DTA
-from firstspike.training.evaluation import evaluate_accuracy
 from firstspike.training.loop import FitResult, fit
 from firstspike.training.method import Method
 from firstspike.training.optimizers import SGD, Adam, AdamW
@@ -27,14 +26,11 @@ __all__ = [
     "Method",
     "Milestones",
     "OneCycle",
-    "Perturbation",
     "QuantizerAware",
     "Surrogate",
     "TrainConfig",
     "evaluate_accuracy",
     "fit",
     "folded",
-    "perturbed_accuracy",
-    "robustness_curve",
     "with_output_spikes",
 ]

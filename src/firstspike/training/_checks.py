@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.training.evaluation import evaluation_mode
+from firstspike.engines.evaluation import evaluation_mode
 
 if TYPE_CHECKING:
     from firstspike.data import Dataset

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from firstspike.engines.evaluation import score
 from firstspike.training._checks import DivergenceError, diverged, non_finite
 from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import RunFolder
@@ -23,7 +24,6 @@ from firstspike.training._state import (
     unprefixed,
 )
 from firstspike.training.config import TrainConfig
-from firstspike.training.evaluation import score
 from firstspike.training.method import Method
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from firstspike.codes import Code, Kernel, Linear
 from firstspike.config import require, require_integer
 from firstspike.conversion import Maximum, convert
 from firstspike.conversion.statistics import Histogram, calibration_batches
+from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.neurons.straight_through import speak
-from firstspike.training.evaluation import evaluation_mode
 
 
 class ClippedReLU(nn.Module):

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from firstspike.config import require
 from firstspike.engines import closed_form
+from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.perturb import Perturbation
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 from firstspike.neurons.neuron import Neuron
-from firstspike.training.evaluation import evaluation_mode
 from firstspike.training.method import Method
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 import pytest
 
 from firstspike.chip import chip_energy, load_chip
-from firstspike.chip.chip_energy import PER_OPERATION, PER_SPIKE
+from firstspike.chip.frame_energy import PER_OPERATION, PER_SPIKE
 
 CANMORE = load_chip("canmore22")
 
