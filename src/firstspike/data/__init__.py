@@ -1,7 +1,16 @@
 """Labelled images: `Dataset`, standard data sets, fixed validation splits, batch augmentation."""
 
 from firstspike.data.arrays import from_arrays, from_loader, load_npz
-from firstspike.data.augmentation import Compose, Cutout, RandomCrop, RandomFlip, RandomShift
+from firstspike.data.augmentation import (
+    AlternatingFlip,
+    Compose,
+    Cutout,
+    GreyLevels,
+    GrowingSize,
+    RandomCrop,
+    RandomFlip,
+    RandomShift,
+)
 from firstspike.data.auto_augment import RandomAffine, RandomOperations
 from firstspike.data.dataset import Augmentation, Dataset
 from firstspike.data.download import DownloadError
@@ -21,6 +30,7 @@ __all__ = [
     "CIFAR10",
     "CIFAR100",
     "MNIST",
+    "AlternatingFlip",
     "Augmentation",
     "Compose",
     "Cutout",
@@ -28,6 +38,8 @@ __all__ = [
     "Digits",
     "DownloadError",
     "FashionMNIST",
+    "GreyLevels",
+    "GrowingSize",
     "RandomAffine",
     "RandomCrop",
     "RandomFlip",

@@ -5,9 +5,11 @@ from firstspike.models.layers import Normalize
 from firstspike.models.registry import build_model, model_names
 from firstspike.models.resnet import ResNet18, ResNet20
 from firstspike.models.vgg import VGG11, VGG16
+from firstspike.models.vgg8 import VGG8
 
 __all__ = [
     "MNISTCNN",
+    "VGG8",
     "VGG11",
     "VGG16",
     "DigitsCNN",

@@ -11,12 +11,14 @@ from torch import nn
 from firstspike.models.cnn import MNISTCNN, DigitsCNN
 from firstspike.models.resnet import ResNet18, ResNet20
 from firstspike.models.vgg import VGG11, VGG16
+from firstspike.models.vgg8 import VGG8
 
 _MODELS: dict[str, Callable[..., nn.Module]] = {
     "digits_cnn": DigitsCNN,
     "mnist_cnn": MNISTCNN,
     "resnet18": ResNet18,
     "resnet20": ResNet20,
+    "vgg8": VGG8,
     "vgg11": VGG11,
     "vgg16": VGG16,
 }

@@ -110,6 +110,9 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = recipe.build()
+    prepare = getattr(model, "prepare", None)  # of layers that are computed, not trained
+    if prepare is not None:
+        prepare(training)
     fit(
         model,
         training,

@@ -2,14 +2,16 @@
 
 from firstspike.engines.evaluation import evaluate_accuracy
 from firstspike.training._checks import DivergenceError
+from firstspike.training.averaging import Lookahead
 from firstspike.training.config import TrainConfig
 from firstspike.training.dta import DTA
+from firstspike.training.fast_convolution import fast_convolutions
 from firstspike.training.loop import FitResult, fit
 from firstspike.training.method import Method
 from firstspike.training.optimizers import SGD, Adam, AdamW
 from firstspike.training.output_spikes import with_output_spikes
 from firstspike.training.quantizer_aware import QuantizerAware
-from firstspike.training.schedules import Constant, Cosine, Milestones, OneCycle
+from firstspike.training.schedules import Constant, Cosine, Milestones, OneCycle, Triangular
 from firstspike.training.sgl import SGL
 from firstspike.training.surrogate import Surrogate, folded
 
@@ -23,13 +25,16 @@ __all__ = [
     "Cosine",
     "DivergenceError",
     "FitResult",
+    "Lookahead",
     "Method",
     "Milestones",
     "OneCycle",
     "QuantizerAware",
     "Surrogate",
     "TrainConfig",
+    "Triangular",
     "evaluate_accuracy",
+    "fast_convolutions",
     "fit",
     "folded",
     "with_output_spikes",

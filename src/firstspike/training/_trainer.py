@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
@@ -24,7 +25,9 @@ from firstspike.training._state import (
     unprefixed,
 )
 from firstspike.training.config import TrainConfig
+from firstspike.training.fast_convolution import fast_convolutions
 from firstspike.training.method import Method
+from firstspike.training.precision import choose_precision
 
 if TYPE_CHECKING:
     from firstspike.data import Dataset
@@ -55,7 +58,13 @@ class Trainer:
         self.rates = [group["lr"] for group in groups]
         self.optimizer = config.optimizer.build(groups)
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        self.slow = [p.detach().clone() for p in self.parameters] if config.averaging else []
+        self.precision, self.said = str(config.precision), ""
+        if config.precision == "auto":
+            self.precision, self.said = choose_precision(
+                self._forward_loss, model, train_set, config
+            )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         full, rest = divmod(len(train_set), config.batch_size)
         self.steps = full + (rest > 0 and not config.drop_last)
@@ -106,12 +115,14 @@ class Trainer:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's remaining batches; their order and augmentation follow from the seed."""
+        from firstspike.data.augmentation import at_epoch
+
         generator = torch.Generator().manual_seed((self.config.seed << 20) + self.epoch)
         return self.train_set.batches(
             self.config.batch_size,
             shuffle=True,
             generator=generator,
-            augmentation=self.config.augmentation,
+            augmentation=at_epoch(self.config.augmentation, self.epoch),
             drop_last=self.config.drop_last,
             start_batch=self.batch,
         )
@@ -128,11 +139,7 @@ class Trainer:
     def _step(self, images: Tensor, labels: Tensor) -> None:
         """One step of the optimizer."""
         config = self.config
-        if config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        half = torch.float16 if config.precision == "float16" else torch.bfloat16
-        with torch.autocast(self.device.type, half, enabled=config.precision != "float32"):
-            loss, logits = self.method.loss(self.forward, images, labels)
+        loss, logits = self._forward_loss(images, labels, self.precision)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if config.gradient_clip is not None:
@@ -144,7 +151,33 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step(self.model)
+        self._average(factor)
         self.tally.add(loss, logits, labels, self.batch + 1)
+
+    def _forward_loss(
+        self, images: Tensor, labels: Tensor, precision: str
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and logits of a batch, computed in `precision`."""
+        config = self.config
+        if config.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        half = torch.float16 if precision == "float16" else torch.bfloat16
+        with contextlib.ExitStack() as stack:
+            if config.convolutions == "winograd":
+                stack.enter_context(fast_convolutions())
+            if precision != "float32":
+                stack.enter_context(torch.autocast(self.device.type, half))
+            return self.method.loss(self.forward, images, labels)
+
+    @torch.no_grad()
+    def _average(self, factor: float) -> None:
+        """Let fast and slow weights meet, where the config asks for it and it is time."""
+        averaging = self.config.averaging
+        step = (self.epoch - 1) * self.steps + self.batch + 1
+        if averaging is None or step % averaging.every:
+            return
+        for slow, fast in zip(self.slow, self.parameters):
+            fast.copy_(slow.lerp_(fast, 1 - averaging.weight(factor)))
 
     def _finish_epoch(self) -> None:
         """Validate, record, select, save."""
@@ -210,6 +243,7 @@ class Trainer:
             **prefixed("model", self.model.state_dict()),
             **prefixed("optimizer", optimizer_tensors(self.optimizer)),
             **prefixed("method", self.method.state_dict()),
+            **prefixed("slow", {str(i): tensor for i, tensor in enumerate(self.slow)}),
             **prefixed("random", random_state(self.device)),
             **prefixed("tally", self.tally.tensors()),
         }
@@ -243,6 +277,8 @@ class Trainer:
             ) from error
         load_optimizer(self.optimizer, unprefixed("optimizer", tensors))
         self.method.load_state_dict(unprefixed("method", tensors))
+        for number, tensor in unprefixed("slow", tensors).items():
+            self.slow[int(number)].copy_(tensor)
         load_random_state(unprefixed("random", tensors), self.device)
         self.tally.load(unprefixed("tally", tensors).items(), state["samples"])
         self.scaler.load_state_dict(state["scaler"])

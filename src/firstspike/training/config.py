@@ -7,16 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from firstspike.training.averaging import Lookahead
 from firstspike.training.optimizers import SGD, Adam, AdamW, OptimizerConfig
-from firstspike.training.schedules import Constant, Cosine, Milestones, OneCycle, Schedule
+from firstspike.training.schedules import (
+    Constant,
+    Cosine,
+    Milestones,
+    OneCycle,
+    Schedule,
+    Triangular,
+)
 
 if TYPE_CHECKING:
     from firstspike.data.dataset import Augmentation
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Convolutions = Literal["direct", "winograd"]
 
 _OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adam, AdamW)}
-_SCHEDULES = {kind.__name__: kind for kind in (Constant, Cosine, OneCycle, Milestones)}
+_SCHEDULES = {kind.__name__: kind for kind in (Constant, Cosine, OneCycle, Triangular, Milestones)}
+_AVERAGES = {kind.__name__: kind for kind in (Lookahead,)}
 
 
 @dataclass(frozen=True)
@@ -28,11 +38,18 @@ class TrainConfig:
         batch_size: images per step.
         learning_rate: peak learning rate; the schedule multiplies it.
         optimizer: `SGD`, `Adam`, `AdamW`, or another config with `build(groups)`.
-        schedule: `Constant`, `Cosine`, `OneCycle`, `Milestones`, or another with `factor`.
+        schedule: `Constant`, `Cosine`, `OneCycle`, `Triangular`, `Milestones`, or another with
+            `factor`.
+        bias_rate: learning rate of biases and of other parameters of one dimension, relative to
+            that of the weights; they have no weight decay.
+        averaging: `Lookahead()`, or None for none.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1).
         gradient_clip: largest norm of all gradients together; None leaves them alone.
-        precision: `"float32"`, or the type autocast uses in training. Validation and saved weights
-            are float32. `"float16"` needs a GPU and scales the loss.
+        precision: `"auto"`, `"float32"`, or the type autocast uses in training. "auto" takes
+            bfloat16 where the hardware multiplies it and a timed step confirms that it is faster.
+            Validation and saved weights are float32. `"float16"` needs a GPU and scales the loss.
+        convolutions: `"winograd"` computes the 3x3 convolutions of a training step on the CPU by
+            `fast_convolutions`, faster where the processor has AVX2 and no more.
         compile: run the training step's model through `torch.compile`.
         channels_last: memory order of images and convolution weights; often faster on GPUs.
         seed: of the data order, the augmentation and torch's own generator (dropout).
@@ -55,9 +72,12 @@ class TrainConfig:
     learning_rate: float = 1e-3
     optimizer: OptimizerConfig = field(default_factory=Adam)
     schedule: Schedule = field(default_factory=Cosine)
+    bias_rate: float = 1.0
+    averaging: Lookahead | None = None
     label_smoothing: float = 0.0
     gradient_clip: float | None = None
     precision: Precision = "float32"
+    convolutions: Convolutions = "direct"
     compile: bool = False
     channels_last: bool = False
     seed: int = 0
@@ -70,7 +90,7 @@ class TrainConfig:
             _check_count(name, getattr(self, name), optional=name == "patience")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"`seed` must be an integer of at least 0, got {self.seed!r}. Pass 0.")
-        for name in ("learning_rate", "gradient_clip"):
+        for name in ("learning_rate", "bias_rate", "gradient_clip"):
             value = getattr(self, name)
             if not (_is_positive(value) or (value is None and name == "gradient_clip")):
                 raise ValueError(
@@ -86,6 +106,16 @@ class TrainConfig:
             raise ValueError(
                 f"`precision` must be one of {', '.join(get_args(Precision))}, "
                 f"got {self.precision!r}. Pass 'float32' when in doubt."
+            )
+        if self.convolutions not in get_args(Convolutions):
+            raise ValueError(
+                f"`convolutions` must be one of {', '.join(get_args(Convolutions))}, "
+                f"got {self.convolutions!r}. Pass 'direct' when in doubt."
+            )
+        if self.compile and self.convolutions != "direct":
+            raise ValueError(
+                f"`convolutions` must be 'direct' with compile=True, got {self.convolutions!r}. "
+                "Leave one of them out."
             )
         for name, verb in (("optimizer", "build"), ("schedule", "factor")):
             value = getattr(self, name)
@@ -110,8 +140,12 @@ class TrainConfig:
                 raise ValueError(
                     f"the training config has no option {name!r}. Options: {', '.join(known)}."
                 )
-        for name, kinds in (("optimizer", _OPTIMIZERS), ("schedule", _SCHEDULES)):
-            if name in options:
+        for name, kinds in (
+            ("optimizer", _OPTIMIZERS),
+            ("schedule", _SCHEDULES),
+            ("averaging", _AVERAGES),
+        ):
+            if options.get(name) is not None:
                 options[name] = _build(name, options[name], kinds)
         options["augmentation"] = _augmentation(options.get("augmentation"))
         return cls(**options)
@@ -144,7 +178,8 @@ def _augmentation(value: Any) -> Augmentation | None:
     if isinstance(value, (list, tuple)):
         return data.Compose(*filter(None, map(_augmentation, value)))
     kinds = (
-        *(data.RandomShift, data.RandomCrop, data.RandomFlip, data.Cutout),
+        *(data.RandomShift, data.RandomCrop, data.RandomFlip, data.AlternatingFlip),
+        *(data.Cutout, data.GreyLevels, data.GrowingSize),
         *(data.RandomAffine, data.RandomOperations),
     )
     return _build("augmentation", value, {kind.__name__: kind for kind in kinds})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ def fit(
         run_dir: folder of the run; None keeps everything in memory.
         device: where to train, such as "cpu" or "cuda".
         resume: "auto" continues a run found in `run_dir`, "restart" discards it.
-        progress: show a progress bar if standard error is a terminal.
+        progress: show a progress bar if standard error is a terminal, and say there which precision
+            `"auto"` took.
         checkpoint_seconds: longest time between checkpoints; each end of an epoch has one too.
         description: further settings for `config.yaml`, such as `{"model": ..., "data": ...}`;
             compared when the run resumes, and `model` is stored with the weights.
@@ -113,6 +115,8 @@ def fit(
             if resume == "restart":
                 run.clear()
             trainer.resume(run)
+        if progress and trainer.said:
+            print(trainer.said, file=sys.stderr)
         with TrainingProgress(progress, config.epochs * trainer.steps) as bar:
             while not trainer.finished:
                 trainer.train_epoch(bar)

@@ -39,14 +39,16 @@ class Method:
         """Groups for the optimizer, each with `params` and its peak learning rate `lr`.
 
         Here: the model's parameters that require gradients, in two groups. Biases and the
-        scales of normalization layers (parameters of one dimension or less) have no weight decay.
+        scales of normalization layers (parameters of one dimension or less) have no weight decay,
+        and `bias_rate` times the learning rate.
         """
         trainable = [p for p in model.parameters() if p.requires_grad]
         weights = [p for p in trainable if p.ndim > 1]
         others = [p for p in trainable if p.ndim <= 1]
+        rate = self.config.learning_rate
         groups = [
-            {"params": weights, "lr": self.config.learning_rate},
-            {"params": others, "lr": self.config.learning_rate, "weight_decay": 0.0},
+            {"params": weights, "lr": rate},
+            {"params": others, "lr": rate * self.config.bias_rate, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
 

@@ -81,11 +81,7 @@ class OneCycle:
     final_factor: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not 0 < self.warmup_fraction < 1:
-            raise ValueError(
-                f"`warmup_fraction` must lie between 0 and 1, got {self.warmup_fraction}. "
-                "Pass the share of the training in which the learning rate rises, such as 0.3."
-            )
+        _check_warmup(self.warmup_fraction)
         _check_fraction("start_factor", self.start_factor)
         _check_fraction("final_factor", self.final_factor)
 
@@ -95,6 +91,58 @@ class OneCycle:
             return _anneal(self.start_factor, 1.0, progress / self.warmup_fraction)
         fall = (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
         return _anneal(1.0, self.final_factor, fall)
+
+
+@dataclass(frozen=True)
+class Triangular:
+    """A straight line up from `start_factor` to 1, then one down to `final_factor`, in each cycle.
+
+    The rise takes `warmup_fraction` of a cycle. `cycles` divides the epochs into several such
+    triangles, each of which ends with usable weights: a training of `cycles=(10, 20, 30)` may stop
+    after 10 or 30 of its 60 epochs and go on another day, by the same settings.
+
+    >>> [round(Triangular().factor(e, epochs=10), 3) for e in (0, 1, 2, 6, 10)]
+    [0.2, 0.6, 1.0, 0.5, 0.0]
+    >>> [round(Triangular(cycles=(4, 6)).factor(e, epochs=10), 3) for e in (0.8, 4, 5.2, 10)]
+    [1.0, 0.2, 1.0, 0.0]
+    """
+
+    warmup_fraction: float = 0.2
+    start_factor: float = 0.2
+    final_factor: float = 0.0
+    cycles: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cycles", tuple(self.cycles))
+        _check_warmup(self.warmup_fraction)
+        _check_fraction("start_factor", self.start_factor)
+        _check_fraction("final_factor", self.final_factor)
+        if any(length < 1 for length in self.cycles):
+            raise ValueError(
+                f"`cycles` must be epochs of at least 1 each, got {self.cycles}. "
+                "Leave it out for one cycle."
+            )
+
+    def factor(self, epoch: float, epochs: int) -> float:
+        cycles = self.cycles or (epochs,)
+        if sum(cycles) != epochs:
+            raise ValueError(
+                f"`cycles` must add up to the {epochs} epochs of the training, got {cycles}. "
+                f"Pass epochs={sum(cycles)}, or other cycles."
+            )
+        start = 0
+        for length in cycles[:-1]:
+            if epoch < start + length:
+                break
+            start += length
+        else:
+            length = cycles[-1]
+        progress = (epoch - start) / length
+        if progress < self.warmup_fraction:
+            rise = progress / self.warmup_fraction
+            return self.start_factor + (1 - self.start_factor) * rise
+        fall = (progress - self.warmup_fraction) / (1 - self.warmup_fraction)
+        return 1 + (self.final_factor - 1) * fall
 
 
 @dataclass(frozen=True)
@@ -126,6 +174,14 @@ class Milestones:
 def _anneal(start: float, end: float, progress: float) -> float:
     """Half a cosine from `start` (progress 0) to `end` (progress 1)."""
     return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _check_warmup(value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(
+            f"`warmup_fraction` must lie between 0 and 1, got {value}. "
+            "Pass the share of the training in which the learning rate rises, such as 0.3."
+        )
 
 
 def _check_fraction(name: str, value: float) -> None:
