@@ -69,7 +69,7 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     short = spiking_recipe(plan, setting, CPU, tmp_path)
     assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 12)
     assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 6)
-    assert short.base.training["precision"] == "bfloat16", "the ANN's own"
+    assert short.base.training["precision"] == "auto", "the ANN's own"
     assert short.base.training["augmentation"] == setting.recipe.training["augmentation"]
     assert short.keep_batch_norm
     assert not spiking_recipe(

@@ -3,10 +3,11 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
-from firstspike.training import Constant, Cosine, Milestones, OneCycle
+from firstspike.training import Constant, Cosine, Milestones, OneCycle, Triangular
 
 
 def torch_factors(build, steps: int) -> list[float]:
@@ -77,3 +78,21 @@ def test_constant():
 def test_nonsense_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_triangular_is_one_straight_line_up_and_one_down_in_every_cycle():
+    schedule = Triangular(warmup_fraction=0.25, start_factor=0.1, cycles=(4, 8))
+    for start, length in ((0, 4), (4, 8)):
+        peak, end = start + 0.25 * length, start + length - 1e-9
+        times = np.linspace(start, end, 50)
+        expected = np.interp(times, (start, peak, end), (0.1, 1.0, 0.0))
+        ours = [schedule.factor(float(time), 12) for time in times]
+        assert ours == pytest.approx(expected.tolist(), abs=1e-6)
+    assert schedule.factor(12.0, 12) == pytest.approx(0.0)
+
+
+def test_triangular_refuses_cycles_that_do_not_fill_the_training():
+    with pytest.raises(ValueError, match=r"must add up to the 10 epochs .* got \(4, 8\)"):
+        Triangular(cycles=(4, 8)).factor(0.0, 10)
+    with pytest.raises(ValueError, match="`cycles` must be epochs of at least 1 each"):
+        Triangular(cycles=(4, 0))

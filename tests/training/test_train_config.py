@@ -75,7 +75,7 @@ def test_unknown_options_are_named(values, message):
         ({"learning_rate": None}, "`learning_rate` must be a positive number, got None"),
         ({"gradient_clip": -1.0}, "`gradient_clip` must be a positive number, got -1.0"),
         ({"label_smoothing": 1.0}, r"`label_smoothing` must lie in \[0, 1\), got 1.0"),
-        ({"precision": "float64"}, "`precision` must be one of float32, bfloat16, float16"),
+        ({"precision": "float64"}, "`precision` must be one of auto, float32, bfloat16, float16"),
         ({"epochs": 3, "schedule": Cosine(warmup_epochs=3)}, "must be smaller than `epochs`"),
     ],
 )

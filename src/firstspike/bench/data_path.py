@@ -1,10 +1,11 @@
 """Serving batches as a share of an epoch: order, gather, augmentation, conversion to floats.
 
 The whole data set lies in memory as bytes and a batch is augmented at once, so no worker processes
-are needed. Shares are of the time of serving a batch and training on it (`fit` with bfloat16, the
-quickest on a CPU; a slower step makes them smaller). The images are random bytes in CIFAR-10's
-shape, for time does not depend on what they show. For comparison the same images and augmentation
-one by one, as a `torch.utils.data.DataLoader` without workers serves them.
+are needed. Shares are of the time of serving a batch and training on it (`fit` in bfloat16 where
+the processor multiplies it, else in float32; a slower step makes them smaller). The images are
+random bytes in CIFAR-10's shape, for time does not depend on what they show. For comparison the
+same images and augmentation one by one, as a `torch.utils.data.DataLoader` without workers serves
+them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from firstspike.data import Compose, Dataset, RandomAffine, RandomCrop, RandomFl
 from firstspike.data.dataset import Augmentation
 from firstspike.models import build_model
 from firstspike.training import Method
+from firstspike.training.precision import multiplies_bfloat16
 
 BATCH = 128
 SHARE = 0.05
@@ -47,9 +49,10 @@ def rows(quick: bool) -> list[Row]:
     served = {name: _endless(dataset, augmentation) for name, augmentation in SERVED.items()}
     served[ONE_BY_ONE] = _one_by_one(dataset, CROP)
     serve = {name: (lambda batches=batches: next(batches)) for name, batches in served.items()}
+    precision = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32"
     found: list[Row] = []
     for title, (name, options) in list(MODELS.items())[: 1 if quick else None]:
-        step = training_step(build_model(name, **options), Method(), "bfloat16", *batch)
+        step = training_step(build_model(name, **options), Method(), precision, *batch)
         times = interleaved({"step": step, **serve}, repeats, warmup=1)
         for name in serve:
             epoch = [a + b for a, b in zip(times[name], times["step"])]
@@ -60,7 +63,9 @@ def rows(quick: bool) -> list[Row]:
             )[:1]
         if not quick:
             found.append(_reading(title, statistics.median(epoch) * 50_000 / BATCH))
-    return [replace(row, extra={"size": f"batch {BATCH}, bfloat16", **row.extra}) for row in found]
+    return [
+        replace(row, extra={"size": f"batch {BATCH}, {precision}", **row.extra}) for row in found
+    ]
 
 
 def _endless(dataset: Dataset, augmentation: Augmentation) -> Iterator[tuple[Tensor, Tensor]]:

@@ -22,6 +22,7 @@ from firstspike.models import build_model
 from firstspike.training import Method, TrainConfig
 from firstspike.training._trainer import Trainer
 from firstspike.training.dta import DTA
+from firstspike.training.precision import multiplies_bfloat16
 from firstspike.training.quantizer_aware import QuantizerAware
 from firstspike.training.surrogate import Surrogate
 
@@ -82,8 +83,9 @@ def _networks(
         "surrogate T=16": (convert(exponential), Surrogate(), "float32"),
         "quantizer-aware T=4": (convert(fs.TTFS(4, fs.Linear())), QuantizerAware(), "float32"),
         "DTA": (convert(fs.ReLPSP()), DTA(), "float32"),
-        "DTA, bfloat16": (convert(fs.ReLPSP()), DTA(), "bfloat16"),
     }
+    if multiplies_bfloat16(images.device):
+        found["DTA, bfloat16"] = (convert(fs.ReLPSP()), DTA(), "bfloat16")
     if not quick and (peer := unrolled(model, UNROLLED)) is not None:
         found[f"snnTorch T={UNROLLED}"] = (peer, Method(), "float32")
     return found

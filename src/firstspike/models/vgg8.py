@@ -116,8 +116,11 @@ def _block(inputs: int, outputs: int, pool: str | None, momentum: float) -> list
         nn.init.dirac_(convolution.weight[: min(inputs, outputs)])
     norm = nn.BatchNorm2d(outputs, momentum=momentum)
     norm.weight.requires_grad_(False)
-    pools = {"max": [nn.MaxPool2d(2)], "average": [nn.AvgPool2d(2)]}
-    return [convolution, *pools.get(pool or "", []), norm, nn.ReLU()]
+    pools: dict[str | None, list[nn.Module]] = {
+        "max": [nn.MaxPool2d(2)],
+        "average": [nn.AvgPool2d(2)],
+    }
+    return [convolution, *pools.get(pool, []), norm, nn.ReLU()]
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -24,7 +24,7 @@ def check_device(config: TrainConfig, device: torch.device) -> None:
     if config.precision == "float16" and device.type != "cuda":
         raise ValueError(
             f"`precision` 'float16' needs a CUDA device, got {device.type!r}. "
-            "Pass precision='bfloat16' or 'float32', or device='cuda'."
+            "Pass precision='auto', which takes what is fast here, or device='cuda'."
         )
 
 

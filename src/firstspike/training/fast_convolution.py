@@ -1,11 +1,11 @@
 """3x3 convolutions by Winograd's F(4x4, 3x3): training on CPUs whose convolutions are slow.
 
 `with fast_convolutions():` sends every 3x3 convolution that fits (stride 1, padding 1, one group,
-float32 on a CPU, channels multiples of 32) through the products of `compiled.winograd`: 2.25 of
-the multiplications of the direct way become 1 (4 for the tiles that are not cut off). Which of its
-three operations takes which way follows from the size of the maps: on wide maps only the gradient
-of the weights gains, on small ones all three do, and on 2x2 maps, where 16 of the 36 taps meet
-zeros in padding, a convolution is one dense product of (4 C) x (4 K).
+float32 on a CPU, channels multiples of 32) through products of matrices with a quarter of the
+multiplications, between the transforms of `compiled.winograd_loops`. Which of its three operations
+takes which way follows from the size of the maps: on wide maps only the gradient of the weights
+gains, on small ones all three do, and on 2x2 maps, where 20 of 36 taps meet padding, a convolution
+is one dense product with a matrix (4 C, 4 K).
 
 Results agree with `torch.nn.functional.conv2d` to rounding (relative error about 2e-6).
 """
@@ -18,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
-from firstspike._compiled import has_numba
+from firstspike.compiled.available import has_numba
 
 _WIDE = 16  # pixels: from here on the direct convolution is faster, except for weight gradients
 _SCRATCH = 6_000_000  # bytes of transformed images at a time, to stay in the caches
@@ -41,7 +42,7 @@ _G = torch.tensor(
 _GG = torch.kron(_G, _G)
 
 
-class fast_convolutions(TorchFunctionMode):  # noqa: N801 - a context manager, as torch writes them
+class fast_convolutions(TorchFunctionMode):
     """Context in which 3x3 convolutions that fit are computed by Winograd's algorithm.
 
     Raises:
@@ -137,7 +138,7 @@ class _Winograd(torch.autograd.Function):
 
 
 class _Direct(torch.autograd.Function):
-    """Output and gradient of the input as torch computes them, that of the weights by F(4x4, 3x3)."""
+    """Output and gradient of the input by torch, that of the weights by F(4x4, 3x3)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -151,7 +152,7 @@ class _Direct(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         need_x, need_weight = ctx.needs_input_grad
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_x = torch.nn.grad.conv2d_input(x.shape, weight, gradient, padding=1) if need_x else None
+        of_x = conv2d_input(x.shape, weight, gradient, padding=1) if need_x else None
         return of_x, weight_gradient(x, gradient) if need_weight else None
 
 
@@ -196,7 +197,7 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
     Returns:
         (N, K, H, W) in channels_last.
     """
-    from firstspike.compiled.winograd import transform_input, transform_output
+    from firstspike.compiled.winograd_loops import transform_input, transform_output
 
     k, c = weight.shape[:2]
     filters = (_GG @ weight.permute(2, 3, 1, 0).reshape(9, c * k)).view(36, c, k)
@@ -218,7 +219,7 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
         x: (N, C, H, W), float32 in channels_last.
         gradient: of the output, (N, K, H, W), in channels_last.
     """
-    from firstspike.compiled.winograd import transform_gradient, transform_input
+    from firstspike.compiled.winograd_loops import transform_gradient, transform_input
 
     n, c, height, width = x.shape
     k = gradient.shape[1]
