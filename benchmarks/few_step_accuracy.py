@@ -34,7 +34,7 @@ from firstspike.measure.energy import EnergyEstimate
 from firstspike.measure.energy_tables import estimate_energy
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.evaluate import OPERATION_ENERGY
-from firstspike.networks.connectivity import fan_out, targets
+from firstspike.networks.structure import fan_out, targets
 from firstspike.runs.recipe import Recipe
 from firstspike.training import Method, TrainConfig, evaluate_accuracy, fit
 from firstspike.training.clipped import plain, read_out, with_trained_ranges

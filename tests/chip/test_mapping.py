@@ -11,10 +11,16 @@ from torch import nn
 
 import firstspike as fs
 from firstspike.chip import Mapping, load_chip, map_network
-from firstspike.chip.connectivity import dependencies, synapses, synaptic_operations, targets
 from firstspike.chip.partition import _ranges
 from firstspike.models import VGG16
 from firstspike.networks import trace
+from firstspike.networks.structure import (
+    dependencies,
+    emitters,
+    fan_in,
+    synaptic_operations,
+    targets,
+)
 
 CHIP = load_chip("canmore22")
 
@@ -43,36 +49,40 @@ def network_of(model: nn.Module, side: int) -> fs.networks.Network:
     return trace(model.eval(), torch.rand(2, 2, side, side))
 
 
+def reached_from(network, nodes, sources):
+    """By source: (targets, neurons) bool, who reaches whom according to the Jacobian."""
+
+    def run(*values):
+        known = {s: v.unsqueeze(0) for s, v in zip(sources, values)}
+        result = values[0]
+        for node in nodes:
+            op = network.op(node.name)
+            x = [known[i] for i in node.inputs]
+            pool = isinstance(op, fs.networks.ops.MaxPool)
+            known[node.name] = result = nn.functional.avg_pool2d(x[0], 2) if pool else op(*x)
+        return result.flatten()
+
+    inputs = tuple(torch.rand(network.node[s].shape) + 0.5 for s in sources)
+    jacobian = torch.autograd.functional.jacobian(run, inputs)
+    return {s: j.flatten(1) != 0 for s, j in zip(sources, jacobian)}
+
+
 @pytest.mark.parametrize(("build", "side"), [(cnn, 16), (Residual, 16)])
 def test_connectivity_is_that_of_the_jacobian(build, side):
-    """Reference: the Jacobian of the layer itself, max pools read as sums."""
+    """Reference: the Jacobian of the layer itself, max pools read as sums or stopped at."""
     network = network_of(build(), side)
     for target in targets(network):
-        nodes, sources = network.segment(target)
         shape = network.node[target].shape
-        inputs = [torch.rand(network.node[s].shape) + 0.5 for s in sources]
-
-        def run(*values, nodes=nodes, sources=sources):
-            known = {s: v.unsqueeze(0) for s, v in zip(sources, values)}
-            for node in nodes:
-                op = network.op(node.name)
-                x = [known[i] for i in node.inputs]
-                if isinstance(op, fs.networks.ops.MaxPool):
-                    known[node.name] = nn.functional.avg_pool2d(x[0], 2)
-                else:
-                    known[node.name] = op(*x)
-            return known[nodes[-1].name].flatten()
-
-        jacobian = torch.autograd.functional.jacobian(run, tuple(inputs))
-        reached = {s: (j.flatten(1) != 0) for s, j in zip(sources, jacobian)}
+        reached = reached_from(network, *network.segment(target))
         masks = torch.rand(5, *shape) < 0.1
         found = dependencies(network, target, masks)
-        for s in sources:
-            expected = torch.stack([reached[s][m.flatten()].any(0) for m in masks])
+        for s, ways in reached.items():
+            expected = torch.stack([ways[m.flatten()].any(0) for m in masks])
             assert torch.equal(found[s].flatten(1), expected.reshape(5, -1))
         if build is cnn:  # one path per synapse: counts are those of the Jacobian
-            total = sum(r.sum(1) for r in reached.values())
-            assert torch.equal(synapses(network, target).flatten().long(), total)
+            behind_pools = reached_from(network, *network.segment(target, emitters(network)))
+            total = sum(r.sum(1) for r in behind_pools.values())
+            assert torch.equal(fan_in(network, target).flatten().long(), total)
 
 
 def test_synaptic_operations_count_each_pool_window_once():
@@ -135,7 +145,7 @@ def test_limits_on_memory_and_axons_make_smaller_groups():
     assert max(g.neurons for g in dense) <= 6 and len(dense) == 4
     unshared = map_network(network, CHIP.replace(core__shared_kernels=0), bits=4)
     assert sum(g.weight_bits for g in unshared.groups) > sum(g.weight_bits for g in free.groups)
-    total = sum(int(synapses(network, t).sum()) for t in targets(network))
+    total = sum(int(fan_in(network, t).sum()) for t in targets(network))
     assert sum(g.weight_bits for g in unshared.groups) == 4 * total
 
 

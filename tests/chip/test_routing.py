@@ -21,10 +21,10 @@ from firstspike.chip import (
     record_spikes,
     traffic_of,
 )
-from firstspike.chip.connectivity import dependencies
 from firstspike.chip.placement import hops
 from firstspike.chip.traffic import layer_rates, spikes_per_neuron
 from firstspike.models import VGG16
+from firstspike.networks.structure import dependencies
 
 CHIP = load_chip("canmore22").replace(core__neurons=64)
 STEPS = {"east": (1, 0), "north": (0, -1), "west": (-1, 0), "south": (0, 1)}

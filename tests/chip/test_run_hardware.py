@@ -140,3 +140,16 @@ def test_command(cnn, tmp_path):
     assert wrong.exit_code != 0 and "`--mesh` must look like 17x17" in str(wrong.exception)
     text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"}).output
     assert "Example: firstspike hardware" in text
+
+
+def test_synaptic_operations_are_those_of_evaluate() -> None:
+    """Pools whose windows overlap unevenly, and max pools: one count for measures and chip."""
+    torch.manual_seed(0)
+    x, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Conv2d(4, 4, 2),
+        nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 5),
+    )  # fmt: skip
+    network = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=x)
+    counted = fs.evaluate(network, [(x, labels)], engine="clock").operations["synaptic"]
+    assert run_hardware(network, x, labels).counts["synaptic_operations"] == pytest.approx(counted)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from firstspike.chip import connectivity
 from firstspike.chip.mapping import Mapping
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.networks import Network
+from firstspike.networks import Network, structure
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def fanout(network: SpikingNetwork | Network, mapping: Mapping) -> Fanout:
     class_of: dict[str, np.ndarray] = {}
     source: list[int] = []
     lists: list[np.ndarray] = []
-    for layer in connectivity.layers(plain)[:-1]:
+    for layer in structure.layers(plain)[:-1]:
         groups = mapping.group_of(layer).reshape(-1)
         numbers, listens = heard[layer]
         packed = np.packbits(listens, axis=0).T  # (neurons, bytes)
@@ -76,13 +75,13 @@ def fanout(network: SpikingNetwork | Network, mapping: Mapping) -> Fanout:
 
 def _heard(network: Network, mapping: Mapping) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """By source layer: numbers of target groups, and (targets, neurons) bool who hears whom."""
-    rows: dict[str, list[np.ndarray]] = {name: [] for name in connectivity.layers(network)}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in structure.layers(network)}
     numbers: dict[str, list[int]] = {name: [] for name in rows}
-    for target in connectivity.targets(network):
+    for target in structure.targets(network):
         own = [i for i, group in enumerate(mapping.groups) if group.layer == target]
         shape = mapping.layers[target]
         masks = torch.stack([mapping.groups[i].mask(shape) for i in own])
-        for name, mask in connectivity.dependencies(network, target, masks).items():
+        for name, mask in structure.dependencies(network, target, masks).items():
             rows[name].append(mask.flatten(1).numpy())
             numbers[name] += own
     neurons = {name: int(np.prod(mapping.layers[name])) for name in rows}

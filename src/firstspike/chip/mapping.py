@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from firstspike._files import read_json, write_json
-from firstspike.chip import connectivity
 from firstspike.chip.chip import Chip
 from firstspike.chip.partition import Group, partition
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.networks import Network
+from firstspike.networks import Network, structure
 
 _FORMAT = 1
 
@@ -181,7 +180,7 @@ def map_network(
             f"A mesh of {side} x {side} would do; fewer bits per weight or larger cores need "
             "fewer cores."
         )
-    layers = {name: tuple(plain.node[name].shape) for name in connectivity.layers(plain)}
+    layers = {name: tuple(plain.node[name].shape) for name in structure.layers(plain)}
     cores = tuple(range(len(groups)))
     return Mapping(fingerprint(plain), layers, chip.name, width, height, bits, groups, cores)
 
@@ -211,7 +210,7 @@ def _group(entry: dict[str, Any]) -> Group:
 
 
 def _check_network(mapping: Mapping, network: Network) -> None:
-    layers = {name: tuple(network.node[name].shape) for name in connectivity.layers(network)}
+    layers = {name: tuple(network.node[name].shape) for name in structure.layers(network)}
     if layers == mapping.layers and fingerprint(network) == mapping.fingerprint:
         return
     differing = [

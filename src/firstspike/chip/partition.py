@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from firstspike.chip import connectivity
 from firstspike.chip.chip import Chip
-from firstspike.networks import INPUT, Network
+from firstspike.networks import INPUT, Network, structure
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def partition(network: Network, chip: Chip, bits: int) -> tuple[Group, ...]:
             f"{min(8, chip.count('core.weight_bits'))}))`."
         )
     groups: list[Group] = []
-    for name in connectivity.layers(network):
+    for name in structure.layers(network):
         groups += _cut(network, name, chip, bits)
     return tuple(groups)
 
@@ -128,8 +127,8 @@ class _Needs:
         self.shape = network.node[name].shape
         self.shared = bool(chip["core.shared_kernels"])
         integrates = name != INPUT
-        self.per_channel = connectivity.stored_weights(network, name) if integrates else 0.0
-        self.synapses = connectivity.synapses(network, name) if integrates else None
+        self.per_channel = structure.stored_weights(network, name) if integrates else 0.0
+        self.synapses = structure.fan_in(network, name) if integrates else None
 
     def groups(self, channels: list[tuple[int, int]], rows: list[tuple[int, int]]) -> list[Group]:
         ranges = [(c, r) for c in channels for r in rows]
@@ -143,7 +142,7 @@ class _Needs:
             return
         masks = torch.stack([group.mask(self.shape) for group in groups])
         total = torch.zeros(len(groups), dtype=torch.int64)
-        for mask in connectivity.dependencies(self.network, self.name, masks).values():
+        for mask in structure.dependencies(self.network, self.name, masks).values():
             total += mask.flatten(1).sum(1)
         yield from total.tolist()
 

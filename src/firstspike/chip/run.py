@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.chip import connectivity
 from firstspike.chip.chip import Chip, load_chip
 from firstspike.chip.delays import LateResult, can_run_late, run_late
 from firstspike.chip.fan_out import Fanout, fanout
@@ -25,7 +24,7 @@ from firstspike.chip.routing import LinkLoads, Routing, link_loads
 from firstspike.chip.traffic import record_spikes, spikes_per_neuron, traffic_of
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.energy import EnergyEstimate
-from firstspike.networks import INPUT
+from firstspike.networks import INPUT, structure
 from firstspike.quantized.quantization import Quantization, quantize
 
 if TYPE_CHECKING:
@@ -257,16 +256,15 @@ def _counts(
         spikes = {
             name: counts[start : start + 16].float() for name, counts in record.spike_counts.items()
         }
-        for target in connectivity.targets(network.network):
-            done = connectivity.synaptic_operations(network.network, target, spikes)
+        for target in structure.targets(network.network):
+            done = structure.synaptic_operations(network.network, target, spikes)
             operations += float(done.sum(dtype=torch.float64))
     per_layer = {
         name: float(counts.sum(dtype=torch.float64)) / samples
         for name, counts in record.spike_counts.items()
     }
     neurons = sum(
-        math.prod(network.network.node[name].shape)
-        for name in connectivity.targets(network.network)
+        math.prod(network.network.node[name].shape) for name in structure.targets(network.network)
     )
     return {
         "neurons": neurons,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from firstspike.config import require, require_integer
-from firstspike.networks.ops import WeightOp
+from firstspike.networks.structure import nonlinear_node, weight_matrices
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -165,25 +165,9 @@ def readout_weights(spiking: SpikingNetwork) -> dict[str, Tensor]:
         ValueError: if the readout is not linear in them.
     """
     network = spiking.network
-    nodes, sources = network.segment(network.output.name)
-    for node in nodes:
-        if not isinstance(network.op(node.name), WeightOp):
-            raise ValueError(
-                f"`decide` must not be Certain() here: the readout reads through node "
-                f"{node.name!r}, which is not linear. Use Margin(...), or place a hidden layer "
-                "behind the max pool."
-            )
-    like = next(spiking.buffers())
-    with torch.enable_grad():
-        values = {
-            name: like.new_zeros(1, *network.node[name].shape).requires_grad_() for name in sources
-        }
-        logits = network.run_segment(nodes, values)[0]
-        rows = [
-            torch.autograd.grad(logit, list(values.values()), retain_graph=True) for logit in logits
-        ]
-    high = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return {
-        name: torch.stack([row[i].flatten() for row in rows]).to(high)
-        for i, name in enumerate(sources)
-    }
+    if (node := nonlinear_node(network, network.output.name)) is not None:
+        raise ValueError(
+            f"`decide` must not be Certain() here: the readout reads through node {node!r}, which "
+            "is not linear. Use Margin(...), or place a hidden layer behind the max pool."
+        )
+    return weight_matrices(network, network.output.name)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from firstspike.engines.early_exit import Decision, Readout, first_arrival, readout_weights
 from firstspike.engines.record import Record
-from firstspike.networks.ops import WeightOp
+from firstspike.networks.structure import nonlinear_node
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -32,12 +32,11 @@ class TimedReadout:
 
     def __init__(self, spiking: SpikingNetwork, decide: Decision) -> None:
         network = spiking.network
-        for node in network.segment(network.output.name)[0]:
-            if not isinstance(network.op(node.name), WeightOp):
-                raise ValueError(
-                    f"`decide` needs a linear readout for engine='event', but node {node.name!r} "
-                    "pools what the last populations say. Use engine='clock'."
-                )
+        if (node := nonlinear_node(network, network.output.name)) is not None:
+            raise ValueError(
+                f"`decide` needs a linear readout for engine='event', but node {node!r} pools what "
+                "the last populations say. Use engine='clock'."
+            )
         self.spiking, self.every = spiking, decide.every
         self.rule = decide.prepare(spiking)
         self.first = first_arrival(spiking)

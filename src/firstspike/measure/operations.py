@@ -2,10 +2,10 @@
 
 Conventions:
 
-- A *synaptic event* is one spike at one synapse. Fan-outs are exact at image borders, see
-  `firstspike.networks.connectivity`. Spikes into a max pool are no synaptic events: what the pool
-  passes on has synapses. What an event costs (`multiply`, `shift`, `add`) is up to the code; so is
-  what populations cost beside (`bias`, `leak`, `tick_spikes`, ...).
+- A *synaptic event* is one spike at one synapse. Fan-outs are exact at image borders;
+  `firstspike.networks.structure` states what counts as a synapse, at max pools too. What an event
+  costs (`multiply`, `shift`, `add`) is up to the code; so is what populations cost beside (`bias`,
+  `leak`, `tick_spikes`, ...).
 - Each operation is booked with the layer that performs it: additions with the target, threshold
   comparisons with the population that fires. The readout is a layer.
 - Analogue (direct) input: the first layer's multiply-accumulates are counted once, as `multiply`
@@ -24,8 +24,8 @@ from torch import Tensor
 from firstspike.engines import Record
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
-from firstspike.networks.connectivity import emitters, fan_out, targets
-from firstspike.networks.ops import Concatenate, MaxPool, Pad, Reshape
+from firstspike.networks.ops import IndexMap, MaxPool
+from firstspike.networks.structure import emitters, fan_out, targets
 
 NOT_COUNTED = (
     "soft resets (one subtraction per spike of a multi-spike code)",
@@ -79,7 +79,7 @@ def pool_spikes(network: SpikingNetwork, record: Record) -> dict[str, Tensor]:
         op = traced.op(node.name)
         if node.name in known or not all(name in known for name in node.inputs):
             continue
-        if isinstance(op, Concatenate | Pad | Reshape):
+        if isinstance(op, IndexMap):
             known[node.name] = op(*(known[name] for name in node.inputs))
         elif isinstance(op, MaxPool):
             recount = network.code.graded_pool and INPUT in record.spike_times

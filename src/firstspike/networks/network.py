@@ -200,33 +200,45 @@ class Network(nn.Module):
         """Whether a hook sees the node's value, and may keep it."""
         return bool(self.op(name)._forward_hooks)
 
-    def segment(self, target: str) -> tuple[tuple[Node, ...], tuple[str, ...]]:
-        """Nodes that lead from populations to `target`, and these populations.
+    def segment(
+        self, target: str, sources: Container[str] | None = None
+    ) -> tuple[tuple[Node, ...], tuple[str, ...]]:
+        """Nodes that lead from `sources` to `target`, and those of the sources that they read.
 
-        Both in order of execution; `target` itself is included unless it is a population.
+        Both in order of execution; `target` itself is included unless it is a source.
+
+        Args:
+            sources: where to stop; the input and the hidden populations by default.
         """
-        nodes: dict[str, None] = {}
-        sources: dict[str, None] = {}
+        stops = (INPUT, *self.populations) if sources is None else sources
+        inside: set[str] = set()
+        read: set[str] = set()
+        todo = list(self.node[target].inputs) if target in stops else [target]
+        while todo:
+            name = todo.pop()
+            if name in stops:
+                read.add(name)
+            elif name not in inside:
+                inside.add(name)
+                todo += self.node[name].inputs
+        nodes = tuple(node for node in self.nodes if node.name in inside)
+        return nodes, tuple(node.name for node in self.nodes if node.name in read)
 
-        def visit(name: str, root: bool = False) -> None:
-            if not root and (name == INPUT or self.is_population(name)):
-                sources[name] = None
-                return
-            for below in self.node[name].inputs:
-                visit(below)
-            if not self.is_population(name):
-                nodes[name] = None
+    def run_segment(
+        self,
+        nodes: Sequence[Node],
+        values: Mapping[str, Tensor],
+        ask: Callable[[Op], Callable[..., Tensor]] = lambda op: op,
+    ) -> Tensor:
+        """Run `nodes` on the values of populations; the value of the last node.
 
-        visit(target, root=True)
-        ordered = tuple(n for n in self.nodes if n.name in nodes)
-        return ordered, tuple(n.name for n in self.nodes if n.name in sources)
-
-    def run_segment(self, nodes: Sequence[Node], values: Mapping[str, Tensor]) -> Tensor:
-        """Run `nodes` on the values of populations; the value of the last node."""
+        Args:
+            ask: which of an operation's answers to compute, e.g. its `structure`.
+        """
         known = dict(values)
         result = next(iter(values.values()))
         for node, inputs in self.walk(known, nodes):
-            known[node.name] = result = self.op(node.name)(*inputs)
+            known[node.name] = result = ask(self.op(node.name))(*inputs)
         return result
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from firstspike.chip.windows import per_axis
 from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Node
@@ -30,6 +29,7 @@ from firstspike.networks.ops import (
     Pad,
     Reshape,
 )
+from firstspike.networks.ops.pools import per_axis
 
 Exponents = Tensor  # float64 tensor of integers, () or (C, 1, ...)
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.chip.windows import per_axis, window_sum
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import AveragePool, Convolution, Dense, MaxPool, Op, WeightOp
+from firstspike.networks.ops.pools import per_axis
 from firstspike.quantized.int8_tables import LARGEST_BYTE
 
 EXACT_FLOAT = {torch.float32: 2**24, torch.float64: 2**53}  # integers up to here have no gaps
@@ -166,7 +166,7 @@ class ByteSum(WeightOp):
 
     def forward(self, x: Tensor) -> Tensor:
         if not has_numba():
-            return window_sum(self.op, x.float(), self.shape).to(x.dtype)
+            return self.op.structure(x.float()).to(x.dtype)
         return _pooled(x, self.shape, self.window, total=True)
 
 

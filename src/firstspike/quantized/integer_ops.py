@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.chip.windows import window_sum
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import Network
 from firstspike.networks.ops import (
@@ -72,7 +71,7 @@ class IntegerOp(WeightOp):
         if isinstance(op, Add):
             return torch.stack(x).sum(0)
         if isinstance(op, AveragePool | AdaptiveAveragePool | Mean):
-            return window_sum(op, x[0], self.shape)  # the divisor is in the exponent
+            return op.structure(x[0])  # the divisor is in the exponent
         return torch.func.functional_call(op, tensors, x)
 
 

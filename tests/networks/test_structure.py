@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.networks.connectivity import emitters, fan_out, targets
+from firstspike.networks.structure import emitters, fan_out, targets
 
 
 def counted_by_hand(network: fs.networks.Network, target: str, source: str) -> Tensor:

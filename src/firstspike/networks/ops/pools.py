@@ -1,0 +1,112 @@
+"""Pooling: averages, which are weight operations, and the maximum, which selects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from firstspike.networks.ops.op import Op, WeightOp
+
+_AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+_ADAPTIVE_AVERAGE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+_ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+
+
+def per_axis(value: int | tuple[int, ...] | list[int], dims: int) -> tuple[int, ...]:
+    """A hyper-parameter as one number per axis."""
+    return (value,) * dims if isinstance(value, int) else tuple(value)
+
+
+class Windows(Op):
+    """A pool over `dims` trailing axes; its windows are products of those along each axis."""
+
+    def shares(self, axis: int, size: int) -> Tensor:
+        """(size, windows) float64: share of every position in every window along one axis.
+
+        Args:
+            axis: counted from the end.
+            size: of the input along it.
+        """
+        raise NotImplementedError
+
+    def structure(self, *x: Tensor) -> Tensor:
+        (total,) = x
+        for axis in range(-self.hyper["dims"], 0):
+            members = (self.shares(axis, total.shape[axis]) > 0).to(total)
+            total = (total.movedim(axis, -1) @ members).movedim(-1, axis)
+        return total
+
+    def magnitude(self, *x: Tensor) -> Tensor:
+        return self.forward(*x)
+
+    def _along(self, axis: int, *names: str) -> dict[str, Any]:
+        """Those of the hyper-parameters that are set, along one axis."""
+        given = {name: self.hyper[name] for name in names if name in self.hyper}
+        return {
+            name: value[axis if len(value) > 1 else 0] if isinstance(value, tuple | list) else value
+            for name, value in given.items()
+            if value != ()
+        }
+
+
+class AveragePool(Windows, WeightOp):
+    """Average pooling over `dims` trailing axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hyper = {key: value for key, value in self.hyper.items() if key != "dims"}
+        return _AVERAGE[self.hyper["dims"]](x, **hyper)
+
+    def shares(self, axis: int, size: int) -> Tensor:
+        names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+        hyper = self._along(axis, *names)
+        eye = torch.eye(size, dtype=torch.float64).unsqueeze(1)
+        if "divisor_override" not in self.hyper:
+            return F.avg_pool1d(eye, **hyper).squeeze(1)
+        members = (F.avg_pool1d(eye, **hyper).squeeze(1) > 0).double()
+        return members / self.hyper["divisor_override"] ** (1 / self.hyper["dims"])
+
+
+class AdaptiveAveragePool(Windows, WeightOp):
+    """Average pooling to a fixed output size."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _ADAPTIVE_AVERAGE[self.hyper["dims"]](x, self.hyper["output_size"])
+
+    def shares(self, axis: int, size: int) -> Tensor:
+        windows = self._along(axis, "output_size")["output_size"]
+        eye = torch.eye(size, dtype=torch.float64).unsqueeze(1)
+        return F.adaptive_avg_pool1d(eye, windows).squeeze(1)
+
+
+class Mean(WeightOp):
+    """Mean over the axes `dim` (counted with the batch axis, so all `>= 1`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=self.hyper["dim"], keepdim=self.hyper["keepdim"])
+
+    def structure(self, *x: Tensor) -> Tensor:
+        return x[0].sum(dim=self.hyper["dim"], keepdim=self.hyper["keepdim"])
+
+    def magnitude(self, *x: Tensor) -> Tensor:
+        return self.forward(*x)
+
+
+class MaxPool(Windows):
+    """Maximum over windows, or over an adaptive grid when `output_size` is given."""
+
+    passes_spikes = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        hyper = {key: value for key, value in self.hyper.items() if key != "dims"}
+        table = _ADAPTIVE_MAX if "output_size" in hyper else _MAX
+        return table[self.hyper["dims"]](x, **hyper)
+
+    def shares(self, axis: int, size: int) -> Tensor:
+        names = ("output_size", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+        pool = F.adaptive_max_pool1d if "output_size" in self.hyper else F.max_pool1d
+        eye = torch.eye(size, dtype=torch.float64).unsqueeze(1)
+        return pool(eye, **self._along(axis, *names)).squeeze(1)
