@@ -135,7 +135,7 @@ def test_empty_batches(name: str) -> None:
     case, code, neuron = case_of(name)
     values, state = by_steps(neuron, code, torch.zeros(0, 4, 3).double())
     assert values.shape == (16, 0, 4, 3) and neuron.spikes(state).shape == (0, 4, 3)
-    if code.has_closed_form:
+    if code.sequential:
         nothing = case.complete(torch.zeros(0, 4).double())
         assert neuron.activate(nothing).shape == neuron.encode(nothing).shape == (0, 4)
 
@@ -188,7 +188,7 @@ def test_nothing_says_more_than_the_clip_of_its_activation(
 # ---- codes with a closed form --------------------------------------------------------------------
 def test_closed_form_says_what_the_steps_say(name: str) -> None:
     case, code, neuron = case_of(name)
-    if not code.has_closed_form:
+    if not code.sequential:
         for method in (neuron.activate, neuron.encode):
             with pytest.raises(TypeError, match="has no closed form; use the clock engine"):
                 method(POTENTIALS)
@@ -210,7 +210,7 @@ def test_closed_form_says_what_the_steps_say(name: str) -> None:
 
 def test_gradients_pass_straight_through(name: str) -> None:
     case, code, neuron = case_of(name)
-    if not code.has_closed_form:
+    if not code.sequential:
         return
     u = torch.tensor([-0.5, 0.2, 0.6, 0.9, 2.0]).double().requires_grad_()
     y = neuron.activate(case.complete(u))
@@ -261,5 +261,5 @@ def test_networks_run_on_silence_and_on_no_images(name: str) -> None:
     empty = fs.simulate(network, torch.zeros(0, 1, 6, 6).double(), over_time=True)
     assert empty.logits.shape == (0, 4)
     assert empty.logits_over_time.shape == (network.latency, 0, 4)
-    if network.code.has_closed_form:
+    if network.code.sequential:
         assert fs.check_engines(network, torch.rand(5, 1, 6, 6).double()).identical

@@ -372,7 +372,9 @@ def test_what_it_cannot_run_goes_to_the_clock_with_a_notice(monkeypatch) -> None
     monkeypatch.setattr(late_spikes_plan, "_LARGEST_MATRIX", 10)
     x = images(10, 6, 2, 3)
     network = fs.convert(random_model(TokenNet()), fs.TTFS(8, offset=4), calibration=x)
-    with pytest.raises(ValueError, match=r"`engine` must be 'clock' .*dense layer over the last"):
+    with pytest.raises(
+        ValueError, match=r"`engine` must be 'clock' for .*dense layer over the last"
+    ):
         fs.simulate(network, x, "early_firing")
     with pytest.warns(UserWarning, match="early firing runs on the clock engine"):
         logits = network(x)
@@ -393,5 +395,5 @@ def test_other_codes_are_refused() -> None:
     network, x = spiking("digits CNN", fs.Rate(4))
     with pytest.raises(ValueError, match="'early_firing': Rate does not fire at most once"):
         fs.simulate(network, x, "early_firing")
-    with pytest.raises(ValueError, match=r"must be 'clock' to record spikes over time.*'early_fir"):
-        fs.simulate(network, x, "early_firing", spikes_over_time=True)
+    with pytest.raises(ValueError, match=r"must be 'clock' to record spikes_over_time.*'early_fir"):
+        fs.simulate(spiking("digits CNN", fs.TTFS(4))[0], x, "early_firing", spikes_over_time=True)

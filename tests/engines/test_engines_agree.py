@@ -298,7 +298,7 @@ def test_latency_is_that_of_the_paper() -> None:
 
 def test_early_firing_has_no_closed_form() -> None:
     network, x = spiking("digits CNN", fs.TTFS(8, offset=4))
-    with pytest.raises(ValueError, match=r"`engine` must be 'clock' .* \(early firing\)"):
+    with pytest.raises(ValueError, match=r"must be 'early_firing' or 'clock' .* \(early firing\)"):
         fs.simulate(network, x, "closed_form")
     torch.testing.assert_close(network(x), fs.simulate(network, x).logits)
 

@@ -66,7 +66,7 @@ def test_training_follows_the_relu_network_step_for_step():
     labels = torch.randint(3, (32,))
     network = convert(model, ExactReLU(), calibration=x, normalization=Maximum()).train()
     ann = copy.deepcopy(network.network)
-    before = float(network.neuron("_1").window)
+    before = float(network.neuron("_1").length)
     for net, call in ((ann, lambda: ann(x)), (network, lambda: network(x))):
         optimizer = torch.optim.SGD(net.parameters(), lr=0.3, momentum=0.9)
         for _ in range(50):
@@ -75,7 +75,7 @@ def test_training_follows_the_relu_network_step_for_step():
             optimizer.step()
     for ours, reference in zip(network.network.parameters(), ann.parameters()):
         torch.testing.assert_close(ours, reference, rtol=0, atol=1e-9)
-    assert float(network.neuron("_1").window) > before  # windows adapt to growing activations
+    assert float(network.neuron("_1").length) > before  # windows adapt to growing activations
     torch.testing.assert_close(network.eval()(x), ann(x), rtol=0, atol=1e-9)
 
 
@@ -85,7 +85,7 @@ def test_refusals():
     x = torch.rand(5, 4)
     with pytest.raises(ValueError, match="`margin` must be at least 0"):
         ExactReLU(-1.0)
-    with pytest.raises(ValueError, match="must not be 'clock' for ExactReLU"):
+    with pytest.raises(ValueError, match="got 'clock': ExactReLU has continuous time"):
         simulate(convert(model, ExactReLU(), calibration=x), x, "clock")
-    with pytest.raises(TypeError, match="must have continuous time"):
+    with pytest.raises(ValueError, match="must have continuous time, got TTFS.*whole steps"):
         event_by_event.run(convert(model, TTFS(4), calibration=x), x)

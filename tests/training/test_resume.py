@@ -47,7 +47,11 @@ def uninterrupted(tmp_path_factory):
 def test_sigkill_at_random_moments(tmp_path, uninterrupted):
     moments = random.Random(0)
     kills = 0
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, str(Path(__file__).with_name("killed_run.py")), str(tmp_path)]
     for attempt in range(5):
         before = (tmp_path / "last.safetensors").stat().st_mtime_ns if kills else 0

@@ -54,7 +54,7 @@ class LateResult:
 
 def can_run_late(network: SpikingNetwork) -> bool:
     """Whether `run_late` knows what a late spike of this network says."""
-    return isinstance(network.code, TTFS) and network.code.has_closed_form
+    return isinstance(network.code, TTFS) and network.code.sequential
 
 
 @torch.no_grad()

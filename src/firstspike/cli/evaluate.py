@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,16 +27,6 @@ if TYPE_CHECKING:
     from firstspike.measure.result import Result
 
 
-class EngineName(str, Enum):
-    """Engines on the command line."""
-
-    auto = "auto"
-    closed_form = "closed_form"
-    early_firing = "early_firing"
-    clock = "clock"
-    event = "event"
-
-
 def evaluate(
     network: Annotated[
         Path, typer.Argument(help="File of a spiking network, or the run that holds it.")
@@ -49,9 +38,10 @@ def evaluate(
         str, typer.Option(help="train, validation, train+validation or test.")
     ] = "test",
     samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
-    engine: Annotated[EngineName, typer.Option(help="auto takes the fastest exact one.")] = (
-        EngineName.auto
-    ),
+    engine: Annotated[
+        str | None,
+        typer.Option(help="By default the quickest exact one; an unknown name lists them all."),
+    ] = None,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
     root: DataRoot = None,
     margin: Annotated[
@@ -82,6 +72,7 @@ def evaluate(
     Example: firstspike evaluate runs/digits --perturb jitter=0,1,2 --perturb bits=2,4,8
     """
     import firstspike as fs
+    from firstspike.engines import able_engines
     from firstspike.runs.recipe import find_dataset, load_network
 
     prepare(seed, device, threads)
@@ -89,7 +80,7 @@ def evaluate(
     if figure is not None:
         _check_figure(figure, bool(strengths))
     spiking = load_network(network).to(device)
-    if strengths and not spiking.code.has_closed_form:
+    if strengths and "closed_form" not in able_engines(spiking):
         raise ValueError(
             f"`--perturb` must go with a code that has a closed form, {network} has {spiking.code}."
         )
@@ -97,7 +88,7 @@ def evaluate(
     result = fs.evaluate(
         spiking,
         dataset,
-        engine=None if engine is EngineName.auto else engine.value,
+        engine=engine,
         samples=samples,
         batch_size=batch_size,
         model=name,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -51,9 +52,18 @@ class Code(ABC):
         return self.window_of(1).stop
 
     @property
-    def has_closed_form(self) -> bool:
-        """Whether one pass over the network gives the exact result."""
-        return False
+    def sequential(self) -> bool:
+        """Whether a population fires only when all of its input has arrived.
+
+        Windows of successive populations then do not overlap.
+        """
+        windows = [self.window_of(depth) for depth in range(3)]
+        return all(a.stop <= b.start for a, b in pairwise(windows))
+
+    @property
+    def fires_early(self) -> bool:
+        """Whether neurons fire once, while some of their input may still be on its way."""
+        return self.single_spike and not self.sequential
 
     def dose(self, step: int) -> float:
         """How many times biases are injected at the global `step`, here and at the readout.

@@ -45,10 +45,6 @@ class ExactReLU(Code):
     def __post_init__(self) -> None:
         require(self.margin >= 0, "margin", "be at least 0", self.margin, "0.1 is 10 %.")
 
-    @property
-    def has_closed_form(self) -> bool:
-        return True
-
     def window_of(self, depth: int) -> range:
         """Windows are the steps of continuous time."""
         return range(depth, depth + 1)
@@ -63,31 +59,35 @@ class ExactReLUNeuron(Neuron):
     def __init__(self, scale: Tensor, margin: float) -> None:
         super().__init__(scale)
         self.margin = margin
-        self.register_buffer("window", scale.detach() * (1 + margin))
+        self.register_buffer("length", scale.detach() * (1 + margin))
 
-    window: Tensor
+    length: Tensor
+
+    @property
+    def continuous(self) -> bool:
+        return True
 
     def hold(self, clip: float) -> None:
         super().hold(clip)
-        self.window.copy_(self.held(self.window))
+        self.length.copy_(self.held(self.length))
 
     def activate(self, u: Tensor) -> Tensor:
         """`decode(encode(u))`, differentiable: 1 where the neuron fires inside its window."""
         if self.training:
             self._grow(u.detach())
-        return self._value((1 - u / self.window).clamp(min=0.0))
+        return self._value((1 - u / self.length).clamp(min=0.0))
 
     @torch.no_grad()
     def _grow(self, u: Tensor) -> None:
-        largest = u.amax().clamp(min=0) if self.window.ndim == 0 else u.amax()
-        self.window.copy_(self.held(torch.maximum(self.window, largest * (1 + self.margin))))
+        largest = u.amax().clamp(min=0) if self.length.ndim == 0 else u.amax()
+        self.length.copy_(self.held(torch.maximum(self.length, largest * (1 + self.margin))))
 
     def _value(self, times: Tensor) -> Tensor:
-        return torch.where(times < 1, 1 - times, 0) * self.window
+        return torch.where(times < 1, 1 - times, 0) * self.length
 
     def encode(self, u: Tensor) -> Tensor:
         with torch.no_grad():
-            times = (1 - u / self.window).clamp(min=0.0)
+            times = (1 - u / self.length).clamp(min=0.0)
             return torch.where(times < 1, times, float("inf"))
 
     def decode(self, times: Tensor) -> Tensor:

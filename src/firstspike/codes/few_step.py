@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,7 @@ class FewStepNeuron(Neuron):
     """
 
     beta: Tensor
+    through_time: ClassVar[bool] = True
 
     def __init__(self, scale: Tensor, code: FewStep, alpha: float, beta: float) -> None:
         super().__init__(scale)
@@ -124,12 +126,7 @@ class FewStepNeuron(Neuron):
     def fire(
         self, currents: Tensor, potential: Tensor, steps: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Values delivered and the potential left, differentiable; see `integrate_and_fire`.
-
-        Args:
-            currents: (B, N, ...) with the bias, or (1, N, ...) for all of `steps`.
-            potential: (N, ...) after the step before.
-        """
+        """See `integrate_and_fire`."""
         threshold = self.threshold
         if self.code.bias_shift:
             currents = currents + threshold * (self.code.bias_shift / self.code.steps)

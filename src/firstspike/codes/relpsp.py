@@ -84,10 +84,6 @@ class ReLPSP(Code):
                 "their values, which spikes of this code do not."
             )
 
-    @property
-    def has_closed_form(self) -> bool:
-        return True
-
     def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
         return (
             "ReL-PSP neurons divide by 1 + W, so that weights of an ANN say other values here than "
@@ -117,7 +113,11 @@ class ReLPSPNeuron(Neuron):
 
     def __init__(self, scale: Tensor, steps: int | None) -> None:
         super().__init__(scale)
-        self.steps = steps
+        self.steps = self.window = steps
+
+    @property
+    def continuous(self) -> bool:
+        return self.steps is None
 
     def activate(self, u: Moments) -> Tensor:  # type: ignore[override]
         """What the spikes say, `scale (A + W) / (scale + W)` between 0 and `scale`.

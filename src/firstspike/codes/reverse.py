@@ -90,10 +90,6 @@ class Reverse(Code):
         """tau, in steps."""
         return self.window / 4 if self.tau is None else self.tau
 
-    @property
-    def has_closed_form(self) -> bool:
-        return True
-
     def window_of(self, depth: int) -> range:
         return range(depth * self.window, (depth + 1) * self.window)
 
@@ -130,6 +126,7 @@ class ReverseNeuron(Neuron):
     def __init__(self, scale: Tensor, code: Reverse) -> None:
         super().__init__(scale)
         self.code = code
+        self.window = code.window
 
     def table(self) -> tuple[Tensor, Tensor]:
         """Thresholds and values (T,) in units of the scale, rising with the step."""
@@ -150,15 +147,6 @@ class ReverseNeuron(Neuron):
         _, values = self.table()
         fired = times.isfinite()
         return torch.where(fired, values[torch.where(fired, times, 0).long()] * self.scale, 0)
-
-    def activate(self, u: Tensor) -> Tensor:
-        """`decode(encode(u))`; the gradient passes straight through between 0 and the scale."""
-        with torch.no_grad():
-            spoken = self.decode(self.encode(u))
-        if not u.requires_grad:
-            return spoken
-        inside = (u > 0) & (u <= self.scale)
-        return spoken + torch.where(inside, u - u.detach(), torch.zeros_like(u))
 
     def start(self, bias: Tensor) -> State:
         thresholds, values = self.table()

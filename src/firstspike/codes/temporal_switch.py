@@ -49,10 +49,6 @@ class TemporalSwitch(Code):
     def __post_init__(self) -> None:
         require_integer("window", self.window, 2, "Two spikes need two steps; 16 are usual.")
 
-    @property
-    def has_closed_form(self) -> bool:
-        return True
-
     def window_of(self, depth: int) -> range:
         return range(depth * self.window, (depth + 1) * self.window)
 
@@ -81,6 +77,7 @@ class TemporalSwitchNeuron(Neuron):
     def __init__(self, scale: Tensor, code: TemporalSwitch) -> None:
         super().__init__(scale)
         self.code = code
+        self.window = code.window
 
     @property
     def unit(self) -> Tensor:
@@ -102,15 +99,6 @@ class TemporalSwitchNeuron(Neuron):
 
     def delivered(self, times: Tensor, t: int) -> Tensor:
         return torch.where(times.isfinite(), times.clamp(max=t + 1), 0) * self.unit
-
-    def activate(self, u: Tensor) -> Tensor:
-        """`decode(encode(u))`; the gradient passes straight through between 0 and the scale."""
-        with torch.no_grad():
-            spoken = self.decode(self.encode(u))
-        if not u.requires_grad:
-            return spoken
-        inside = (u > 0) & (u <= self.scale)
-        return spoken + torch.where(inside, u - u.detach(), torch.zeros_like(u))
 
     def start(self, bias: Tensor) -> State:
         return {

@@ -98,10 +98,6 @@ class TTFS(Code):
         return self.window - self.shift
 
     @property
-    def has_closed_form(self) -> bool:
-        return self.shift == self.window
-
-    @property
     def stride(self) -> int:
         return self.shift
 
@@ -131,6 +127,7 @@ class TTFS(Code):
 class TableNeuron(Neuron):
     """A population whose threshold falls through a table."""
 
+    window: int
     shared_state: ClassVar[frozenset[str]] = frozenset({"thresholds", "values"})
 
     def __init__(self, scale: Tensor, kernel: KernelModule, window: int, half_step: bool) -> None:

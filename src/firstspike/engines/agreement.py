@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from firstspike.engines.divergence import Comparison, Divergence, PopulationAgreement
+from firstspike.engines.engine import REFERENCE, able_engines, engine_for
 from firstspike.engines.record import Record
 from firstspike.engines.simulate import simulate
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -83,9 +84,16 @@ class Agreement:
 
 
 def check_engines(
-    network: SpikingNetwork, x: Tensor, engines: tuple[str, str] = ("closed_form", "clock")
+    network: SpikingNetwork, x: Tensor, engines: tuple[str, str] | None = None
 ) -> Agreement:
     """Run `x` (N, ...) through two engines and compare them spike by spike.
+
+    Args:
+        engines: names; by default the quickest that can run the network, and the clock or, where
+            that cannot, the next that can.
+
+    Raises:
+        ValueError: if only one engine can run the network.
 
     >>> from torch import nn, rand
     >>> from firstspike import TTFS, convert
@@ -94,14 +102,27 @@ def check_engines(
     >>> check_engines(network, rand(5, 4).double()).identical
     True
     """
-    a, b = (simulate(network, x, engine, potentials=True) for engine in engines)
+    if engines is None:
+        able = able_engines(network)
+        others = [REFERENCE] if REFERENCE in able[1:] else able[1:]
+        if not others:
+            raise ValueError(
+                f"`network` must have two engines that can run it, got {network.code}, which has "
+                f"{' and '.join(able) or 'none'}. There is nothing to compare."
+            )
+        engines = (able[0], others[0])
+    a, b = (
+        simulate(network, x, name, potentials="potentials" in engine_for(network, name).records)
+        for name in engines
+    )
     return compare_records(network, a, b)
 
 
 @torch.no_grad()
 def compare_records(network: SpikingNetwork, a: Record, b: Record) -> Agreement:
     """Compare two records of the same inputs, spike time by spike time (spike counts for codes
-    with several spikes per neuron). Records with potentials explain more.
+    with several spikes per neuron). Records with potentials explain more. Times in continuous time
+    are the same where they differ by rounding, at most the square root of the type's epsilon.
 
     The records may come from networks that differ in their offset alone; pass either network.
 

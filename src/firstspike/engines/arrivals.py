@@ -84,6 +84,7 @@ class Target:
 Plan = dict[str, Target]
 
 
+@torch.no_grad()
 def plan_of(spiking: SpikingNetwork) -> Plan | str:
     """The plan of a network, or why there is none; made again when tensors or the mode change."""
     tensors = [*spiking.parameters(), *spiking.buffers()]
@@ -210,10 +211,10 @@ def _find_paths(
 def _channel_scales(spiking: SpikingNetwork, population: str) -> Tensor:
     """Scale of every channel (C,) of a population."""
     shape = spiking.network.node[population].shape
-    scale = spiking.neuron(population).scale.detach().expand(shape).reshape(shape[0], -1)
-    if not bool((scale == scale[:, :1]).all()):
+    scale = spiking.neuron(population).channel_scale(shape)
+    if scale is None:
         raise NoTaps(f"{population!r} has a scale per position")
-    return scale[:, 0]
+    return scale
 
 
 def _probe_paths(

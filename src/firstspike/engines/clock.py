@@ -10,12 +10,13 @@ budget, so memory does not grow with the number of steps.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from firstspike.engines.early_exit import Decision, Readout, first_arrival
+from firstspike.engines.engine import Engine
 from firstspike.engines.pooling import SpikePool
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT, Network, Node
@@ -48,6 +49,32 @@ def run(
         simulation.observe_spikes()
     simulation.observe_neurons(watch or {})
     return simulation.record(potentials)
+
+
+class Clock(Engine):
+    """Step by step, every neuron."""
+
+    name = "clock"
+    purpose = "step by step; runs every code with steps and records everything"
+    records = frozenset(
+        {
+            *("over_time", "potentials", "spikes_over_time", "watch"),
+            *("decide", "memory"),
+        }
+    )
+
+    def reason_against(self, network: SpikingNetwork) -> str | None:
+        for name in network.populations:
+            neuron = network.neuron(name)
+            if neuron.continuous:
+                return (
+                    f"{network.code.name} has continuous time here; take a code or a grid with "
+                    "steps"
+                )
+        return None
+
+    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
+        return run(network, x, **options)
 
 
 class _Run:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from firstspike.engines import moments
+from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
+    from firstspike.neurons.neuron import Neuron
 
 
 def logits(
@@ -61,62 +63,116 @@ def channels_last(x: Tensor) -> Tensor:
     return ordered.as_strided(x.shape, (channels * height * width, 1, channels * width, channels))
 
 
+class ClosedForm(Engine):
+    """All spikes of a population at once, from its complete potentials."""
+
+    name = "closed_form"
+    purpose = "one pass over the network, where all input arrives before a population fires"
+    differentiable = True
+
+    def reason_against(self, network: SpikingNetwork) -> str | None:
+        if not network.code.sequential:
+            return (
+                f"under {network.code.name} with these windows populations fire before all of "
+                "their input has arrived (early firing), or fire more than once"
+            )
+        for name in network.populations:
+            neuron = network.neuron(name)
+            if not (neuron.emits or neuron.analog):
+                return f"{type(neuron).__name__} has no `emit`, which gives its spikes at once"
+        return None
+
+    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
+        return run(network, x, **options)
+
+    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+        return logits(network, x)
+
+
 def run(
     spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
 ) -> Record:
-    """Logits and spike times of every population; see `simulate`.
-
-    Raises:
-        ValueError: if the code has no closed form.
-    """
-    if not spiking.code.has_closed_form:
-        raise ValueError(
-            f"`engine` must be 'clock' for {spiking.code}, got 'closed_form': populations fire "
-            "before all of their input has arrived (early firing), or fire more than once."
-        )
+    """Logits and spikes of every population; see `simulate`."""
     if spiking.code.rank > 1:
         return moments.run(spiking, x, over_time=over_time, potentials=potentials)
     start = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("closed_form", x, spiking.latency, start)
 
+    kept: dict[str, Tensor] = {}  # potentials of what feeds the readout by several spikes
+    _, last = spiking.network.segment(spiking.network.output.name)
+
     def activate(name: str, u: Tensor) -> Tensor:
-        neuron = spiking.neuron(name)
-        times = neuron.encode(u)
-        record.spike_times[name] = times
-        record.spike_counts[name] = (times != float("inf")).to(u.dtype).mul_(neuron.spikes_each)
+        spikes = spiking.neuron(name).emit(u)
+        record.spike_counts[name] = spikes.counts
+        if spikes.times is not None:
+            record.spike_times[name] = spikes.times
+        elif over_time and name in last:
+            kept[name] = u
         if potentials:
             record.potentials[name] = u
-        return neuron.decode(times)
+        return spikes.values
 
     with torch.no_grad():
         record.logits = spiking.network.evaluate(spiking.shifted(x), activate)
         if over_time:
-            record.logits_over_time = readout_over_time(spiking, record)
+            record.logits_over_time = readout_over_time(spiking, record, kept)
     return record
 
 
-def readout_over_time(spiking: SpikingNetwork, record: Record) -> Tensor:
-    """Readout potential after every step, from the spike times of what feeds the readout.
+def readout_over_time(
+    spiking: SpikingNetwork, record: Record, potentials: Mapping[str, Tensor] | None = None
+) -> Tensor:
+    """Readout potential after every step, from the spikes of what feeds the readout.
 
     Only the weight operations between the last populations and the readout run, once per step in
     which one of these populations may fire.
+
+    Args:
+        potentials: complete potentials of the populations without spike times in the record; their
+            neurons are stepped through their windows.
     """
     network = spiking.network
     nodes, sources = network.segment(network.output.name)
     n = len(record.logits)
-    zeros = {name: torch.zeros_like(record.spike_times[name]) for name in sources}
-    bias = network.run_segment(nodes, zeros)
-    out = bias.new_empty(spiking.latency, n, bias.shape[1])
-    state: dict[str, Tensor] = dict(zeros)
-    current = bias
+    courses = {
+        name: _from_times(spiking.neuron(name), record.spike_times[name])
+        if name in record.spike_times
+        else _stepped(spiking.neuron(name), (potentials or {})[name])
+        for name in sources
+    }
+    state: dict[str, Tensor] = {
+        name: record.spike_counts[name].new_zeros(n, *network.node[name].shape) for name in sources
+    }
+    current = network.run_segment(nodes, state)
+    out = current.new_empty(spiking.latency, n, current.shape[1])
     for step in range(spiking.latency):
         changed = False
         for name in sources:
             t = step - spiking.window_of(name).start
             if 0 <= t < len(spiking.window_of(name)):
-                state[name] = spiking.neuron(name).delivered(record.spike_times[name], t)
+                state[name] = courses[name](t)
                 changed = True
         if changed:
             current = network.run_segment(nodes, state)
         out[step] = current
     return out
+
+
+Course = Callable[[int], Tensor]  # what a population has delivered by the end of a step
+
+
+def _from_times(neuron: Neuron, times: Tensor) -> Course:
+    return lambda t: neuron.delivered(times, t)
+
+
+def _stepped(neuron: Neuron, u: Tensor) -> Course:
+    """A population with all of its input, stepped; asked for one step after the other."""
+    state, total = neuron.start(u), torch.zeros_like(u)
+
+    def advance(t: int) -> Tensor:
+        nonlocal state, total
+        state, values = neuron.step(state, None, t)
+        total = total if values is None else total + values
+        return total
+
+    return advance

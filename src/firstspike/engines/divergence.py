@@ -100,6 +100,8 @@ class Comparison:
         timed = all(name in record.spike_times for record in self.records)
         a, b = (r.spike_times[name] if timed else r.spike_counts[name] for r in self.records)
         differs = a != b
+        if timed and self.spiking.neuron(name).continuous:
+            differs &= ~((a - b).abs() <= torch.finfo(a.dtype).eps ** 0.5)
         if not bool(differs.any()):
             return PopulationAgreement(name, differs.numel(), 0, {}, None)
         known = timed and self.spiking.code.rank == 1
@@ -175,7 +177,7 @@ class Comparison:
     def _rounded(self, neuron: Neuron, times: tuple[Tensor, Tensor], seen: list[_Seen]) -> Tensor:
         """Where both engines follow their own potentials, which differ by rounding alone."""
         own = [s.engine for s in seen]
-        if self.spiking.code.has_closed_form and own[0] is not None and own[1] is not None:
+        if self.spiking.code.sequential and own[0] is not None and own[1] is not None:
             faithful = (neuron.encode(own[0]) == times[0]) & (neuron.encode(own[1]) == times[1])
             return faithful & _close(neuron, own[0], own[1])
         slack = _tolerance(neuron, seen[0].decision)

@@ -21,6 +21,7 @@ from firstspike.codes.ttfs import TableNeuron
 from firstspike.compiled.threads import in_parts
 from firstspike.engines.arrivals import LateSpikes, Source, Target, plan_of
 from firstspike.engines.closed_form import channels_last, readout_over_time
+from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
 from firstspike.networks.ops import MaxPool
@@ -70,15 +71,28 @@ def run(
     return record
 
 
+class EarlyFiring(Engine):
+    """Late spikes walked in the order of time."""
+
+    name = "early_firing"
+    purpose = "one pass and a walk over late spikes, where windows overlap"
+
+    def reason_against(self, network: SpikingNetwork) -> str | None:
+        return reason_against(network)
+
+    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
+        return run(network, x, **options)
+
+    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+        return logits(network, x)
+
+
 class _Run:
     """One batch through the network; spikes are kept as the steps left when they came (0: none)."""
 
     def __init__(self, spiking: SpikingNetwork, x: Tensor, keep: bool = False) -> None:
         plan = plan_of(spiking)
-        if isinstance(plan, str):
-            raise ValueError(
-                f"`engine` must be 'clock' for this network, got 'early_firing': {plan}."
-            )
+        assert not isinstance(plan, str), plan
         self.spiking, self.network = spiking, spiking.network
         self.keep = keep
         self.potentials: dict[str, Tensor] = {}

@@ -8,11 +8,13 @@ how the closed form is computed. Seconds per image for small networks, minutes f
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from firstspike.codes.exact_relu import ExactReLUNeuron
-from firstspike.codes.relpsp import ReLPSPNeuron
+from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
@@ -28,16 +30,11 @@ def run(spiking: SpikingNetwork, x: Tensor) -> Record:
     """Logits and spike times of every population; times in windows, from their own window's start.
 
     Raises:
-        TypeError: if the code has no continuous time.
+        ValueError: if the code has no continuous time.
     """
-    for name in spiking.populations:
-        neuron = spiking.neuron(name)
-        continuous = isinstance(neuron, ReLPSPNeuron) and neuron.steps is None
-        if not (continuous or neuron.analog or isinstance(neuron, ExactReLUNeuron)):
-            raise TypeError(
-                f"population {name!r} must have continuous time, got {neuron}. Use the clock "
-                "engine for codes with steps."
-            )
+    reason = reason_against(spiking)
+    if reason is not None:
+        raise ValueError(f"`network` must have continuous time, got {spiking.code}: {reason}.")
     starts = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("event_by_event", x, spiking.latency, starts)
     results = [_Sample(spiking, image.unsqueeze(0)) for image in x]
@@ -46,6 +43,29 @@ def run(spiking: SpikingNetwork, x: Tensor) -> Record:
         record.spike_times[name] = torch.cat([s.times[name] for s in results])
         record.spike_counts[name] = record.spike_times[name].isfinite().to(x.dtype)
     return record
+
+
+def reason_against(spiking: SpikingNetwork) -> str | None:
+    """Why events cannot be followed in continuous time; None if they can."""
+    for name in spiking.populations:
+        neuron = spiking.neuron(name)
+        if not (neuron.continuous or neuron.analog):
+            return f"{type(neuron).__name__} fires at whole steps, not in continuous time"
+    return None
+
+
+class EventByEvent(Engine):
+    """The reference in continuous time."""
+
+    name = "event_by_event"
+    purpose = "one event after the other in continuous time; slow, a reference"
+    records = frozenset()
+
+    def reason_against(self, network: SpikingNetwork) -> str | None:
+        return reason_against(network)
+
+    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
+        return run(network, x, **options)
 
 
 class _Line:
@@ -109,7 +129,7 @@ class _Sample:
         neuron = self.spiking.neuron(name)
         start = float(self.network.depth[name])
         if isinstance(neuron, ExactReLUNeuron):
-            length, slope = neuron.window, torch.zeros_like(slope)
+            length, slope = neuron.length, torch.zeros_like(slope)
             end = torch.full_like(value, start + 1)
         else:
             length, end = neuron.scale, torch.full_like(value, float("inf"))

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.codes.ttfs import TableNeuron
 from firstspike.compiled.available import has_numba
 from firstspike.engines.closed_form import readout_over_time
+from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
-from firstspike.networks.network import INPUT, Node
+from firstspike.networks.network import Node
 
 if TYPE_CHECKING:
     from firstspike.engines.early_exit import Decision
@@ -201,36 +202,58 @@ class EventDriven:
             self.synaptic_operations[name] = self.synaptic_operations.get(name, 0) + count
 
 
+def reason_against(network: SpikingNetwork) -> str | None:
+    """Why the engine cannot run a network; None if it can."""
+    code, like = network.code, network.input_low
+    if not all(isinstance(network.neuron(name), TableNeuron) for name in network.populations):
+        return (
+            f"{code.name} is not one spike per neuron at a threshold table, for the input as well; "
+            "TTFS(...) is"
+        )
+    if not code.sequential:
+        return (
+            "populations would fire before all of their input has arrived; "
+            "`network.with_offset(None)` waits for it"
+        )
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        return (
+            f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}; call "
+            "`network.cpu().float()`"
+        )
+    for name in network.populations:
+        if network.neuron(name).channel_scale(network.network.node[name].shape) is None:
+            return f"population {name!r} has a scale that varies within a channel"
+    if not has_numba():
+        return "numba is not installed; `pip install numba` does"
+    return None
+
+
+class Events(Engine):
+    """Work follows the spikes, one sample at a time."""
+
+    name = "event"
+    purpose = "work follows the spikes, one sample at a time; for single frames"
+    records = frozenset({"over_time", "potentials", "decide"})
+
+    def reason_against(self, network: SpikingNetwork) -> str | None:
+        return reason_against(network)
+
+    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
+        return EventDriven(network).run(x, **options)
+
+    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+        return EventDriven(network)(x)
+
+
 def _check(network: SpikingNetwork, weights: str | None) -> None:
     """Refuse what the engine cannot run, and say what can."""
-    code = network.code
-    if not isinstance(code, TTFS):
-        raise ValueError(
-            f"`engine` must not be 'event' for {code.name}: it needs one spike per neuron and a "
-            "threshold table. Use TTFS(...), or engine='clock', which runs every code."
-        )
-    if not code.has_closed_form:
-        raise ValueError(
-            f"`offset` must equal the window ({code.window}) for engine='event', got {code.shift}: "
-            "populations would fire before all of their input has arrived. Use engine='clock', or "
-            "`network.with_offset(None)`."
-        )
-    like = network.input_low
-    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
-        raise ValueError(
-            f"`network` must be on the CPU in float32 or float64 for engine='event', got "
-            f"{like.dtype} on {like.device}. Call network.cpu().float()."
-        )
-    if not has_numba():
-        raise ImportError(
-            "engine='event' needs numba. Install it with `pip install numba`, or use the closed "
-            "form, which has the same spike times."
-        )
-    if weights is not None and (weights not in PRECISIONS or like.dtype != torch.float32):
+    reason = reason_against(network)
+    if reason is not None:
+        raise ValueError(f"`network` must run on events, got {network.code}: {reason}.")
+    if weights is not None and (
+        weights not in PRECISIONS or network.input_low.dtype != torch.float32
+    ):
         raise ValueError(
             f"`weights` must be None, or one of {', '.join(PRECISIONS)} for a network in float32, "
-            f"got {weights!r} for {like.dtype}. None takes the network's own."
+            f"got {weights!r} for {network.input_low.dtype}. None takes the network's own."
         )
-    if INPUT in network.neurons and isinstance(network.neuron(INPUT), TableNeuron):
-        return
-    raise ValueError("`network` must encode its input with TTFS for engine='event'; convert again.")

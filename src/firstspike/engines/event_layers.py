@@ -196,8 +196,10 @@ class Firing:
         self.thresholds = np.full(1 << (steps - 1).bit_length(), -np.inf, thresholds.dtype)
         self.thresholds[:steps] = thresholds
         self.values = np.ascontiguousarray(values)
-        self.scale = _per_channel(neuron.scale.detach(), shape)
-        self.factor = _per_channel(neuron.scale.detach().reciprocal(), shape)
+        scale = neuron.channel_scale(shape)
+        assert scale is not None
+        self.scale = scale.contiguous().numpy()
+        self.factor = scale.reciprocal().contiguous().numpy()
         out = shape if pool is None else pool[1]
         window = [1, 1, 1, 1, 0, 0, 1, 1] if pool is None else pool_window(pool[0])
         self.geometry = np.array([*_plane(shape), stride, steps, *_plane(out), *window], np.int64)
@@ -221,17 +223,6 @@ class Firing:
             events.value,
         )
         return events
-
-
-def _per_channel(scale: Tensor, shape: tuple[int, ...]) -> Array:
-    """A scale () or (C, 1, ...) as one number per channel of `shape`."""
-    full = scale.expand(shape).reshape(shape[0], -1)
-    if not bool((full == full[:, :1]).all()):
-        raise ValueError(
-            f"`scale` must be one number or one per channel for engine='event', got shape "
-            f"{tuple(scale.shape)} for a population of shape {shape}. Use engine='closed_form'."
-        )
-    return full[:, 0].contiguous().numpy()
 
 
 def pool_window(op: Op) -> list[int]:

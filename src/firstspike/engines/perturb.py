@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from firstspike.config import require, require_integer
 from firstspike.engines import closed_form
+from firstspike.engines.engine import ENGINES
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.neurons.neuron import Neuron
@@ -75,10 +76,12 @@ class Perturbation:
         return value
 
     def _jittered(self, neuron: Neuron, times: Tensor) -> Tensor:
-        steps = getattr(neuron, "window", None)
-        grid = steps if isinstance(steps, int) else getattr(neuron, "steps", None)
+        steps = neuron.window
         moved = times + self.jitter * torch.randn_like(times)
-        moved = moved.clamp(0.0, 1.0 - 1e-06) if grid is None else moved.round().clamp(0, grid - 1)
+        if steps is None:  # continuous time, in windows
+            moved = moved.clamp(0.0, 1.0 - 1e-6)
+        else:
+            moved = moved.round().clamp(0, steps - 1)
         return torch.where(times.isfinite(), moved, times)
 
     def weight_changes(self, model: nn.Module) -> dict[nn.Parameter, Tensor]:
@@ -131,10 +134,11 @@ def perturbed_accuracy(
     Raises:
         ValueError: if the network's code has no closed form.
     """
-    if not network.code.has_closed_form:
+    reason = ENGINES["closed_form"].reason_against(network)
+    if reason is not None:
         raise ValueError(
-            f"`network` must have a code with a closed form, got {network.code}. Disturbances act "
-            "on single spikes."
+            f"`network` must have a code with a closed form, got {network.code}: {reason}. "
+            "Disturbances act on the spikes of one pass."
         )
     correct = 0
     with (

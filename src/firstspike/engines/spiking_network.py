@@ -16,6 +16,13 @@ from torch import Tensor, nn
 from firstspike._files import load_tensors, save_tensors
 from firstspike.codes import Code, Neuron, build_code
 from firstspike.codes.relpsp import ReLPSP
+from firstspike.engines.engine import (
+    ENGINES,
+    default_engine,
+    differentiable_engine,
+    reason_against_training,
+    without_gradient,
+)
 from firstspike.networks.network import INPUT, Network
 
 _FORMAT = 1
@@ -24,9 +31,9 @@ _FORMAT = 1
 class SpikingNetwork(nn.Module):
     """Weight operations of the ANN, neurons of a code.
 
-    Calling it returns logits (N, classes) in ANN units from the fastest exact engine its code has:
-    one pass where the code has a closed form, one pass and a walk over late spikes where windows
-    overlap, the clock-driven engine otherwise.
+    Calling it returns logits (N, classes) in ANN units from the quickest exact engine that can run
+    it (`default_engine`), with gradients to its parameters where one of the engines has them. It
+    reads the weights as they are; `prepare` makes an object for many calls with the same weights.
 
     Args:
         network: the traced ANN.
@@ -126,13 +133,16 @@ class SpikingNetwork(nn.Module):
         return self.network(self.shifted(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        from firstspike.engines import clock, closed_form, default_engine, early_firing
-
-        if self.code.has_closed_form:
-            return closed_form.logits(self, x)
-        if default_engine(self) == "early_firing":
-            return early_firing.logits(self, x)
-        return clock.run(self, x).logits
+        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
+        if not (trained or (torch.is_grad_enabled() and x.requires_grad)):
+            with torch.autocast(x.device.type, enabled=False):
+                return ENGINES[default_engine(self)].logits(self, x)
+        engine = differentiable_engine(self)
+        if engine is not None:
+            return engine.logits(self, x)
+        with torch.autocast(x.device.type, enabled=False):
+            said = ENGINES[default_engine(self)].logits(self, x)
+        return without_gradient(said, reason_against_training(self))
 
     def with_offset(self, offset: int | None) -> SpikingNetwork:
         """A copy with another offset between windows (early firing); parameters are copied."""

@@ -11,14 +11,14 @@ instead of T steps, at the price of a second forward pass.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from firstspike.codes.few_step import FewStep, FewStepNeuron
-from firstspike.codes.inputs import DirectNeuron
+from firstspike.engines.engine import Engine
+from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT, Node
 from firstspike.networks.ops import MaxPool
 
@@ -34,29 +34,21 @@ def logits(
     """Logits (N, classes) after all steps, as `simulate(engine="clock")` gives them.
 
     Args:
-        spiking: under a `FewStep` code with `Direct()` input.
+        spiking: whose neurons are differentiable through time (`FewStep`), with `Direct()` input.
         x: images (N, ...).
         chunk: steps between the states that are kept; None keeps everything.
         dropout: probability with which neurons of populations without spatial axes are silenced,
             the same at every step (Rathi & Roy 2020), the others delivering more in proportion.
 
     Raises:
-        TypeError: for other codes.
-        ValueError: if `chunk` is not positive.
+        ValueError: for other codes and inputs, or if `chunk` is not positive.
     """
-    if not isinstance(spiking.code, FewStep):
-        raise TypeError(
-            f"training through time must have a FewStep code, got {spiking.code}. Codes with one "
-            "spike per neuron are differentiable by calling the network."
-        )
-    if not isinstance(spiking.neuron(INPUT), DirectNeuron):
-        raise TypeError(
-            f"training through time must have `input=Direct()`, got {spiking.code.input}. Train "
-            "with direct input, or simulate with the clock engine."
-        )
+    reason = reason_against(spiking)
+    if reason is not None:
+        raise ValueError(f"`network` must train through time, got {spiking.code}: {reason}.")
     if chunk is not None and chunk < 1:
         raise ValueError(f"`chunk` must be positive, got {chunk}. Pass steps, e.g. 2, or None.")
-    steps = spiking.code.steps
+    steps = spiking.latency
     run = _Chunk(spiking)
     constant, states = run.start(spiking.shifted(x), dropout)
     if chunk is None or chunk >= steps or not torch.is_grad_enabled():
@@ -69,6 +61,47 @@ def logits(
     return total / steps
 
 
+def reason_against(spiking: SpikingNetwork) -> str | None:
+    """Why a network is not differentiable through time; None if it is."""
+    for name in spiking.network.populations:
+        neuron = spiking.neuron(name)
+        if not neuron.through_time:
+            return (
+                f"{type(neuron).__name__} has no surrogate gradient over steps; FewStep(steps) "
+                "has one"
+            )
+    if not spiking.neuron(INPUT).analog:
+        return "the input must enter as a current, `input=Direct()`"
+    return None
+
+
+class ThroughTime(Engine):
+    """All steps at once, with surrogate gradients."""
+
+    name = "through_time"
+    purpose = "all steps at once, with surrogate gradients, for codes of a few steps"
+    records = frozenset({"over_time"})
+    differentiable = True
+
+    def reason_against(self, network: SpikingNetwork) -> str | None:
+        return reason_against(network)
+
+    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+        return logits(network, x)
+
+    @torch.no_grad()
+    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
+        steps, chunk = network.latency, _Chunk(network)
+        chunk.counts = {INPUT: torch.zeros_like(x)}
+        out, _ = chunk.outputs(*chunk.start(network.shifted(x)), steps)
+        starts = {name: network.window_of(name).start for name in network.populations}
+        record = Record(self.name, out.sum(0) / steps, steps, starts, chunk.counts)
+        if options.get("over_time"):
+            done = torch.arange(1, steps + 1, device=out.device, dtype=out.dtype)
+            record.logits_over_time = out.cumsum(0) / done[:, None, None]
+        return record
+
+
 class _Chunk:
     """Some steps of the network, from states to states."""
 
@@ -77,6 +110,7 @@ class _Chunk:
         self.network = spiking.network
         self.constant = self._constant_nodes()
         self.changing = [n for n in self.network.nodes if n.name not in self.constant]
+        self.counts: dict[str, Tensor] | None = None  # spikes by population, if asked for
 
     def _constant_nodes(self) -> set[str]:
         """Nodes whose value is the same at every step: they see the image and no population."""
@@ -97,27 +131,29 @@ class _Chunk:
         states: States = {}
         for name in self.network.populations:
             like = x.new_zeros(()).expand(len(x), *self.network.node[name].shape)
-            states[name] = self._neuron(name).initial(like)
+            states[name] = self.spiking.neuron(name).initial(like)
             if dropout and like.ndim == 2:
                 states[f"{name}.mask"] = nn.functional.dropout(torch.ones_like(like), dropout)
         return {name: value for name, value in values.items() if name in used}, states
-
-    def _neuron(self, name: str) -> FewStepNeuron:
-        neuron = self.spiking.neuron(name)
-        assert isinstance(neuron, FewStepNeuron)
-        return neuron
 
     def __call__(
         self, constant: dict[str, Tensor], states: States, steps: int
     ) -> tuple[Tensor, States]:
         """What reaches the readout over the steps, (N, classes) with the biases, and the states."""
+        out, states = self.outputs(constant, states, steps)
+        return out.sum(0), states
+
+    def outputs(
+        self, constant: dict[str, Tensor], states: States, steps: int
+    ) -> tuple[Tensor, States]:
+        """What reaches the readout at every step, (steps, N, classes), and the states."""
         states = dict(states)
         values = dict(constant)
         for node, inputs in self.network.walk(values, self.changing):
             values[node.name] = self._value(node, inputs, states, steps)
         output = self.network.output.name
         out = self._stacked(output, values[output], steps)
-        return out.unflatten(0, (steps, -1)).sum(0), states
+        return out.unflatten(0, (steps, -1)), states
 
     def _stacked(self, name: str, value: Tensor, steps: int) -> Tensor:
         """Value of a node for all steps, (steps * N, ...)."""
@@ -131,9 +167,11 @@ class _Chunk:
         if self.network.is_population(node.name):
             rows = 1 if node.inputs[0] in self.constant else steps
             currents = inputs[0].unflatten(0, (rows, -1))
-            fired, states[node.name] = self._neuron(node.name).fire(
+            fired, states[node.name] = self.spiking.neuron(node.name).fire(
                 currents, states[node.name], steps
             )
+            if self.counts is not None:
+                self.counts[node.name] = (fired != 0).sum(0, dtype=fired.dtype)
             mask = states.get(f"{node.name}.mask")
             return (fired if mask is None else fired * mask).flatten(0, 1)
         stacked = [self._stacked(name, x, steps) for name, x in zip(node.inputs, inputs)]

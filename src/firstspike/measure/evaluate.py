@@ -121,7 +121,8 @@ def evaluate(
     from firstspike.measure.environment import describe_environment
     from firstspike.measure.result import Result
 
-    engine = engine or ("clock" if decide is not None else default_engine(network))
+    asked = ("over_time",) if decide is None else ("over_time", "decide")
+    engine = engine or default_engine(network, asked)
     started = time.perf_counter()
     tally = _Tally(network.latency, {name: _LayerTally() for name in network.populations})
     operations = OperationTally(network)

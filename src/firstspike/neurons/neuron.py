@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,21 @@ class Distribution(Protocol):
     """Activations of one population seen during calibration, in units of its scale."""
 
     def sample(self, size: int) -> Tensor: ...
+
+
+class Spikes(NamedTuple):
+    """What a population sends in its whole window.
+
+    Attributes:
+        values: (N, *population) what each neuron's spikes deliver, all together.
+        counts: (N, *population) spikes of each neuron.
+        times: (N, *population) step of the spike that says the value, `inf` = silent; None for
+            codes that say it by several.
+    """
+
+    values: Tensor
+    counts: Tensor
+    times: Tensor | None = None
 
 
 class Neuron(nn.Module, ABC):
@@ -34,9 +49,11 @@ class Neuron(nn.Module, ABC):
     """
 
     scale: Tensor
+    window: int | None = None  # steps in which it may fire; None: in continuous time, or all
 
     analog: ClassVar[bool] = False  # True: delivers analogue values and no spikes (direct input)
-    spikes_each: ClassVar[int] = 1  # spikes of a neuron that fires, for codes with a closed form
+    spikes_each: ClassVar[int] = 1  # spikes of a neuron that fires, where `encode` gives its time
+    through_time: ClassVar[bool] = False  # has `initial` and `fire`, differentiable over steps
     shared_state: ClassVar[frozenset[str]] = frozenset()  # entries of the state without batch axis
 
     def __init__(self, scale: Tensor) -> None:
@@ -52,20 +69,55 @@ class Neuron(nn.Module, ABC):
         """`value` in the units of activations, at most `clip`."""
         return value if self.clip == float("inf") else value.clamp(max=self.clip)
 
+    @property
+    def continuous(self) -> bool:
+        """Whether it may fire at any time of its window, between steps."""
+        return False
+
     def normalize(self, potential: Tensor) -> Tensor:
         """`potential / scale`, the same rounding in every engine."""
         return potential * self.scale.reciprocal()
 
+    def channel_scale(self, shape: tuple[int, ...]) -> Tensor | None:
+        """(C,) scale of every channel of a population of `shape`; None if one has several."""
+        full = self.scale.detach().expand(shape).reshape(shape[0], -1)
+        return full[:, 0] if bool((full == full[:, :1]).all()) else None
+
+    # ---- all input known at once ----------------------------------------------------------------
+    @property
+    def emits(self) -> bool:
+        """Whether the spikes follow from complete potentials alone: `emit` is defined.
+
+        Codes whose populations fire after all of their input has arrived then run in one pass.
+        """
+        kind = type(self)
+        return kind.emit is not Neuron.emit or kind.encode is not Neuron.encode
+
+    def emit(self, u: Tensor) -> Spikes:
+        """Spikes of complete potentials `u` (N, *population).
+
+        Single-spike codes define `encode` and `decode`, from which this one follows; codes with
+        several spikes define this one.
+        """
+        times = self.encode(u)
+        counts = (times != float("inf")).to(times.dtype).mul_(self.spikes_each)
+        return Spikes(self.decode(times), counts, times)
+
     def activate(self, u: Tensor) -> Tensor:
-        """`decode(encode(u))` of complete potentials; codes with a closed form have it."""
-        raise TypeError(f"{type(self).__name__} has no closed form; use the clock engine.")
+        """The values of `emit`; the gradient passes straight through between 0 and the scale."""
+        with torch.no_grad():
+            values = self.emit(u).values
+        if not u.requires_grad:
+            return values
+        inside = (u > 0) & (u <= self.scale)
+        return values + torch.where(inside, u - u.detach(), torch.zeros_like(u))
 
     def activate_(self, u: Tensor) -> Tensor:
         """`activate` for inference that may overwrite `u`, which saves memory traffic."""
         return self.activate(u)
 
     def encode(self, u: Tensor) -> Tensor:
-        """Spike times of complete potentials; single-spike codes with a closed form have it."""
+        """Spike times of complete potentials, `inf` = silent; single-spike codes have it."""
         raise TypeError(f"{type(self).__name__} has no closed form; use the clock engine.")
 
     def decode(self, times: Tensor) -> Tensor:
@@ -146,6 +198,22 @@ class Neuron(nn.Module, ABC):
             f"{type(self).__name__} has no bound on what it may still deliver; stop on a margin "
             "instead of on certainty."
         )
+
+    # ---- all steps of a few at once -------------------------------------------------------------
+    def initial(self, like: Tensor) -> Tensor:
+        """Potential before the first step; neurons with `through_time` have it."""
+        raise TypeError(f"{type(self).__name__} is not differentiable through time.")
+
+    def fire(
+        self, currents: Tensor, potential: Tensor, steps: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Values delivered at every step and the potential left, differentiable.
+
+        Args:
+            currents: (B, N, *population) with the bias, or (1, N, *population) for all of `steps`.
+            potential: (N, *population) after the step before.
+        """
+        raise TypeError(f"{type(self).__name__} is not differentiable through time.")
 
     @abstractmethod
     def spikes(self, state: State) -> Tensor:

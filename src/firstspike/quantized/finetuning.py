@@ -96,7 +96,7 @@ def finetune(
             "`network` must have float weights, it is quantized already. Pass the network that "
             "`convert` returned."
         )
-    if not network.code.has_closed_form:
+    if not network.code.sequential:
         raise ValueError(
             f"`network` must have a code with a closed form to be trained, got {network.code}. "
             "Train it with TTFS(window=..., offset=None) and set the offset afterwards with "

@@ -73,7 +73,7 @@ class ByteNetwork:
     def _check(self) -> None:
         integer = self.integer
         assert isinstance(self.source.code, TTFS)
-        if not self.source.code.has_closed_form:
+        if not self.source.code.sequential:
             raise DoesNotFitBytes(
                 "`offset` must equal the window for byte arithmetic, got "
                 f"{self.source.code.offset}: populations that fire early are stepped through time. "

@@ -236,7 +236,7 @@ class IntegerNetwork(nn.Module):
     ) -> Tensor:
         """Spike times (with thresholds) or final potentials (without) of one target."""
         nodes, sources = self.network.segment(name)
-        if self.source[0].code.has_closed_form and self.guaranteed[name] and not stepped:
+        if self.source[0].code.sequential and self.guaranteed[name] and not stepped:
             decoded = {s: self._decode(s, record.spike_times[s]) for s in sources}
             u = self.network.run_segment(nodes, decoded)
             record.saturations[name] = 0

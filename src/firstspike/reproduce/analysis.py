@@ -17,7 +17,7 @@ def kernels_of(network: SpikingNetwork, images: Tensor) -> dict[str, dict[str, f
     """`kernel_errors` of every population of a TTFS network as plain data; none for other codes."""
     if not isinstance(network.code, TTFS):
         return {}
-    whole = network if network.code.has_closed_form else network.with_offset(None)
+    whole = network if network.code.sequential else network.with_offset(None)
     found = kernel_errors(whole, images.to(network.input_low.device))
     return {
         name: {k: v for k, v in errors.summary().items() if math.isfinite(v)}

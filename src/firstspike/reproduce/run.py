@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from firstspike.codes import ReLPSP, build_code
+from firstspike.codes import build_code
 from firstspike.data.standard import ROOT_VARIABLE
+from firstspike.engines import able_engines
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.compare import compare, with_normalized_energy
 from firstspike.measure.environment import describe_environment
@@ -235,8 +236,7 @@ class _Work:
 
 def _has_both_engines(network: SpikingNetwork) -> bool:
     """Whether closed form and clock engine can run it; continuous time has no steps."""
-    continuous = isinstance(network.code, ReLPSP) and network.code.steps is None
-    return network.code.has_closed_form and not continuous
+    return {"closed_form", "clock"}.issubset(able_engines(network))
 
 
 def _slug(label: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from firstspike._files import atomic_write
-from firstspike.codes import TTFS, Code
+from firstspike.codes import Code
 from firstspike.data import load_dataset
 from firstspike.data.splits import stratified_indices
 from firstspike.reproduce.registry import Entry, build_entry, merge, recipe_path
@@ -56,7 +56,7 @@ class Scale:
 
     def samples(self, codes: Sequence[Code]) -> int | None:
         """Test images for an entry with these codes, the same for all; None is all there are."""
-        stepped = (c for c in codes if not (c.has_closed_form or isinstance(c, TTFS)))
+        stepped = (c for c in codes if not (c.sequential or c.single_spike))
         slow = any(c.latency(1) > _FEW_STEPS for c in stepped)
         return self.clocked if slow else None
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.config import require
-from firstspike.engines import closed_form
+from firstspike.engines import ENGINES, closed_form
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.perturb import Perturbation
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -56,10 +56,12 @@ class SingleSpikeMethod(Method):
                 f"`model` must be a SpikingNetwork under {name}, got {type(model).__name__}. Call "
                 "`convert(model, TTFS(window=4), calibration=images)` first."
             )
-        if not model.code.has_closed_form:
+        reason = ENGINES["closed_form"].reason_against(model)
+        if reason is not None:
             raise ValueError(
-                f"`model` must have a code with a closed form under {name}, got {model.code}. "
-                "Train with offset=None and shorten the offset afterwards (`with_offset`)."
+                f"`model` must have a code with a closed form under {name}, got {model.code}: "
+                f"{reason}. Under TTFS train with offset=None and shorten the offset afterwards "
+                "(`with_offset`)."
             )
         self._network = model
         self._images: Tensor | None = None
