@@ -180,7 +180,7 @@ def test_nothing_says_more_than_the_clip_of_its_activation(
         u = torch.linspace(-1.0, 40.0, 83).double().expand(1, 2, -1).contiguous()
         values, _ = by_steps(neuron, code, u)
         assert float(decoded(code, values).max()) <= CLIP * (1 + 1e-12)
-        if code.has_closed_form:
+        if code.sequential:
             for said in (neuron.activate(case.complete(u)), neuron.activate_(case.complete(u))):
                 assert float(said.max()) <= CLIP * (1 + 1e-12)
 

@@ -171,7 +171,7 @@ def test_refusals():
         ReLPSP(input=Bernoulli())
     x = torch.rand(4, 1, 4, 4)
     with pytest.raises(
-        ValueError, match="`engine` must be 'closed_form' or 'event_by_event'.*continuous time"
+        ValueError, match=r"must be 'closed_form' or 'event_by_event'.*continuous time"
     ):
         simulate(convert(Skip(), ReLPSP(), calibration=x), x, "clock")
     assert Rate(4).rank == 1 and ReLPSP().rank == 2

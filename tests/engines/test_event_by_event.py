@@ -87,5 +87,5 @@ def test_refusals():
         ExactReLU(-1.0)
     with pytest.raises(ValueError, match="got 'clock': ExactReLU has continuous time"):
         simulate(convert(model, ExactReLU(), calibration=x), x, "clock")
-    with pytest.raises(ValueError, match="must have continuous time, got TTFS.*whole steps"):
+    with pytest.raises(ValueError, match=r"must have continuous time, got TTFS.*whole steps"):
         event_by_event.run(convert(model, TTFS(4), calibration=x), x)

@@ -165,10 +165,10 @@ def test_memory_grows_with_steps_and_less_so_in_chunks():
 def test_other_codes_are_refused():
     network, x = converted(2)
     model = SmallCNN().double()
-    with pytest.raises(ValueError, match="`network` must train through time, got TTFS.*FewStep"):
+    with pytest.raises(ValueError, match=r"`network` must train through time, got TTFS.*FewStep"):
         through_time.logits(fs.convert(model, fs.TTFS(4), calibration=x), x)
     noisy = fs.convert(model, FewStep(2, input=Bernoulli()), calibration=x)
-    with pytest.raises(ValueError, match="got FewStep.*enter as a current, `input=Direct"):
+    with pytest.raises(ValueError, match=r"got FewStep.*enter as a current, `input=Direct"):
         through_time.logits(noisy, x)
     with pytest.raises(ValueError, match="`chunk` must be positive, got 0"):
         through_time.logits(network, x, chunk=0)
