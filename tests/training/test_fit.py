@@ -110,11 +110,11 @@ def test_selects_the_best_epoch(
     scores = iter(accuracies)
     seen = []
 
-    def score(model, dataset, batch_size):
+    def score(model, dataset, batch_size, world):
         seen.append({k: v.clone() for k, v in model.state_dict().items()})
         return next(scores), 1.0
 
-    monkeypatch.setattr("firstspike.training._trainer.score", score)
+    monkeypatch.setattr("firstspike.training._trainer.shared_score", score)
     config = TrainConfig(epochs=4, batch_size=30, patience=patience)
     for run_dir in (None, tmp_path):
         scores, seen = iter(accuracies), []

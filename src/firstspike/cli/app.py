@@ -11,6 +11,7 @@ from firstspike.cli.demo import demo
 from firstspike.cli.evaluate import evaluate
 from firstspike.cli.export import export
 from firstspike.cli.hardware import hardware
+from firstspike.cli.info import info
 from firstspike.cli.report import report
 from firstspike.cli.reproduce import reproduce
 from firstspike.cli.train import train
@@ -41,5 +42,17 @@ def _root(
     pass
 
 
-for verb in (demo, train, convert, evaluate, compare, hardware, report, reproduce, export, bench):
+for verb in (
+    demo,
+    train,
+    convert,
+    evaluate,
+    compare,
+    hardware,
+    report,
+    reproduce,
+    export,
+    bench,
+    info,
+):
     app.command()(verb)

@@ -35,7 +35,8 @@ def train(
 ) -> None:
     """Train an ANN, or the spiking network of a recipe with a code and a method.
 
-    A killed run continues where it was when called again.
+    A killed run continues where it was when called again. Under torchrun several processes share
+    every batch.
 
     Example: firstspike train --model digits_cnn --data digits --epochs 20 --out runs/digits
 
@@ -45,6 +46,7 @@ def train(
 
     from firstspike.runs import recipe as runs
     from firstspike.runs.spiking import SpikingRecipe, read_recipe, train_spiking
+    from firstspike.training.distributed import is_first_process
 
     prepare(0, device, threads)
     plan: runs.Recipe | SpikingRecipe
@@ -71,4 +73,5 @@ def train(
         )
     else:
         result = runs.train(plan, out, device=device, restart=restart)
-    show([result], json_file, title=f"{out}: best epoch on validation data")
+    if is_first_process():
+        show([result], json_file, title=f"{out}: best epoch on validation data")

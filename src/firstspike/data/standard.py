@@ -115,6 +115,25 @@ def dataset_names() -> tuple[str, ...]:
     return ("digits", *SOURCES)
 
 
+def find_datasets() -> dict[str, Path | None]:
+    """Every data set and the folder its training and test images lie in; None: not found.
+
+    The digits travel with the package. Nothing is read or downloaded.
+
+    >>> find_datasets()["digits"] is not None
+    True
+    """
+    found: dict[str, Path | None] = {"digits": Path(__file__).parent}
+    for name, source in SOURCES.items():
+        places = (
+            root
+            for root in _default_roots()
+            if all(source.find(root, t) or find_packed(root, name, t) for t in (True, False))
+        )
+        found[name] = next(places, None)
+    return found
+
+
 def split_validation(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """All training images as (train, validation), by the fixed rule of `validation_indices`.
 

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from firstspike._files import atomic_write, load_tensors, save_tensors
 from firstspike.training._checks import differences
+from firstspike.training.config import TrainConfig
 
 FORMAT = 1  # of last.safetensors
+_DEFAULTS = TrainConfig().to_dict()
 
 
 class RunFolder:
@@ -62,7 +64,10 @@ class RunFolder:
                 f"{state.get('format')!r}. Use the version of firstspike that wrote it, or pass "
                 "resume='restart'."
             )
-        changed = differences(state["settings"], self.settings)
+        saved = state["settings"]
+        # options that are newer than the run were what they are by default
+        saved["training"] = {**_DEFAULTS, **saved["training"]}
+        changed = differences(saved, self.settings)
         if changed:
             raise ValueError(
                 f"cannot resume the run in {self.path} with different settings: "

@@ -73,14 +73,13 @@ class Tally:
         self.first_bad = torch.full((), -1, dtype=torch.int64, device=device)
         self.samples = 0
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int) -> None:
-        """Count a batch; `step` is its number, from 1."""
-        loss = loss.detach()
-        self.loss += loss * len(labels)
-        self.correct += (logits.detach().argmax(1) == labels).sum()
+    def add(self, loss: Tensor, correct: Tensor, samples: int, step: int) -> None:
+        """Count a batch: its mean loss, its correct images and its size; `step` from 1."""
+        self.loss += loss * samples
+        self.correct += correct
         newly_bad = ~torch.isfinite(loss) & (self.first_bad < 0)
         self.first_bad.masked_fill_(newly_bad, step)
-        self.samples += len(labels)
+        self.samples += samples
 
     def tensors(self) -> dict[str, Tensor]:
         """The sums, by name."""

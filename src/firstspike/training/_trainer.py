@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.engines.evaluation import score
 from firstspike.training._checks import DivergenceError, diverged, non_finite
 from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import RunFolder
@@ -25,6 +24,14 @@ from firstspike.training._state import (
     unprefixed,
 )
 from firstspike.training.config import TrainConfig
+from firstspike.training.distributed import (
+    ALONE,
+    World,
+    agree_on_buffers,
+    check_batches,
+    shared_score,
+    synchronized_batch_norm,
+)
 from firstspike.training.fast_convolution import fast_convolutions
 from firstspike.training.method import Method
 from firstspike.training.precision import choose_precision
@@ -49,7 +56,9 @@ class Trainer:
         run: RunFolder | None,
         device: torch.device,
         checkpoint_seconds: float,
+        world: World = ALONE,
     ) -> None:
+        self.world = world
         self.model, self.config, self.method = model, config, method
         self.train_set, self.validation_set = train_set, validation_set
         self.run, self.device, self.checkpoint_seconds = run, device, checkpoint_seconds
@@ -61,8 +70,8 @@ class Trainer:
         self.slow = [p.detach().clone() for p in self.parameters] if config.averaging else []
         self.precision, self.said = str(config.precision), ""
         if config.precision == "auto":
-            self.precision, self.said = choose_precision(
-                self._forward_loss, model, train_set, config
+            self.precision, self.said = world.from_first(
+                lambda: choose_precision(self._forward_loss, model, train_set, config)
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
         self.forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
@@ -73,6 +82,7 @@ class Trainer:
                 f"`batch_size` must not exceed the {len(train_set)} training images with "
                 f"drop_last=True, got {config.batch_size}. Pass a smaller one."
             )
+        check_batches(len(train_set), config.batch_size, config.drop_last, world)
         self.epoch, self.batch, self.seconds = 1, 0, 0.0
         self.tally = Tally(device)
         self.history: list[dict[str, Any]] = []
@@ -99,7 +109,7 @@ class Trainer:
             if self.batch % _CHECK_STEPS == 0:
                 self._check_loss()
             now = time.perf_counter()
-            if self.run is not None and now - last_checkpoint >= self.checkpoint_seconds:
+            if self._checkpoint_due(now - last_checkpoint):
                 self.seconds = now - begin
                 self._save_checkpoint()
                 last_checkpoint = time.perf_counter()
@@ -136,12 +146,26 @@ class Trainer:
         where = f"step {step} of {self.steps}"
         return diverged(self.epoch, where, self.rates[0] * self._factor(step), what)
 
+    def _checkpoint_due(self, seconds: float) -> bool:
+        """Whether the first process finds it time for a checkpoint."""
+        if self.run is None:
+            return False
+        due = torch.tensor(float(self.world.first and seconds >= self.checkpoint_seconds))
+        self.world.sum_([due := due.to(self.device)])
+        return bool(due)
+
     def _step(self, images: Tensor, labels: Tensor) -> None:
-        """One step of the optimizer."""
-        config = self.config
-        loss, logits = self._forward_loss(images, labels, self.precision)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        """One step of the optimizer; every process works on its share of the batch."""
+        config, world = self.config, self.world
+        samples = len(labels)
+        images, labels = world.share(images), world.share(labels)
+        synchronizes = world.size > 1 and config.synchronize_batch_norm
+        with synchronized_batch_norm(world) if synchronizes else contextlib.nullcontext():
+            loss, logits = self._forward_loss(images, labels, self.precision)
+            loss = loss * (len(labels) / samples)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+        world.sum_([p.grad for p in self.parameters if p.grad is not None])
         if config.gradient_clip is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, config.gradient_clip)
@@ -152,7 +176,11 @@ class Trainer:
         self.scaler.update()
         self.method.after_step(self.model)
         self._average(factor)
-        self.tally.add(loss, logits, labels, self.batch + 1)
+        agree_on_buffers(self.model, world)
+        correct = (logits.detach().argmax(1) == labels).sum()
+        loss = loss.detach()
+        world.sum_([loss, correct])
+        self.tally.add(loss, correct, samples, self.batch + 1)
 
     def _forward_loss(
         self, images: Tensor, labels: Tensor, precision: str
@@ -184,7 +212,9 @@ class Trainer:
         training_seconds = self.seconds
         start = time.perf_counter()
         self._check_weights()
-        accuracy, loss = score(self.model, self.validation_set, _EVALUATION_BATCH)
+        accuracy, loss = shared_score(
+            self.model, self.validation_set, _EVALUATION_BATCH, self.world
+        )
         if not math.isfinite(loss):
             raise self._diverged(self.steps, ["the validation loss"])
         train_loss, train_accuracy = self.tally.means()
@@ -215,13 +245,16 @@ class Trainer:
 
     def _publish(self, run: RunFolder, better: bool) -> None:
         """Write the files that follow from the checkpoint."""
+        if not self.world.first:
+            return
         if better:
             run.save_best(self.model.state_dict(), self.best)
         run.save_metrics(self.history)
 
     def load_best(self) -> None:
         """Give the model the weights of the best epoch."""
-        weights = self.best_weights if self.run is None else self.run.load_best()
+        run = self.run
+        weights = self.best_weights if run is None else self.world.from_first(run.load_best)
         self.model.load_state_dict(weights)
 
     def _check_loss(self) -> None:
@@ -244,7 +277,7 @@ class Trainer:
             **prefixed("optimizer", optimizer_tensors(self.optimizer)),
             **prefixed("method", self.method.state_dict()),
             **prefixed("slow", {str(i): tensor for i, tensor in enumerate(self.slow)}),
-            **prefixed("random", random_state(self.device)),
+            **self._random_states(),
             **prefixed("tally", self.tally.tensors()),
         }
         state = {
@@ -255,15 +288,34 @@ class Trainer:
             "history": self.history,
             "best": self.best,
             "scaler": self.scaler.state_dict(),
+            "processes": self.world.size,
         }
-        self.run.save_checkpoint(tensors, state)
+        if self.world.first:
+            self.run.save_checkpoint(tensors, state)
+
+    def _random_states(self) -> dict[str, Tensor]:
+        """Generators of all processes, `random.*` for the first and `random1.*`, ... for others."""
+        own = random_state(self.device)
+        states = {name: self.world.gather(tensor) for name, tensor in own.items()}
+        return {
+            f"random{rank or ''}.{name}": tensors[rank]
+            for name, tensors in states.items()
+            for rank in range(self.world.size)
+        }
 
     def resume(self, run: RunFolder) -> None:
         """Continue from the run's last checkpoint, if there is one."""
-        loaded = run.load_checkpoint()
+        loaded = self.world.from_first(run.load_checkpoint)
         if loaded is None:
             return
         tensors, state = loaded
+        processes = state.get("processes", 1)
+        if processes != self.world.size:
+            raise ValueError(
+                f"the run in {run.path} must go on with the {processes} process(es) it began "
+                f"with, got {self.world.size}. Start as many with torchrun, or pass "
+                "resume='restart' to begin again."
+            )
         self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
         self.history, self.best = state["history"], state["best"]
         if self.batch > 0:
@@ -279,7 +331,7 @@ class Trainer:
         self.method.load_state_dict(unprefixed("method", tensors))
         for number, tensor in unprefixed("slow", tensors).items():
             self.slow[int(number)].copy_(tensor)
-        load_random_state(unprefixed("random", tensors), self.device)
+        load_random_state(unprefixed(f"random{self.world.rank or ''}", tensors), self.device)
         self.tally.load(unprefixed("tally", tensors).items(), state["samples"])
         self.scaler.load_state_dict(state["scaler"])
         if self.batch == 0:  # the process may have been killed before it wrote these

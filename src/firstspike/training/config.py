@@ -50,6 +50,8 @@ class TrainConfig:
             Validation and saved weights are float32. `"float16"` needs a GPU and scales the loss.
         convolutions: `"winograd"` computes the 3x3 convolutions of a training step on the CPU by
             `fast_convolutions`, faster where the processor has AVX2 and no more.
+        synchronize_batch_norm: with several processes, take the statistics of batch norm from all
+            of them, not from each one's share of the batch.
         compile: run the training step's model through `torch.compile`.
         channels_last: memory order of images and convolution weights; often faster on GPUs.
         seed: of the data order, the augmentation and torch's own generator (dropout).
@@ -78,6 +80,7 @@ class TrainConfig:
     gradient_clip: float | None = None
     precision: Precision = "float32"
     convolutions: Convolutions = "direct"
+    synchronize_batch_norm: bool = False
     compile: bool = False
     channels_last: bool = False
     seed: int = 0

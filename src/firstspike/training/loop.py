@@ -18,6 +18,7 @@ from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import open_run
 from firstspike.training._trainer import Trainer
 from firstspike.training.config import TrainConfig
+from firstspike.training.distributed import process_group
 from firstspike.training.method import Method
 
 if TYPE_CHECKING:
@@ -59,6 +60,9 @@ def fit(
     `model.safetensors` (the best weights) and `last.safetensors` (the checkpoint). A run killed
     at any moment and called again with the same arguments continues where the last checkpoint was
     taken; on a CPU its weights and metrics are bit-identical to those of an uninterrupted run.
+
+    Under torchrun every process calls this with the same arguments and works on its share of each
+    batch; the first one writes the files (`training.distributed`).
 
     Args:
         model: maps images (B, C, H, W) to logits (B, K).
@@ -104,23 +108,28 @@ def fit(
         "sets": {"train": _facts(train_set), "validation": _facts(validation_set)},
     }
     with contextlib.ExitStack() as stack:
-        run = None if run_dir is None else stack.enter_context(open_run(run_dir, settings))
+        world = stack.enter_context(process_group(device))
+        run = None
+        if run_dir is not None:
+            run = world.from_first(lambda: stack.enter_context(open_run(run_dir, settings)))
         cuda = [device] if device.type == "cuda" else []
         stack.enter_context(torch.random.fork_rng(devices=cuda))
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed + (world.rank << 32))
+        model.load_state_dict(world.from_first(model.state_dict))
         trainer = Trainer(
-            model, train_set, validation_set, config, method, run, device, checkpoint_seconds
+            *(model, train_set, validation_set, config, method, run, device, checkpoint_seconds),
+            world=world,
         )
         if run is not None:
-            if resume == "restart":
+            if resume == "restart" and world.first:
                 run.clear()
             trainer.resume(run)
-        if progress and trainer.said:
+        if progress and trainer.said and world.first:
             print(trainer.said, file=sys.stderr)
-        with TrainingProgress(progress, config.epochs * trainer.steps) as bar:
+        with TrainingProgress(progress and world.first, config.epochs * trainer.steps) as bar:
             while not trainer.finished:
                 trainer.train_epoch(bar)
-    trainer.load_best()
+        trainer.load_best()
     model.eval()
     best = trainer.best
     return FitResult(best["epoch"], best["validation_accuracy"], trainer.history, _path(run_dir))
