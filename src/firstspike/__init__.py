@@ -27,6 +27,8 @@ _PUBLIC: dict[str, str] = {
         ("KernelOptimization", "LeastError", "Maximum", "Percentile", "convert"),
         "firstspike.conversion",
     ),
+    "from_nir": "firstspike.exchange.nir_read",
+    "to_nir": "firstspike.exchange.nir_write",
     "Result": "firstspike.measure.result",
     "compare": "firstspike.measure.compare",
     "evaluate": "firstspike.measure.evaluate",

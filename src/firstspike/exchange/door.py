@@ -10,7 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -146,11 +145,16 @@ def compare(
     Args:
         spikes: spike counts (N, *population) by population, or spike times with `times`.
         logits: (N, classes) of the receiver.
+
+    Raises:
+        ValueError: if the receiver answers in other shapes.
     """
     ours = record.spike_times if times else record.spike_counts
     different = sum(int((ours[name] != theirs).sum()) for name, theirs in spikes.items())
     neurons = sum(theirs.numel() for theirs in spikes.values())
     gap, equal = None, 0
+    if logits is not None and logits.shape != record.logits.shape:
+        raise ValueError(f"it answers in shape {tuple(logits.shape)}")
     if logits is not None and len(logits):
         gap = float((record.logits.double() - logits.double()).abs().max())
         equal = int((logits.argmax(1) == record.predictions).sum())
@@ -180,9 +184,3 @@ def installed(module: str) -> ModuleType | None:
         return importlib.import_module(module)
     except ImportError:
         return None
-
-
-def same_type(x: Tensor, like: Tensor) -> Tensor:
-    """`x` without gradients, in the type and on the device of `like`."""
-    with torch.no_grad():
-        return x.detach().to(like.device, like.dtype)
