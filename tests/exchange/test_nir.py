@@ -303,9 +303,7 @@ def test_steps_and_readings_are_checked() -> None:
     graph = graph_of(parts(), CHAIN)
     with pytest.raises(ValueError, match="`steps` must be given for a graph of another program"):
         fs.from_nir(graph)
-    with pytest.raises(
-        ValueError, match=r"`reading` must be one of nir, snntorch, .*, got 'brian'"
-    ):
+    with pytest.raises(ValueError, match=r"`reading` must be one of nir, .*, got 'brian'"):
         fs.from_nir(graph, steps=8, reading="brian")
 
 

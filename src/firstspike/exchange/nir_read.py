@@ -284,13 +284,15 @@ class _Reader:
             flat = (int(np.prod(shape)),)
             self._make("", "readout", ops.Reshape(shape=flat), (source,), flat)
 
+    def _weights(self, node: Any) -> dict[str, Tensor | None]:
+        return {"weight": self._tensor(node.weight), "bias": self._tensor(node.bias)}
+
     def _tensor(self, value: Any) -> Tensor:
         return torch.from_numpy(np.array(value)).to(self.dtype)
 
     # ---- weights ---------------------------------------------------------------------------------
     def _read_affine(self, name: str, node: Any, source: str) -> str:
-        weights = {"weight": self._tensor(node.weight), "bias": self._tensor(node.bias)}
-        return self._make(name, name, ops.Dense(weights), (source,))
+        return self._make(name, name, ops.Dense(self._weights(node)), (source,))
 
     def _read_linear(self, name: str, node: Any, source: str) -> str:
         dense = ops.Dense({"weight": self._tensor(node.weight), "bias": None})
@@ -305,14 +307,10 @@ class _Reader:
             "dilation": _numbers(node.dilation, axes),
             "groups": int(np.asarray(node.groups).item()),
         }
-        weights = {"weight": self._tensor(node.weight), "bias": self._tensor(node.bias)}
-        if weights["weight"].ndim != axes + 2:
-            self._refuse(
-                name,
-                f"its weight has shape {tuple(weights['weight'].shape)}",
-                f"give it {axes + 2} axes",
-            )
-        return self._make(name, name, ops.Convolution(weights, **hyper), (source,))
+        if np.ndim(node.weight) != axes + 2:
+            shape = tuple(np.shape(node.weight))
+            self._refuse(name, f"its weight has shape {shape}", f"give it {axes + 2} axes")
+        return self._make(name, name, ops.Convolution(self._weights(node), **hyper), (source,))
 
     def _read_conv1d(self, name: str, node: Any, source: str) -> str:
         return self._convolution(name, node, source, 1)
@@ -325,7 +323,9 @@ class _Reader:
         return self._make(name, name, scale, (source,))
 
     def _read_avgpool2d(self, name: str, node: Any, source: str) -> str:
-        hyper = {k: _numbers(getattr(node, k), 2) for k in ("kernel_size", "stride", "padding")}
+        hyper: Any = {
+            k: _numbers(getattr(node, k), 2) for k in ("kernel_size", "stride", "padding")
+        }
         return self._make(name, name, ops.AveragePool(dims=2, **hyper), (source,))
 
     def _read_sumpool2d(self, name: str, node: Any, source: str) -> str:

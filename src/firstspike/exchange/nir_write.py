@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
@@ -465,7 +465,7 @@ class _Builder:
             self._refuse(node, "NIR's weights are the same at every position; its factor is not")
         return value.expand(shape).reshape(shape[0], -1)[:, 0]
 
-    def _refuse(self, node: Node, why: str) -> Any:
+    def _refuse(self, node: Node, why: str) -> NoReturn:
         where = f" at {node.source}" if node.source else ""
         raise ConversionError(
             f"node {node.name!r}{where} cannot be written as NIR: {why}. Replace the layer, or "
