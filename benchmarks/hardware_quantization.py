@@ -22,7 +22,7 @@ from firstspike._files import atomic_write, write_json
 from firstspike.data import Dataset
 from firstspike.measure.environment import describe_environment
 from firstspike.plots.accuracy_bits import plot_accuracy_bits
-from firstspike.quantized import IntegerNetwork, LearnedRounding, Quantization, finetune, quantize
+from firstspike.quantized import LearnedRounding, Quantization, finetune, quantize, to_integers
 from firstspike.quantized.bits import accuracy
 from firstspike.runs.recipe import load_run
 from firstspike.training import Adam, TrainConfig
@@ -34,28 +34,22 @@ TUNED_BITS = (2, 3, 4)
 def against_integers(network: fs.SpikingNetwork, dataset: Dataset) -> dict[str, Any]:
     """The fake-quantized network in float64 against its integers on every image."""
     exact = network.double()
-    integer = IntegerNetwork(exact, potential_bits=24)
-    compared = different = 0
-    right = right_integer = 0
-    saturations: dict[str, int] = {}
-    largest: dict[str, int] = {}
+    integers = to_integers(exact, potential_bits=24)
+    compared = different = right = right_integer = saturations = 0
     logits_equal = True
     seconds = 0.0
     for images, labels in dataset.batches(500, dtype=torch.float64):
         record = fs.simulate(exact, images, "closed_form")
         started = time.perf_counter()
-        own = integer.run(images)
+        own = fs.simulate(integers, images, fs.engines.default_engine(integers))
         seconds += time.perf_counter() - started
         for name, times in record.spike_times.items():
-            expected = torch.where(times.isfinite(), times, len(integer.values[name])).long()
-            compared += expected.numel()
-            different += int((expected != own.spike_times[name]).sum())
-        logits_equal &= torch.equal(own.logits.double() * 2.0**own.logit_exponent, record.logits)
+            compared += times.numel()
+            different += int((times != own.spike_times[name]).sum())
+        logits_equal &= torch.equal(own.logits, record.logits)
         right += int((record.predictions == labels).sum())
         right_integer += int((own.predictions == labels).sum())
-        for name, count in own.saturations.items():
-            saturations[name] = saturations.get(name, 0) + count
-            largest[name] = max(largest.get(name, 0), own.largest_potential[name])
+        saturations += sum(int(count.sum()) for count in own.saturations.values())
     return {
         "images": len(dataset),
         "spike_times_compared": compared,
@@ -63,9 +57,12 @@ def against_integers(network: fs.SpikingNetwork, dataset: Dataset) -> dict[str, 
         "logits_equal": logits_equal,
         "accuracy_fake_quantized": right / len(dataset),
         "accuracy_integer": right_integer / len(dataset),
-        "potential_bits": integer.potential_bits,
-        "saturations": sum(saturations.values()),
-        "bits_in_use": {n: v.bit_length() + 1 for n, v in largest.items()},
+        "potential_bits": 24,
+        "saturations": saturations,
+        "bits_that_suffice": {
+            name: reach.bit_length() + 1
+            for name, reach in integers.origin["integers"]["reach"].items()
+        },
         "seconds": round(seconds, 1),
     }
 

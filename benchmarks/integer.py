@@ -1,10 +1,11 @@
-"""Accuracy of a trained network in eight bits, and its spike times against the simulation in int64.
+"""Accuracy of a trained network in eight bits, and its spike times against the closed form.
 
     python benchmarks/integer.py runs/mnist_cnn
 
 converts the trained CNN, makes weights and spike values bytes, and runs the whole test set on int8
-kernels (`IntegerNetwork`) and on int64 tensors. Nothing is chosen here: all rows are reported. The
-result is stored in benchmarks/results/integer.json; times are in `benchmarks/speed.py integer`.
+kernels (`Int8`) and, by the closed form, on floats that hold integers. Nothing is chosen here: all
+rows are reported. The result is stored in benchmarks/results/integer.json; times are in
+`firstspike bench --only integer`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import firstspike as fs
 from firstspike._files import read_json, write_json
 from firstspike.data import Dataset
 from firstspike.measure.environment import describe_environment
-from firstspike.quantized import IntegerNetwork, Quantization, quantize
+from firstspike.quantized import Int8, Quantization, quantize, to_integers
 from firstspike.runs.recipe import load_run
 
 COMMAND = "`python benchmarks/integer.py RUN`"
@@ -37,22 +38,24 @@ CODES = {
 def measure(network: fs.SpikingNetwork, value_bits: int, test: Dataset) -> dict[str, Any]:
     """Correct answers of the float and the integer network, and differences between engines."""
     quantized = quantize(network, Quantization(bits=8, value_bits=value_bits))
-    integer = IntegerNetwork(quantized, potential_bits=32)
-    counts = dict.fromkeys(("float", "bytes", "agree", "compared", "different"), 0)
+    integers = to_integers(quantized, potential_bits=32)
+    int8 = Int8(integers)
+    counts = dict.fromkeys(("float", "int8", "agree", "compared", "different"), 0)
     for images, labels in test.batches(500):
         answers = network(images).argmax(1)
-        own = integer.run(images, "bytes")
+        exact = images.to(integers.input_low)
+        own = int8.run(exact)
         counts["float"] += int((answers == labels).sum())
-        counts["bytes"] += int((own.predictions == labels).sum())
+        counts["int8"] += int((own.predictions == labels).sum())
         counts["agree"] += int((own.predictions == answers).sum())
-        slow = integer.run(images)
+        slow = fs.simulate(integers, exact, "closed_form")
         counts["different"] += int((own.logits != slow.logits).sum())
         for name, times in slow.spike_times.items():
             counts["compared"] += times.numel()
             counts["different"] += int((times != own.spike_times[name]).sum())
     return {
         "float": counts["float"] / len(test),
-        "bytes": counts["bytes"] / len(test),
+        "int8": counts["int8"] / len(test),
         "same_answer": counts["agree"] / len(test),
         "spike_times_compared": counts["compared"],
         "spike_times_or_logits_different": counts["different"],
@@ -66,11 +69,11 @@ def markdown_of(store: Path) -> str:
         f"{stored['model']['name']}, {stored['images']:,} test images; "
         f"ANN {100 * stored['ann']:.2f} %.",
         "",
-        "| code | float | bytes | same answer | spike times that differ from int64 |",
+        "| code | float | int8 | same answer | spike times that differ |",
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {100 * row['float']:.2f} % | {100 * row['bytes']:.2f} % | "
+        f"| {name} | {100 * row['float']:.2f} % | {100 * row['int8']:.2f} % | "
         f"{100 * row['same_answer']:.2f} % | {row['spike_times_or_logits_different']} of "
         f"{row['spike_times_compared']:,} |"
         for name, row in stored["rows"].items()

@@ -47,11 +47,16 @@ _PUBLIC: dict[str, str] = {
     ),
 }
 
+_MORE_ENGINES = ("firstspike.quantized.int8_engine",)  # add themselves to the list of engines
+
 __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
+        if _PUBLIC[name].startswith(("firstspike.engines", "firstspike.measure")):
+            for module in _MORE_ENGINES:
+                importlib.import_module(module)
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'firstspike' has no attribute {name!r}")
 

@@ -17,7 +17,7 @@ import firstspike as fs
 from firstspike.bench.int8_ann import ONNX, byte_ann, missing_onnx, onnx_ann, quantized_layers
 from firstspike.bench.timing import Row, interleaved, ratio_rows
 from firstspike.models import build_model
-from firstspike.quantized import IntegerNetwork, Quantization, quantize
+from firstspike.quantized import Int8, Quantization, quantize, to_integers
 
 ANN = "ANN, float32"
 INT8_ANN = "int8 ANN, same kernels"
@@ -37,7 +37,7 @@ def rows(quick: bool) -> list[Row]:
     x = torch.rand(batch, 3, 32, 32)
     ann = fs.trace(model, x).to(memory_format=torch.channels_last)
     layers = quantized_layers(ann, x)
-    spiking = {key: integer_network(model, code, bits, x) for key, (code, bits) in CODES.items()}
+    spiking = {key: prepared(model, code, bits, x) for key, (code, bits) in CODES.items()}
     found: list[Row] = []
     for size, calls, rounds in ((batch, 1, repeats), (1, CALLS, repeats)):
         variants: dict[str, Callable[[Tensor], object]] = {
@@ -53,13 +53,16 @@ def rows(quick: bool) -> list[Row]:
     return found
 
 
-def integer_network(
+def prepared(
     model: torch.nn.Module, code: fs.TTFS, value_bits: int, x: Tensor
-) -> IntegerNetwork:
-    """The model as integers of eight bits, sums of 32."""
-    network = fs.convert(model, code, calibration=x)
-    quantized = quantize(network, Quantization(bits=8, value_bits=value_bits))
-    return IntegerNetwork(quantized, potential_bits=32)
+) -> Callable[[Tensor], Tensor]:
+    """The model on int8 kernels: weights of eight bits, sums of 32."""
+    quantized = quantize(
+        fs.convert(model, code, calibration=x), Quantization(bits=8, value_bits=value_bits)
+    )
+    engine = Int8(to_integers(quantized, potential_bits=32))
+    dtype = engine.source.input_low.dtype
+    return lambda images: engine(images.to(dtype))
 
 
 def _timed(

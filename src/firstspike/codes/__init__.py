@@ -24,6 +24,7 @@ from firstspike.codes.inputs import (
     Regular,
     WeightedSpikes,
 )
+from firstspike.codes.integer_ttfs import IntegerTTFS
 from firstspike.codes.kernels import KERNELS, Exponential, Kernel, Learned, Linear, PowerOfTwo
 from firstspike.codes.lif import LIF
 from firstspike.codes.phase import Phase
@@ -38,7 +39,7 @@ CODES: dict[str, type[Code]] = {
     code.__name__: code
     for code in (
         *(TTFS, Rate, Phase, Burst, Reverse, TemporalSwitch),
-        *(FewStep, ReLPSP, ExactReLU, LIF),
+        *(FewStep, ReLPSP, ExactReLU, LIF, IntegerTTFS),
     )
 }
 
@@ -62,6 +63,7 @@ __all__ = [
     "Fixed",
     "GridSearch",
     "Input",
+    "IntegerTTFS",
     "Kernel",
     "Learned",
     "Linear",

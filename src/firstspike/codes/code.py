@@ -65,6 +65,11 @@ class Code(ABC):
         """Whether neurons fire once, while some of their input may still be on its way."""
         return self.single_spike and not self.sequential
 
+    @property
+    def reason_to_step(self) -> str | None:
+        """Why populations must step through time, whatever their windows; None if they need not."""
+        return None
+
     def dose(self, step: int) -> float:
         """How many times biases are injected at the global `step`, here and at the readout.
 

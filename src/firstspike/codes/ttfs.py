@@ -137,6 +137,11 @@ class TableNeuron(Neuron):
         self.half_step = half_step
         self._constant: tuple[object, Tensor, Tensor] | None = None
 
+    @property
+    def value_scale(self) -> Tensor:
+        """What the table's values are multiplied by; integers have another than potentials."""
+        return self.scale
+
     def train(self, mode: bool = True) -> TableNeuron:
         self._constant = None  # a fused optimizer changes kernels without a trace
         return super().train(mode)
@@ -181,14 +186,14 @@ class TableNeuron(Neuron):
             _, values = self.constant_table()
             left = torch.arange(self.window, 0, -1, dtype=times.dtype, device=times.device)
             remaining = self.window - times
-            one, scale = left.new_ones(()), self.scale.detach()
+            one, scale = left.new_ones(()), self.value_scale.detach()
             if scale.ndim == 0:
                 return look_up(remaining, one, left, values * scale, 0.0, remaining)
             return look_up(remaining, one, left, values, 0.0, remaining).mul_(scale)
         _, values = self.table()
         fired = times.isfinite()
         t = torch.where(fired, times, 0).long()
-        return torch.where(fired, values[t] * self.scale, 0)
+        return torch.where(fired, values[t] * self.value_scale, 0)
 
     def activate(self, u: Tensor) -> Tensor:
         """`decode(encode(u))` in one pass.
@@ -204,7 +209,7 @@ class TableNeuron(Neuron):
     def activate_(self, u: Tensor) -> Tensor:
         if torch.is_grad_enabled() or u.dtype != self.scale.dtype:
             return self.activate(u)
-        return say(u, self.scale, *self.constant_table(), out=u)
+        return say(u, self.scale, *self.constant_table(), out=u, value_scale=self.value_scale)
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
@@ -226,12 +231,12 @@ class TableNeuron(Neuron):
         silent = state["times"].isinf()
         fires = silent & (self.normalize(state["potential"]) >= state["thresholds"][t])
         state["times"] = torch.where(fires, float(t), state["times"])
-        return state, fires * (state["values"][t] * self.scale)
+        return state, fires * (state["values"][t] * self.value_scale)
 
     def ceiling(self, state: State, t: int) -> Tensor:
         if t + 1 >= self.window:
             return torch.zeros_like(state["potential"])
-        return state["times"].isinf() * (state["values"][max(t + 1, 0)] * self.scale)
+        return state["times"].isinf() * (state["values"][max(t + 1, 0)] * self.value_scale)
 
     def spikes(self, state: State) -> Tensor:
         return state["times"].isfinite().to(state["times"].dtype)

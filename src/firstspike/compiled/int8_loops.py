@@ -1,4 +1,4 @@
-"""Compiled loop over bytes, in a module of its own so that numba loads only when needed."""
+"""Compiled loops over uint8, in a module of its own so that numba loads only when needed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numba
 
 
 @numba.njit(nogil=True, cache=True)
-def pool_bytes(x, out, window, total):
-    """Maximum or `total` over windows, channels last: x (N, H, W, C) to out (N, h, w, C), bytes.
+def pool_uint8(x, out, window, total):
+    """Maximum or `total` over windows, channels last: x (N, H, W, C) to out (N, h, w, C), uint8.
 
     window: kernel, stride, padding, dilation, two numbers each. Padding counts as zeros, which
-    never win: bytes are not negative.
+    never win: uint8 are not negative.
     """
     (ky, kx), (sy, sx), (py, px), (dy, dx) = window
     samples, height, width, channels = x.shape
@@ -38,8 +38,8 @@ def pool_bytes(x, out, window, total):
 
 
 @numba.njit(nogil=True, cache=True)
-def round_to_rungs(u, out, factor, half, top):
-    """out[i] = min(max(floor((floor(u[i] factor) + half) / 2), 0), top), bytes."""
+def round_to_levels(u, out, factor, half, top):
+    """out[i] = min(max(floor((floor(u[i] factor) + half) / 2), 0), top), uint8."""
     zero, limit = u.dtype.type(0), u.dtype.type(2 * top)
     for i in range(len(u)):
         doubled = numba.int32(min(max(u[i] * factor, zero), limit))
@@ -48,7 +48,7 @@ def round_to_rungs(u, out, factor, half, top):
 
 @numba.njit(nogil=True, cache=True)
 def round_to_values(u, out, factor, half, table):
-    """out[i] = table[k], k the rung of u[i] as in `round_to_rungs`."""
+    """out[i] = table[k], k the level of u[i] as in `round_to_levels`."""
     zero, limit = u.dtype.type(0), u.dtype.type(2 * (len(table) - 1))
     for i in range(len(u)):
         doubled = numba.int32(min(max(u[i] * factor, zero), limit))
@@ -57,6 +57,6 @@ def round_to_values(u, out, factor, half, table):
 
 @numba.njit(nogil=True, cache=True)
 def translate(x, out, table):
-    """out[i] = table[x[i]], bytes."""
+    """out[i] = table[x[i]], uint8."""
     for i in range(len(x)):
         out[i] = table[x[i]]

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from firstspike._fingerprint import fingerprint
-from firstspike.codes.ttfs import TTFS
+from firstspike.codes.ttfs import TTFS, TableNeuron
 from firstspike.compiled.available import has_numba
 from firstspike.engines import taps as tapped
 from firstspike.engines.taps import NoTaps, Taps
 from firstspike.networks.network import Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
+from firstspike.neurons.neuron import per_channel
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -104,6 +105,8 @@ def _make_plan(spiking: SpikingNetwork) -> Plan:
     network, code = spiking.network, spiking.code
     if not isinstance(code, TTFS):
         raise NoTaps(f"{code.name} does not fire at most once at a falling threshold")
+    if code.reason_to_step is not None:
+        raise NoTaps(code.reason_to_step)
     like = spiking.input_low
     if like.device.type != "cpu" or like.dtype not in _DTYPES:
         raise NoTaps(f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}")
@@ -125,7 +128,7 @@ def _spoken(spiking: SpikingNetwork) -> dict[str, str]:
     for node in network.nodes[1:]:
         if node.name not in found and isinstance(network.op(node.name), MaxPool):
             (below,) = node.inputs
-            scale = spiking.neuron(found[below]).scale if below in found else None
+            scale = _value_scale(spiking, found[below]) if below in found else None
             if scale is None or scale.numel() != (len(scale) if scale.ndim else 1):
                 raise NoTaps(f"{node.name!r} takes the maximum of unlike spikes")
             found[node.name] = found[below]
@@ -195,8 +198,8 @@ def _find_paths(
     network = spiking.network
     paths: dict[str, list[tuple[str, Taps]]] = {}
     for source in late:
-        plain = spiking.neuron(source.population).scale.ndim == 0
-        channels = None if plain else _channel_scales(spiking, source.population)
+        scale = _value_scale(spiking, source.population)
+        channels = _channel_scales(spiking, source.population, scale) if scale.ndim else None
         paths[source.name] = [(source.name, tapped.identity(*source.shape, channels))]
     for node in nodes:
         inputs = [paths.get(below, []) for below in node.inputs]
@@ -204,17 +207,24 @@ def _find_paths(
     found = paths.get(network.node[name].inputs[0], [])
     for _, taps in found:
         tapped.check_shape(taps, network.node[name].shape, name)
-    _channel_scales(spiking, name)
+    _channel_scales(spiking, name, spiking.neuron(name).scale)
     return found
 
 
-def _channel_scales(spiking: SpikingNetwork, population: str) -> Tensor:
-    """Scale of every channel (C,) of a population."""
+def _value_scale(spiking: SpikingNetwork, population: str) -> Tensor:
+    """What the values of a population's table are multiplied by."""
+    neuron = spiking.neuron(population)
+    assert isinstance(neuron, TableNeuron)
+    return neuron.value_scale.detach()
+
+
+def _channel_scales(spiking: SpikingNetwork, population: str, scale: Tensor) -> Tensor:
+    """A scale of a population by channel, (C,)."""
     shape = spiking.network.node[population].shape
-    scale = spiking.neuron(population).channel_scale(shape)
-    if scale is None:
+    channels = per_channel(scale, shape)
+    if channels is None:
         raise NoTaps(f"{population!r} has a scale per position")
-    return scale
+    return channels
 
 
 def _probe_paths(
@@ -236,7 +246,7 @@ def _probe_paths(
     result = []
     for source in late:
         shape = network.node[source.name].shape
-        scale = spiking.neuron(source.population).scale.detach()
+        scale = _value_scale(spiking, source.population)
         size = source.shape[0]
         unit = torch.eye(size, dtype=scale.dtype).reshape(size, *shape)
         known = {source.name: unit * scale if scale.ndim else unit}

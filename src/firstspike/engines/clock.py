@@ -259,6 +259,8 @@ class _Run:
         for name, state in self.states.items():
             neuron = self.spiking.neuron(name)
             kept = {"counts": neuron.spikes(state), "times": neuron.spike_times(state)}
+            if "saturations" in state:
+                kept["saturations"] = state["saturations"]
             if potentials:
                 kept["potentials"] = state["potential"]
             store = self.finished.setdefault(name, {})
@@ -285,6 +287,8 @@ class _Run:
             record.spike_counts[name] = kept["counts"]
             if "times" in kept:
                 record.spike_times[name] = kept["times"]
+            if "saturations" in kept:
+                record.saturations[name] = kept["saturations"]
             if "potentials" in kept:
                 record.potentials[name] = kept["potentials"]
         record.pool_counts = self.pooled

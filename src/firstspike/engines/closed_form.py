@@ -71,6 +71,8 @@ class ClosedForm(Engine):
     differentiable = True
 
     def reason_against(self, network: SpikingNetwork) -> str | None:
+        if network.code.reason_to_step is not None:
+            return network.code.reason_to_step
         if not network.code.sequential:
             return (
                 f"under {network.code.name} with these windows populations fire before all of "

@@ -133,12 +133,13 @@ class _Run:
         values = neuron.constant_table()[1].flip(0)  # by steps left, 1 ... T
         values = torch.cat([values.new_zeros(1), values])
         values[: max(source.window - until, 0)] = 0
-        scalar = neuron.scale.ndim == 0
-        table = (values * neuron.scale if scalar else values).numpy()
+        scale = neuron.value_scale
+        scalar = scale.ndim == 0
+        table = (values * scale if scalar else values).numpy()
         spoken = torch.empty_like(lead)
         flat, target = _memory(lead), _memory(spoken)
         in_parts(lambda part: say(flat[part], table, target[part]), len(flat), 1 << 16)
-        return spoken if scalar else spoken * neuron.scale
+        return spoken if scalar else spoken * scale
 
     def _hear(self, name: str, target: Target) -> Tensor:
         values = {s.name: self._values(s, s.delay) for s in target.sources}
@@ -207,7 +208,7 @@ class _Run:
             source = late.sources[index]
             neuron = self._neuron(source.population)
             values = neuron.constant_table()[1][source.delay :]
-            scale = neuron.scale if neuron.scale.ndim == 0 else 1.0
+            scale = neuron.value_scale if neuron.value_scale.ndim == 0 else 1.0
             row = values.new_zeros(late.steps)
             row[: len(values)] = values * scale * factor
             result.append(row)

@@ -210,6 +210,8 @@ def reason_against(network: SpikingNetwork) -> str | None:
             f"{code.name} is not one spike per neuron at a threshold table, for the input as well; "
             "TTFS(...) is"
         )
+    if code.reason_to_step is not None:
+        return code.reason_to_step
     if not code.sequential:
         return (
             "populations would fire before all of their input has arrived; "

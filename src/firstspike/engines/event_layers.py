@@ -12,6 +12,7 @@ from firstspike.codes.ttfs import TableNeuron
 from firstspike.compiled import event_loops as kernels
 from firstspike.engines.event_signal import Array, Events, Signal, from_rows, to_rows
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, TransposedConvolution
+from firstspike.neurons.neuron import per_channel
 
 
 class EventWeights:
@@ -196,9 +197,9 @@ class Firing:
         self.thresholds = np.full(1 << (steps - 1).bit_length(), -np.inf, thresholds.dtype)
         self.thresholds[:steps] = thresholds
         self.values = np.ascontiguousarray(values)
-        scale = neuron.channel_scale(shape)
-        assert scale is not None
-        self.scale = scale.contiguous().numpy()
+        scale, said = neuron.channel_scale(shape), per_channel(neuron.value_scale, shape)
+        assert scale is not None and said is not None
+        self.scale = said.contiguous().numpy()
         self.factor = scale.reciprocal().contiguous().numpy()
         out = shape if pool is None else pool[1]
         window = [1, 1, 1, 1, 0, 0, 1, 1] if pool is None else pool_window(pool[0])

@@ -35,6 +35,8 @@ class Record:
         spike_trains: (latency, N, k) spikes of the watched neurons at every step.
         synaptic_operations: multiplications of a weight by what an event carries that the
             event-driven engine did, by layer with weights, summed over samples; empty for others.
+        saturations: how often the potential of every neuron was clipped to its declared width, by
+            population; by the clock-driven engine for networks of integers.
         decided_at: (N,) steps after which every sample stopped, `latency` for those that never
             did; None without a decision rule.
     """
@@ -52,6 +54,7 @@ class Record:
     potentials_over_time: dict[str, Tensor] = field(default_factory=dict)
     spike_trains: dict[str, Tensor] = field(default_factory=dict)
     synaptic_operations: dict[str, int] = field(default_factory=dict)
+    saturations: dict[str, Tensor] = field(default_factory=dict)
     decided_at: Tensor | None = None
 
     @property

@@ -130,7 +130,12 @@ class SpikingNetwork(nn.Module):
 
     def analog(self, x: Tensor) -> Tensor:
         """Logits of the ANN that this network came from, (N, classes)."""
-        return self.network(self.shifted(x))
+
+        def rectify(name: str, u: Tensor) -> Tensor:
+            u = self.neuron(name).in_units_of_values(u)
+            return u if name == INPUT else self.network.op(name)(u)
+
+        return self.network.evaluate(self.shifted(x), rectify)
 
     def forward(self, x: Tensor) -> Tensor:
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
@@ -254,8 +259,11 @@ def _check_broadcasts(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None
 
 
 def _empty_neuron(build: Callable[..., Neuron], tensors: dict[str, Tensor], prefix: str) -> Neuron:
-    """A neuron of the right shape whose tensors are filled in by `load_state_dict`."""
-    return build(tensors[f"{prefix}scale"], _Placeholder())
+    """A neuron of the right shapes whose tensors are filled in by `load_state_dict`."""
+    neuron = build(tensors[f"{prefix}scale"], _Placeholder())
+    for name, buffer in neuron.named_buffers(recurse=False):
+        setattr(neuron, name, buffer.new_empty(tensors[f"{prefix}{name}"].shape))
+    return neuron
 
 
 class _Placeholder:

@@ -78,10 +78,13 @@ class Neuron(nn.Module, ABC):
         """`potential / scale`, the same rounding in every engine."""
         return potential * self.scale.reciprocal()
 
+    def in_units_of_values(self, u: Tensor) -> Tensor:
+        """A potential in the units of what spikes deliver; of another kind in integers only."""
+        return u
+
     def channel_scale(self, shape: tuple[int, ...]) -> Tensor | None:
         """(C,) scale of every channel of a population of `shape`; None if one has several."""
-        full = self.scale.detach().expand(shape).reshape(shape[0], -1)
-        return full[:, 0] if bool((full == full[:, :1]).all()) else None
+        return per_channel(self.scale, shape)
 
     # ---- all input known at once ----------------------------------------------------------------
     @property
@@ -222,6 +225,12 @@ class Neuron(nn.Module, ABC):
     def spike_times(self, state: State) -> Tensor | None:
         """First spike times (`inf` = silent) for single-spike codes, otherwise None."""
         return None
+
+
+def per_channel(scale: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """A scale that broadcasts with a population of `shape`, as (C,); None if it varies within."""
+    full = scale.detach().expand(shape).reshape(shape[0], -1)
+    return full[:, 0] if bool((full == full[:, :1]).all()) else None
 
 
 def infinity_like(x: Tensor) -> Tensor:

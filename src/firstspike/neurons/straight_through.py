@@ -45,13 +45,24 @@ def speak(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tenso
 
 
 def say(
-    u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor, out: Tensor | None = None
+    u: Tensor,
+    scale: Tensor,
+    thresholds: Tensor,
+    values: Tensor,
+    out: Tensor | None = None,
+    value_scale: Tensor | None = None,
 ) -> Tensor:
-    """The values of `speak` without a gradient; `out` may be `u`, which is then overwritten."""
+    """The values of `speak` without a gradient.
+
+    Args:
+        out: may be `u`, which is then overwritten.
+        value_scale: what values are multiplied by, if not the scale of the potential.
+    """
     scale, thresholds, values = scale.detach(), thresholds.detach(), values.detach()
-    if scale.ndim == 0:
-        return look_up(u, scale, thresholds, values * scale, 0.0, out)
-    return look_up(u, scale, thresholds, values, 0.0, out).mul_(scale)
+    said = scale if value_scale is None else value_scale.detach()
+    if said.ndim == 0:
+        return look_up(u, scale, thresholds, values * said, 0.0, out)
+    return look_up(u, scale, thresholds, values, 0.0, out).mul_(said)
 
 
 class _Speak(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Weights and potentials in a few bits: quantize, fine-tune, run in integers and bytes."""
+"""Weights and potentials in a few bits: quantize, fine-tune, integers, int8 kernels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,8 @@ _PUBLIC: dict[str, str] = {
     ),
     **dict.fromkeys(("LearnedRounding",), "rounding"),
     **dict.fromkeys(("finetune",), "finetuning"),
-    **dict.fromkeys(
-        (
-            "IntegerNetwork",
-            "IntegerRecord",
-        ),
-        "integer_network",
-    ),
-    **dict.fromkeys(("ByteNetwork",), "int8_network"),
+    "to_integers": "integers",
+    "Int8": "int8",
     **dict.fromkeys(
         (
             "BitsRow",

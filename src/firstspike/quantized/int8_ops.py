@@ -1,9 +1,9 @@
-"""Weight operations on bytes: int8 kernels with 32-bit sums, exact to the last integer.
+"""Weight operations on int8 kernels with 32-bit sums, exact to the last integer.
 
-Spike values come as unsigned bytes, weights are signed bytes, and products are summed in 32 bits
-by the kernels that oneDNN brings to torch. Sums leave as floats or, where the thresholds that
-follow lie on a ladder, as the rung they reach. All factors are powers of two, so scaling is exact;
-what is left is argued beside each class.
+Spike values come as uint8, weights are int8, and products are summed in 32 bits by the kernels
+that oneDNN brings to torch. Sums leave as floats or, where the thresholds that follow lie on a
+uniform grid, as the level they reach. All factors are powers of two, so scaling is exact; what is
+left is argued beside each class.
 """
 
 from __future__ import annotations
@@ -20,32 +20,31 @@ from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import AveragePool, Convolution, Dense, MaxPool, Op, WeightOp
 from firstspike.networks.ops.pools import per_axis
-from firstspike.quantized.int8_tables import LARGEST_BYTE
+from firstspike.quantized.int8_engine import LARGEST_UINT8
 
-EXACT_FLOAT = {torch.float32: 2**24, torch.float64: 2**53}  # integers up to here have no gaps
 _PAIR_LIMIT = 128  # 2 * 128 * 127 < 2^15: pairs of products that 16 bits hold
 
 
 @dataclass(frozen=True)
 class Requantization:
-    """How sums u become rungs of a ladder: `clip(round((u + shift) / unit), 0, top)`.
+    """How sums u become levels of a uniform grid: `clip(round((u + shift) / step), 0, top)`.
 
     Args:
-        unit: a power of two, distance between neighbouring rungs.
-        shift: (C,) by channel; keeps every potential clear of the middle between two rungs, where
+        step: a power of two, distance between neighbouring levels.
+        shift: (C,) by channel; keeps every potential clear of the middle between two levels, where
             rounding would have to choose.
-        top: highest rung.
+        top: highest level.
     """
 
-    unit: float
+    step: float
     shift: Tensor
     top: int
 
 
-class ByteOp(WeightOp):
-    """A convolution in two dimensions or a dense layer, bytes in.
+class Int8Op(WeightOp):
+    """A convolution in two dimensions or a dense layer, uint8 in.
 
-    Sums S come out as floats `S 2^e + bias`. Integers beyond 2^24 are rounded to float32, which
+    Sums S come out as floats `S scale + bias`. Integers beyond 2^24 are rounded to float32, which
     keeps their order: compared with thresholds below 2^24 they still decide as the integers do.
 
     Args:
@@ -53,8 +52,8 @@ class ByteOp(WeightOp):
         shape: of its input, for one sample: weights are laid out for it.
         weight: its integers.
         scale: (C,) powers of two, value of a sum of 1.
-        bias: (C,) in the units of the potential, or None.
-        requantization: say the rungs of the next population's ladder, bytes, and not the sums.
+        bias: (C,) in the units of what comes out, or None.
+        requantization: give the levels of the next population's thresholds, uint8, and not sums.
     """
 
     def __init__(
@@ -73,8 +72,8 @@ class ByteOp(WeightOp):
         self.scale, self.zero = scale.float(), torch.zeros(len(scale), dtype=torch.int64)
         self.output: tuple[Any, ...] = (1.0, 0, torch.float32, "none", [], "")
         if requantization is not None:
-            clip = [0.0, requantization.top * requantization.unit]
-            self.output = (requantization.unit, 0, torch.uint8, "hardtanh", clip, "")
+            clip = [0.0, requantization.top * requantization.step]
+            self.output = (requantization.step, 0, torch.uint8, "hardtanh", clip, "")
         integers = weight.to(torch.int8)
         if isinstance(op, Dense):
             self.window = None
@@ -97,7 +96,7 @@ class ByteOp(WeightOp):
             return out.reshape(*x.shape[:-1], len(self.scale))
         return torch.ops.onednn.qconv2d_pointwise(x, *shared, self.bias, *self.window, *self.output)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> ByteOp:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Int8Op:
         twin = self.__class__.__new__(self.__class__)
         WeightOp.__init__(twin)
         for name in ("bias", "scale", "zero", "output", "window", "weight"):
@@ -106,30 +105,35 @@ class ByteOp(WeightOp):
 
 
 class FloatOp(WeightOp):
-    """Any other operation, in floats: integers times powers of two, below where these have gaps.
+    """Any other operation, in floats whose integers have no gaps up to the largest sum.
 
     Args:
-        op: the operation of the fake-quantized network.
-        units: value of a 1 among the bytes of each input.
-        dtype: whose integers have no gaps up to the largest sum there can be.
+        op: the operation of the integer network.
+        units: value of a 1 among the uint8 of each input.
+        dtype: of the floats.
+        scale: (C,) powers of two to multiply channels of a convolution or dense layer with.
     """
 
-    def __init__(self, op: Op, units: list[float], dtype: torch.dtype) -> None:
+    def __init__(
+        self, op: Op, units: list[float], dtype: torch.dtype, scale: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.op = copy.deepcopy(op).to(dtype)
-        self.units = units
-        self.dtype = dtype
+        self.units, self.dtype = units, dtype
+        if scale is not None:
+            for tensor in self.op.parameters():
+                tensor.data *= scale.reshape(-1, *[1] * (tensor.ndim - 1)).to(dtype)
 
     def forward(self, *x: Tensor) -> Tensor:
         values = (
-            a.to(self.dtype) * unit if a.dtype == torch.uint8 else a.to(self.dtype)
+            a.to(self.dtype) * unit if a.dtype == torch.uint8 and unit != 1 else a.to(self.dtype)
             for a, unit in zip(x, self.units)
         )
         return self.op(*values)
 
 
-class BytePool(MaxPool):
-    """A max pool of bytes or of potentials.
+class Int8Pool(MaxPool):
+    """A max pool of uint8 or of potentials.
 
     Args:
         op: the pool.
@@ -150,8 +154,8 @@ class BytePool(MaxPool):
         return _pooled(x, self.shape, self.window, total=False)
 
 
-class ByteSum(WeightOp):
-    """An average pool in two dimensions as a sum of bytes: the divisor is in the value of a 1.
+class Int8Sum(WeightOp):
+    """An average pool in two dimensions as a sum of uint8: the divisor is in the value of a 1.
 
     Args:
         op: the pool, over a power of two of values.
@@ -181,24 +185,24 @@ def _window(op: MaxPool | AveragePool) -> Window:
 
 
 def _pooled(x: Tensor, shape: tuple[int, ...], window: Window, total: bool) -> Tensor:
-    from firstspike.compiled.int8_loops import pool_bytes
+    from firstspike.compiled.int8_loops import pool_uint8
 
     last = torch.channels_last
     out = torch.empty((len(x), *shape), dtype=x.dtype, memory_format=last)
     source = x.contiguous(memory_format=last).permute(0, 2, 3, 1).numpy()
     target = out.permute(0, 2, 3, 1).numpy()
-    in_parts(lambda part: pool_bytes(source[part], target[part], window, total), len(x), 2)
+    in_parts(lambda part: pool_uint8(source[part], target[part], window, total), len(x), 2)
     return out
 
 
-def bytes_are_exact(largest: int) -> bool:
+def int8_is_exact(largest: int) -> bool:
     """Whether this machine's kernels sum products of values up to `largest` without an error.
 
-    Without instructions for sums of byte products (AVX2 and AVX-512 before VNNI), pairs of products
+    Without instructions for sums of int8 products (AVX2 and AVX-512 before VNNI), pairs of products
     pass through 16 bits, where 255 * 127 twice does not fit and 128 * 127 twice does. Platforms
     without oneDNN have no such kernels at all. A small layer that would show it is run once.
     """
-    return _exact_up_to(_PAIR_LIMIT if largest <= _PAIR_LIMIT else LARGEST_BYTE)
+    return _exact_up_to(_PAIR_LIMIT if largest <= _PAIR_LIMIT else LARGEST_UINT8)
 
 
 @lru_cache(maxsize=2)
@@ -212,8 +216,8 @@ def _exact_up_to(largest: int) -> bool:
     dense = Dense({"weight": weight[:, :, 0, 0].float(), "bias": None})
     one = torch.ones(16, dtype=torch.float64)
     try:
-        sums = ByteOp(convolution, (64, 5, 5), weight, one, None)(x)
-        flat = ByteOp(dense, (64,), weight[:, :, 0, 0], one, None)(x[:, :, 0, 0])
+        sums = Int8Op(convolution, (64, 5, 5), weight, one, None)(x)
+        flat = Int8Op(dense, (64,), weight[:, :, 0, 0], one, None)(x[:, :, 0, 0])
     except (RuntimeError, NotImplementedError, AttributeError):
         return False
     expected = torch.nn.functional.conv2d(x.double(), weight.double(), padding=1)

@@ -1,9 +1,9 @@
-"""Threshold tables whose steps lie on a ladder of equal rungs: potentials round to bytes on it.
+"""Threshold tables on a uniform grid: potentials round to its levels, and these are bytes.
 
-With thresholds `theta_j = k_j unit` (or `(k_j - 1/2) unit`) for whole rungs `k_j` and a power of
-two as unit, the rung a potential has reached, `k = floor(u / unit)` (or `floor(u / unit + 1/2)`),
-decides which thresholds it has reached, and a table of bytes gives the value. A linear table is its
-own ladder and needs none. Up to 255 rungs are bytes themselves.
+With thresholds `theta_j = k_j step` (or `(k_j - 1/2) step`) for whole levels `k_j` and a power of
+two as step, the level a potential has reached, `k = floor(u / step)` (or `floor(u / step + 1/2)`),
+decides which thresholds it has reached, and a table of uint8 gives the value. The levels of a
+linear table are its values. Levels up to 255 are uint8 themselves.
 """
 
 from __future__ import annotations
@@ -17,97 +17,97 @@ from firstspike.compiled.available import has_numba
 from firstspike.compiled.memory_order import dense, flat
 from firstspike.compiled.threads import in_parts
 from firstspike.quantized.fixed_point import dyadic_exponent
+from firstspike.quantized.int8_engine import LARGEST_UINT8
 
-LARGEST_BYTE = 255
-_MOST_RUNGS = 2**16 - 1  # a table that stays in the second-level cache
+_MOST_LEVELS = 2**16 - 1  # a table that stays in the second-level cache
 _SPLIT = 1 << 16  # potentials below which one thread does the work
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """Rungs of a threshold table.
+class UniformQuantizer:
+    """Levels of a threshold table.
 
     Attributes:
-        unit: distance between rungs, a power of two.
-        half: whether thresholds lie half a rung below.
-        top: highest rung in use; higher potentials stop there.
-        values: (top + 1,) bytes, value of every rung; None where a rung is its value.
+        step: distance between levels, a power of two.
+        half: whether thresholds lie half a step below.
+        top: highest level in use; higher potentials stop there.
+        values: (top + 1,) uint8, value of every level; None where a level is its value.
     """
 
-    unit: float
+    step: float
     half: bool
     top: int
     values: Tensor | None
 
     @property
-    def in_bytes(self) -> bool:
-        """Whether every rung is a byte."""
-        return self.top <= LARGEST_BYTE
+    def in_uint8(self) -> bool:
+        """Whether every level is a uint8."""
+        return self.top <= LARGEST_UINT8
 
     def round(self, u: Tensor) -> Tensor:
-        """Values, bytes, of potentials (or of any floats); exact.
+        """Values, uint8, of potentials (or of any floats); exact.
 
-        `floor(2 u / unit)` is exact in floats; all that follows is done with integers.
+        `floor(2 u / step)` is exact in floats; all that follows is done with integers.
         """
         if not has_numba():
-            doubled = (u * (2.0 / self.unit)).clamp(0, 2 * self.top).int()
-            rungs = (doubled + int(self.half)) >> 1
-            return rungs.to(torch.uint8) if self.values is None else self.values[rungs.long()]
-        from firstspike.compiled.int8_loops import round_to_rungs, round_to_values
+            doubled = (u * (2.0 / self.step)).clamp(0, 2 * self.top).int()
+            levels = (doubled + int(self.half)) >> 1
+            return levels.to(torch.uint8) if self.values is None else self.values[levels.long()]
+        from firstspike.compiled.int8_loops import round_to_levels, round_to_values
 
         u = dense(u)
         out = torch.empty_like(u, dtype=torch.uint8)
         source, target = flat(u).numpy(), flat(out).numpy()
-        factor = source.dtype.type(2.0 / self.unit)
+        factor = source.dtype.type(2.0 / self.step)
 
         def work(part: slice) -> None:
             given = source[part], target[part], factor, int(self.half)
             if self.values is None:
-                round_to_rungs(*given, self.top)
+                round_to_levels(*given, self.top)
             else:
                 round_to_values(*given, self.values.numpy())
 
         in_parts(work, len(source), _SPLIT)
         return out
 
-    def speak(self, rungs: Tensor) -> Tensor:
-        """Values of rungs that are bytes."""
+    def decode(self, levels: Tensor) -> Tensor:
+        """Values of levels that are uint8."""
         if self.values is None:
-            return rungs
+            return levels
         if not has_numba():
-            return self.values[rungs.long()]
+            return self.values[levels.long()]
         from firstspike.compiled.int8_loops import translate
 
-        rungs, values = dense(rungs), self.values.numpy()
-        out = torch.empty_like(rungs)
-        source, target = flat(rungs).numpy(), flat(out).numpy()
+        levels, values = dense(levels), self.values.numpy()
+        out = torch.empty_like(levels)
+        source, target = flat(levels).numpy(), flat(out).numpy()
         in_parts(lambda part: translate(source[part], target[part], values), len(source), _SPLIT)
         return out
 
 
-def ladder_of(thresholds: Tensor, values: Tensor) -> Ladder | None:
-    """The ladder of a table, or None where it would need more than 65,535 rungs.
+def uniform_quantizer(thresholds: Tensor, values: Tensor) -> UniformQuantizer | None:
+    """The uniform grid of a table, or None where it would need more than 65,535 levels.
 
     Args:
         thresholds: (T,) falling, in units of the potential.
         values: (T,) falling integers, 1 ... 255.
 
-    >>> ladder_of(torch.tensor([2.5, 1.5, 0.5]), torch.tensor([3, 2, 1]))
-    Ladder(unit=1.0, half=True, top=3, values=None)
+    >>> uniform_quantizer(torch.tensor([2.5, 1.5, 0.5]), torch.tensor([3, 2, 1]))
+    UniformQuantizer(step=1.0, half=True, top=3, values=None)
     """
     exponent = dyadic_exponent(thresholds)
     if exponent is None:
         return None
-    rungs = (thresholds.double() * 2.0**-exponent).long().flip(0)
-    unit = 2.0**exponent
-    half = bool((rungs % 2 == 1).all()) and len(rungs) > 1
+    levels = (thresholds.double() * 2.0**-exponent).long().flip(0)
+    step = 2.0**exponent
+    half = bool((levels % 2 == 1).all()) and len(levels) > 1
     if half:
-        rungs, unit = (rungs + 1) // 2, 2.0 * unit
-    top = int(rungs[-1])
-    if top > _MOST_RUNGS:
+        levels, step = (levels + 1) // 2, 2.0 * step
+    top = int(levels[-1])
+    if top > _MOST_LEVELS:
         return None
     every = torch.arange(top + 1)
-    reached = torch.searchsorted(rungs, every, right=True)
+    reached = torch.searchsorted(levels, every, right=True)
     table = torch.cat([values.new_zeros(1), values.flip(0)])[reached]
     plain = torch.equal(table.long(), every)
-    return Ladder(unit, half, top, None if plain else table.to(torch.uint8))
+    return UniformQuantizer(step, half, top, None if plain else table.to(torch.uint8))

@@ -2,7 +2,7 @@
 
 A weight becomes `w = q 2^e` with an integer `|q| <= 2^(n-1) - 1` and one exponent e per layer or
 per output channel. `quantize` returns a *fake-quantized* network: floats that lie on this grid.
-`firstspike.quantized.integer_network` runs the same network on the integers alone.
+`firstspike.quantized.integers` makes the same network of the integers alone.
 """
 
 from __future__ import annotations
@@ -131,6 +131,11 @@ def quantize(
     >>> len(coarse.network.op("_0").weight.unique()) <= 15
     True
     """
+    if "integers" in network.origin:
+        raise ValueError(
+            "`network` must be in floats, it is made of integers already. Pass the network that "
+            "`convert` returned."
+        )
     prepared = power_of_two_network(network, config.value_bits)
     plan = plan_weights(prepared, config)
     twin = copy.deepcopy(prepared)

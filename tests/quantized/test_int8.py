@@ -1,9 +1,8 @@
-"""Byte arithmetic against the integer simulation and the clock, spike for spike."""
+"""Int8 arithmetic against the other engines, spike for spike."""
 
 import os
 import subprocess
 import sys
-import warnings
 
 import pytest
 import torch
@@ -13,13 +12,23 @@ from torch import nn
 
 import firstspike as fs
 from firstspike.networks.ops import Convolution, Dense, MaxPool
-from firstspike.quantized import ByteNetwork, IntegerNetwork, Quantization, quantize
-from firstspike.quantized.int8_ops import ByteOp, BytePool, Requantization, bytes_are_exact
-from firstspike.quantized.int8_tables import ladder_of
+from firstspike.quantized import Int8, Quantization, quantize, to_integers
+from firstspike.quantized.int8_engine import ENGINE
+from firstspike.quantized.int8_ops import Int8Op, Int8Pool, Requantization, int8_is_exact
+from firstspike.quantized.int8_tables import uniform_quantizer
 
 needs_kernels = pytest.mark.skipif(
-    not bytes_are_exact(255), reason="this machine has no exact int8 kernels"
+    not int8_is_exact(128), reason="this machine has no exact int8 kernels"
 )
+LARGEST = 255 if int8_is_exact(255) else 128  # value that the kernels here take
+
+
+def pooled_twice() -> nn.Module:
+    """A population that is driven by spikes of another alone, and a transposed convolution."""
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU(), nn.AvgPool2d(2),
+        nn.ConvTranspose2d(4, 6, 2), nn.ReLU(), nn.Flatten(), nn.Linear(54, 5),
+    )  # fmt: skip
 
 
 class Residual(nn.Module):
@@ -73,8 +82,8 @@ def integers(
         model, code, calibration=x, normalization=fs.Percentile(per_channel=scales)
     )
     config = Quantization(bits=bits, per_channel=per_channel, value_bits=value_bits)
-    quantized = quantize(network, config)
-    return IntegerNetwork(quantized, potential_bits=32), x
+    network = to_integers(quantize(network, config), potential_bits=32)
+    return network, x.to(network.input_low)
 
 
 def assert_same(record, other):
@@ -82,12 +91,11 @@ def assert_same(record, other):
     for name, times in record.spike_times.items():
         assert torch.equal(times, other.spike_times[name]), name
     assert torch.equal(record.logits, other.logits)
-    assert record.logit_exponent == other.logit_exponent
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    build=st.sampled_from([plain, Residual]),
+    build=st.sampled_from([plain, Residual, pooled_twice]),
     code=st.sampled_from(sorted(CODES)),
     seed=st.integers(0, 10_000),
     bits=st.sampled_from([2, 4, 8]),
@@ -97,67 +105,70 @@ def assert_same(record, other):
     gain=st.sampled_from([1.0, 5.0]),
     value_bits=st.sampled_from([7, 8]),
 )
-def test_bytes_have_the_spike_times_of_the_integers(
+def test_int8_has_the_spike_times_of_the_closed_form(
     build, code, seed, bits, low, per_channel, scales, gain, value_bits
 ):
     if code == "linear 255":
         value_bits = 8
-    integer, x = integers(
+    network, x = integers(
         build, CODES[code], seed, bits, low, per_channel, scales, gain, value_bits
     )
-    try:
-        integer.bytes()
-    except ValueError as refused:  # scales per channel can take the values beyond a byte
-        assert "must fit a byte" in str(refused) and scales
+    reason = ENGINE.reason_against(network)
+    if reason is not None:  # scales per channel, and averages, can take the values beyond uint8
+        assert "uint8 ends at 255" in reason and (scales or build is pooled_twice)
         return
-    record = integer.run(x)
-    assert_same(integer.run(x, "bytes"), record)
-    logits = record.logits.double() * 2.0**record.logit_exponent
-    assert torch.equal(integer(x), logits.float())
+    record = fs.simulate(network, x, "closed_form")
+    engine = Int8(network)
+    assert_same(engine.run(x), record)
+    assert torch.equal(engine(x), record.logits)
 
 
 @pytest.mark.parametrize("code", ["linear 16", "powers of two", "exponential"])
-@pytest.mark.parametrize("build", [plain, Residual])
-def test_bytes_agree_with_the_clock_of_integers_and_of_floats(build, code):
-    integer, x = integers(build, CODES[code])
-    own = integer.run(x, "bytes")
-    assert_same(integer.run(x, "clock"), own)
-    silent = {name: len(values) for name, values in integer.values.items()}
-    assert sum(int((t < silent[name]).sum()) for name, t in own.spike_times.items()) > 0
-    record = fs.simulate(integer.source[0].double(), x.double(), "clock")
-    for name, times in record.spike_times.items():
-        expected = torch.where(times.isfinite(), times, silent[name]).long()
-        assert torch.equal(own.spike_times[name], expected)
+@pytest.mark.parametrize("build", [plain, Residual, pooled_twice])
+def test_int8_agrees_with_the_clock(build, code):
+    network, x = integers(build, CODES[code])
+    record = Int8(network).run(x, over_time=True)
+    clock = fs.simulate(network, x, "clock", over_time=True)
+    assert_same(record, clock)
+    assert torch.equal(record.logits_over_time, clock.logits_over_time)
+    assert sum(int(t.isfinite().sum()) for t in record.spike_times.values()) > 0
+    for name, count in record.spike_counts.items():
+        assert torch.equal(count, clock.spike_counts[name])
 
 
 @needs_kernels
 def test_layers_take_the_arithmetic_they_should():
-    integer, _ = integers(plain, CODES["linear 255"])
-    routes = integer.bytes().routes
-    assert routes["_0"] == routes["_3"] == "int8, bytes out"
-    assert routes["_2"] == "bytes" and routes["_9"] == "int8"
-    assert routes["_5"] == routes["_7"] == "float32"  # four times 255 is no byte, four times 63 is
-    routes = integers(plain, CODES["linear 63"])[0].bytes().routes
-    assert routes["_5"] == "bytes" and routes["_7"] == "int8, bytes out"
-    routes = integers(plain, CODES["exponential"])[0].bytes().routes
-    assert set(routes.values()) == {"int8", "bytes", "float32"}
-    routes = integers(plain, CODES["exponential"], value_bits=7)[0].bytes().routes
-    assert routes["_0"] == "int8, bytes out"  # thresholds between values of seven bits have eight
-    residual = integers(Residual, CODES["linear 255"])[0].bytes().routes
-    assert residual["a"] == "int8, bytes out" and residual["b"] == "int8"
-    assert residual["add"] == "float32"
+    def routes(build, code, **options):
+        return Int8(integers(build, CODES[code], **options)[0]).routes
+
+    wide = "int8, uint8 out" if int8_is_exact(255) else "float32"
+    found = routes(plain, "linear 255")
+    assert found["_0"] == found["_3"] == wide
+    assert found["_2"] == "uint8"
+    assert found["_5"] == found["_7"] == "float32"  # 4 * 255 is no uint8, 4 * 63 is
+    found = routes(plain, "linear 63")
+    assert found["_5"] == found["_5_sum"] == "uint8"
+    assert found["_0"] == "int8, uint8 out"
+    assert found["_7"] == wide
+    found = routes(plain, "exponential")
+    assert set(found.values()) <= {"int8", "uint8", "float32"}
+    found = routes(plain, "exponential", value_bits=7)
+    assert found["_0"] == "int8, uint8 out"  # thresholds between values of seven bits have eight
+    found = routes(Residual, "linear 63")
+    assert found["a"] == "int8, uint8 out" and found["b"] == "int8"
+    assert found["add"] == "float32"
 
 
 @pytest.mark.parametrize("build", [plain, Residual])
 @pytest.mark.parametrize("code", ["linear 63", "exponential"])
 def test_compiled_loops_are_not_needed(build, code, monkeypatch):
     for value_bits in (7, 8):
-        integer, x = integers(build, CODES[code], value_bits=value_bits)
-        record = integer.run(x)
+        network, x = integers(build, CODES[code], value_bits=value_bits)
+        record = fs.simulate(network, x, "closed_form")
         with monkeypatch.context() as patch:
             for module in ("int8_ops", "int8_tables"):
                 patch.setattr(f"firstspike.quantized.{module}.has_numba", lambda: False)
-            assert_same(integer.run(x, "bytes"), record)
+            assert_same(Int8(network).run(x), record)
 
 
 @needs_kernels
@@ -171,13 +182,13 @@ def test_compiled_loops_are_not_needed(build, code, monkeypatch):
     exponent=st.integers(-20, 3),
     inputs=st.sampled_from([1, 7, 64, 3000]),
 )
-def test_requantization_is_the_threshold_ladder(seed, power, top, d, bias, exponent, inputs):
+def test_requantization_is_the_threshold_table(seed, power, top, d, bias, exponent, inputs):
     """Potentials on, next to and far beyond every threshold, sums beyond 2^24 among them."""
     generator = torch.Generator().manual_seed(seed)
     m, unit = 2**power, 2.0**exponent
     weight = torch.randint(-127, 128, (4, inputs), generator=generator)
     weight[0] = 127
-    x = torch.randint(0, 256, (64, inputs), generator=generator, dtype=torch.uint8)
+    x = torch.randint(0, LARGEST + 1, (64, inputs), generator=generator, dtype=torch.uint8)
     biases = torch.full((4,), bias)
     sums = x.long() @ weight.T
     levels = torch.arange(1, top + 1) * m - d
@@ -187,7 +198,7 @@ def test_requantization_is_the_threshold_ladder(seed, power, top, d, bias, expon
     u = sums + biases
     expected = sum((u >= level).long() for level in levels)
     shift = torch.full((4,), (d - m / 2 + 0.25) * unit, dtype=torch.float64)
-    op = ByteOp(
+    op = Int8Op(
         Dense({"weight": weight.float(), "bias": None}),
         (inputs,),
         weight,
@@ -200,21 +211,21 @@ def test_requantization_is_the_threshold_ladder(seed, power, top, d, bias, expon
 
 @settings(max_examples=100, deadline=None)
 @given(
-    rungs=st.sets(st.integers(1, 255), min_size=1, max_size=20)
+    levels=st.sets(st.integers(1, 255), min_size=1, max_size=20)
     | st.sets(st.integers(1, 30_000), min_size=1, max_size=20),
     half=st.booleans(),
     exponent=st.integers(-12, 4),
     seed=st.integers(0, 1000),
 )
-def test_a_ladder_says_what_its_thresholds_say(rungs, half, exponent, seed):
+def test_a_uniform_quantizer_decides_as_its_thresholds_do(levels, half, exponent, seed):
     """Any floats, not only multiples of the unit: thresholds, their neighbours, the extremes."""
-    ordered = torch.tensor(sorted(rungs, reverse=True))
+    ordered = torch.tensor(sorted(levels, reverse=True))
     unit = 2.0**exponent
     thresholds = ((ordered - 0.5 * half) * unit).float()
     generator = torch.Generator().manual_seed(seed)
-    values = torch.arange(len(rungs), 0, -1) * (255 // len(rungs))
-    ladder = ladder_of(thresholds, values)
-    assert ladder is not None
+    values = torch.arange(len(levels), 0, -1) * (255 // len(levels))
+    quantizer = uniform_quantizer(thresholds, values)
+    assert quantizer is not None
     tiny, huge = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
     u = torch.cat([
         thresholds,
@@ -225,8 +236,8 @@ def test_a_ladder_says_what_its_thresholds_say(rungs, half, exponent, seed):
     ])  # fmt: skip
     table = torch.cat([values, values.new_zeros(1)])
     expected = table[(u.unsqueeze(1) < thresholds).sum(1)]
-    assert torch.equal(ladder.round(u).long(), expected)
-    assert torch.equal(ladder.round(u.double()).long(), expected)
+    assert torch.equal(quantizer.round(u).long(), expected)
+    assert torch.equal(quantizer.round(u.double()).long(), expected)
 
 
 @needs_kernels
@@ -235,9 +246,9 @@ def test_a_ladder_says_what_its_thresholds_say(rungs, half, exponent, seed):
 )
 def test_int8_convolution_is_exact(groups, stride, padding, dilation):
     weight = torch.randint(-127, 128, (16, 8 // groups, 3, 3))
-    x = torch.randint(0, 256, (3, 8, 9, 9), dtype=torch.uint8)
+    x = torch.randint(0, LARGEST + 1, (3, 8, 9, 9), dtype=torch.uint8)
     hyper = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    op = ByteOp(
+    op = Int8Op(
         Convolution({"weight": weight.float()}, **hyper), (8, 9, 9), weight, torch.ones(16), None
     )
     expected = nn.functional.conv2d(x.double(), weight.double(), **hyper)
@@ -245,65 +256,59 @@ def test_int8_convolution_is_exact(groups, stride, padding, dilation):
 
 
 @pytest.mark.parametrize("size, stride, padding, ceil", [(2, None, 0, False), (3, 2, 1, True)])
-def test_byte_pool_is_the_maximum(size, stride, padding, ceil):
+def test_int8_pool_is_the_maximum(size, stride, padding, ceil):
     hyper = {"kernel_size": size, "padding": padding, "dilation": 1, "ceil_mode": ceil, "dims": 2}
     op = MaxPool(**hyper, **({} if stride is None else {"stride": stride}))
     x = torch.randint(0, 256, (3, 5, 9, 8), dtype=torch.uint8)
     expected = op(x.float())
-    pool = BytePool(op, tuple(expected.shape[1:]))
+    pool = Int8Pool(op, tuple(expected.shape[1:]))
     assert torch.equal(pool(x).float(), expected)
     assert torch.equal(pool(x.contiguous(memory_format=torch.channels_last)).float(), expected)
     assert torch.equal(pool(x.float()), expected)
 
 
-def test_what_does_not_fit_is_refused_and_runs_slowly_with_a_notice():
-    integer, x = integers(plain, fs.TTFS(512, fs.Linear()))
-    with pytest.raises(ValueError, match=r"values of population 'input' must fit a byte.*at most"):
-        integer.run(x, "bytes")
-    with pytest.warns(UserWarning, match="running on int64 tensors, slowly"):
-        slow = integer(x)
-    record = integer.run(x)
-    assert torch.equal(slow.double(), record.logits.double() * 2.0**record.logit_exponent)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        integer(x)  # said once
-    early, x = integers(plain, fs.TTFS(16, fs.Linear(), offset=8))
-    with pytest.raises(
-        ValueError, match=r"`offset` must equal the window.*got 8.*engine=\"clock\""
-    ):
-        ByteNetwork(early)
-    narrow = IntegerNetwork(integers(plain, CODES["linear 255"])[0].source[0], potential_bits=20)
-    with pytest.raises(ValueError, match=r"`potential_bits` must hold any potential.*Pass"):
-        narrow.bytes()
-    with pytest.raises(ValueError, match=r"`engine` must be one of closed_form, clock, bytes"):
-        early.run(x, "event")
+def test_what_does_not_fit_is_refused_with_the_reason():
+    long, _ = integers(plain, fs.TTFS(512, fs.Linear()))
+    with pytest.raises(ValueError, match=r"values of population 'input' reach 512.*at most 255"):
+        Int8(long)
+    early, _ = integers(plain, fs.TTFS(16, fs.Linear(), offset=8))
+    with pytest.raises(ValueError, match=r"must fit int8.*populations fire early"):
+        Int8(early)
+    torch.manual_seed(0)
+    x = torch.rand(8, 2, 8, 8)
+    coarse = quantize(fs.convert(plain(), CODES["linear 16"], calibration=x), Quantization(bits=8))
+    with pytest.raises(ValueError, match=r"may leave their 16 bits.*pass potential_bits=32"):
+        Int8(to_integers(coarse, potential_bits=16))
+    with pytest.raises(ValueError, match=r"not made of integers; call `to_integers"):
+        Int8(coarse)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE"])
-def test_machines_without_byte_products_are_seen_and_stay_exact(isa):
+def test_machines_without_int8_products_are_seen_and_stay_exact(isa):
     """With the instructions switched off, 255 * 127 + 255 * 127 saturates at 16 bits."""
     script = (
-        "import sys; sys.path.insert(0, 'tests/hardware'); from test_byte_network import *\n"
-        "print(bytes_are_exact(255), bytes_are_exact(128))\n"
+        "import sys; sys.path.insert(0, 'tests/quantized'); from test_int8 import *\n"
+        "print(int8_is_exact(255), int8_is_exact(128))\n"
         "for code in ('linear 255', 'linear 16'):\n"
-        "    integer, x = integers(plain, CODES[code])\n"
-        "    assert_same(integer.run(x, 'bytes'), integer.run(x))\n"
-        "    print(integer.bytes().routes['_3'])\n"
+        "    network, x = integers(plain, CODES[code])\n"
+        "    engine = Int8(network)\n"
+        "    assert_same(engine.run(x), fs.simulate(network, x, 'closed_form'))\n"
+        "    print(engine.routes['_3'])\n"
     )
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": isa}
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     exact, narrow, *routes = done.stdout.split()[0:2] + done.stdout.splitlines()[1:]
-    assert narrow == "True" and routes[1] == "int8, bytes out"
-    assert routes[0] == ("int8, bytes out" if exact == "True" else "float32")
+    assert narrow == "True" and routes[1] == "int8, uint8 out"
+    assert routes[0] == ("int8, uint8 out" if exact == "True" else "float32")
 
 
 def test_an_empty_batch() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     x = torch.rand(5, 1, 6, 6)
     network = fs.convert(model, fs.TTFS(16, kernel=fs.Linear()), calibration=x)
-    integer = IntegerNetwork(quantize(network, Quantization(bits=8)), potential_bits=32)
-    assert integer.bytes().logits(x).shape == (5, 3)
-    assert integer.bytes().logits(x[:0]).shape == (0, 3)
+    engine = Int8(to_integers(quantize(network, Quantization(bits=8)), potential_bits=32))
+    assert engine(x).shape == (5, 3)
+    assert engine(x[:0]).shape == (0, 3)
