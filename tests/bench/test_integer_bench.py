@@ -6,10 +6,10 @@ from torch import nn
 
 import firstspike as fs
 from firstspike.bench import integer
-from firstspike.bench.int8_ann import byte_ann, missing_onnx, onnx_ann, quantized_layers
-from firstspike.quantized.int8_ops import bytes_are_exact
+from firstspike.bench.int8_ann import missing_onnx, onnx_ann, own_int8_ann, quantized_layers
+from firstspike.quantized.int8_ops import int8_is_exact
 
-pytestmark = pytest.mark.skipif(not bytes_are_exact(255), reason="no exact int8 kernels here")
+pytestmark = pytest.mark.skipif(not int8_is_exact(255), reason="no exact int8 kernels here")
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def network():
 def test_the_int8_ann_is_the_ann_up_to_rounding(network):
     ann, x = network
     layers = quantized_layers(ann, x)
-    error = (byte_ann(ann, layers)(x) - ann(x)).norm() / ann(x).norm()
+    error = (own_int8_ann(ann, layers)(x) - ann(x)).norm() / ann(x).norm()
     assert 0 < error < 0.05
 
 
@@ -39,7 +39,7 @@ def test_onnxruntime_computes_the_same_int8_ann(network):
     ann, x = network
     layers = quantized_layers(ann, x)
     (own,) = onnx_ann(ann, layers, len(x))(x)
-    error = (torch.from_numpy(own) - byte_ann(ann, layers)(x)).norm() / ann(x).norm()
+    error = (torch.from_numpy(own) - own_int8_ann(ann, layers)(x)).norm() / ann(x).norm()
     assert error < 0.01  # biases are integers there
 
 

@@ -204,3 +204,6 @@ CASES: dict[str, Case] = {
 
 # Continuous time alone: there are no steps to hold them to; their own tests do without.
 WITHOUT_STEPS: set[type[Code]] = {codes.ExactReLU}
+
+# Made from networks of another code: tests/quantized/test_integers.py holds it to int64 arithmetic.
+DERIVED: set[type[Code]] = {codes.IntegerTTFS}

@@ -8,7 +8,7 @@ import firstspike as fs
 from firstspike.engines.clock import _Run
 from firstspike.measure.operations import OperationTally
 from firstspike.networks import INPUT
-from firstspike.quantized import IntegerNetwork, Quantization, quantize
+from firstspike.quantized import Int8, Quantization, quantize, to_integers
 
 
 @pytest.mark.parametrize("input_window", [3, 20])
@@ -41,14 +41,12 @@ def test_early_firing_agrees(name: str, input_window: int, offset: int) -> None:
 def test_integers_agree(input_window: int) -> None:
     network, x = spiking("digits CNN", fs.TTFS(8, fs.Linear(), input_window=input_window))
     quantized = quantize(network.float(), Quantization(bits=8))
-    integer, x = IntegerNetwork(quantized, potential_bits=32), x.float()
+    integers, x = to_integers(quantized, potential_bits=32), x.float()
     expected = fs.simulate(quantized, x, "closed_form")
-    for engine in ("closed_form", "clock", "bytes"):
-        record = integer.run(x, engine)
+    records = [fs.simulate(integers, x, e) for e in ("closed_form", "event", "clock")]
+    for record in [*records, Int8(integers).run(x)]:
         for name, times in expected.spike_times.items():
-            silent = torch.full_like(times, len(network.window_of(name)))
-            assert torch.equal(torch.where(times.isfinite(), times, silent).long(),
-                               record.spike_times[name])  # fmt: skip
+            assert torch.equal(record.spike_times[name], times)
 
 
 def test_windows_and_latency() -> None:

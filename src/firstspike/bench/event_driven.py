@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.bench.int8_ann import byte_ann, missing_onnx, onnx_ann, quantized_layers
+from firstspike.bench.int8_ann import missing_onnx, onnx_ann, own_int8_ann, quantized_layers
 from firstspike.bench.timing import Row, interleaved, ratio_rows
 from firstspike.models import build_model
 from firstspike.networks import INPUT, Network
@@ -46,7 +46,7 @@ def rows(quick: bool) -> list[Row]:
     variants: dict[str, Call] = dense_anns(ann, frames[:1], compiled=not quick)
     forms = list(variants)
     layers = quantized_layers(ann, frames)
-    variants["int8 ANN, own kernels"] = byte_ann(ann, layers)
+    variants["int8 ANN, own kernels"] = own_int8_ann(ann, layers)
     if (skipped := missing_onnx()) is None:
         variants["int8 ANN, onnxruntime"] = onnx_ann(ann, layers, 1)
     variants |= {name: case.engine for name, case in engines.items()}

@@ -1,7 +1,7 @@
 """An ANN in eight bits, to compare integer spiking networks with: its speed, not its accuracy.
 
 Weights are rounded per channel, activations per layer with the largest value of a batch as range.
-The same layers run on the kernels of the byte network, or in onnxruntime where it is installed.
+The same layers run on the kernels of the int8 engine, or in onnxruntime where it is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from firstspike.bench.timing import Row, missing
 from firstspike.networks import INPUT, Network, Node
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, Rectifier
-from firstspike.quantized.int8_ops import ByteOp, BytePool, Requantization
+from firstspike.quantized.int8_ops import Int8Op, Int8Pool, Requantization
 
 ONNX = "int8 ANN, onnxruntime"
 
@@ -72,18 +72,18 @@ def quantized_layers(network: Network, x: Tensor) -> dict[str, Layer]:
     return layers
 
 
-def byte_ann(network: Network, layers: dict[str, Layer]) -> Callable[[Tensor], Tensor]:
-    """The ANN on the kernels of the byte network."""
+def own_int8_ann(network: Network, layers: dict[str, Layer]) -> Callable[[Tensor], Tensor]:
+    """The ANN on the kernels of the int8 engine."""
     ops: dict[str, Op] = {}
     for node in network.nodes[1:]:
         op = network.op(node.name)
-        ops[node.name] = BytePool(op, node.shape) if isinstance(op, MaxPool) else op
+        ops[node.name] = Int8Pool(op, node.shape) if isinstance(op, MaxPool) else op
         if (layer := layers.get(node.name)) is not None:
             rounding = None
             if layer.above is not None:
                 rounding = Requantization(layer.above, torch.zeros(len(layer.weight)), 255)
             scale, shape = layer.step * layer.below, network.node[node.inputs[0]].shape
-            ops[node.name] = ByteOp(layer.op, shape, layer.weight, scale, layer.bias, rounding)
+            ops[node.name] = Int8Op(layer.op, shape, layer.weight, scale, layer.bias, rounding)
     built = Network(network.nodes, ops)
     unit = next(iter(layers.values())).below
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import firstspike as fs
-from firstspike.bench.int8_ann import ONNX, byte_ann, missing_onnx, onnx_ann, quantized_layers
+from firstspike.bench.int8_ann import ONNX, missing_onnx, onnx_ann, own_int8_ann, quantized_layers
 from firstspike.bench.timing import Row, interleaved, ratio_rows
 from firstspike.models import build_model
 from firstspike.quantized import Int8, Quantization, quantize, to_integers
@@ -42,7 +42,7 @@ def rows(quick: bool) -> list[Row]:
     for size, calls, rounds in ((batch, 1, repeats), (1, CALLS, repeats)):
         variants: dict[str, Callable[[Tensor], object]] = {
             ANN: torch.no_grad()(ann),
-            INT8_ANN: byte_ann(ann, layers),
+            INT8_ANN: own_int8_ann(ann, layers),
             **spiking,
         }
         skipped = missing_onnx(f"{ONNX}, batch {size}")

@@ -96,21 +96,23 @@ class Int8:
         if isinstance(op, Rectifier):
             self.quantizers[node.name] = self._quantizer(node.name)
             return op
-        units = {self.unit.get(name) for name in node.inputs}
-        (unit, *others) = units
-        in_uint8 = unit is not None and not others
+        first, *others = {self.unit.get(name) for name in node.inputs}
+        unit = None if others else first  # what a 1 of all inputs stands for, if they are uint8
         if isinstance(op, MaxPool):
             return self._passing(node, Int8Pool(op, node.shape), unit)
-        if isinstance(op, AveragePool) and op.hyper["dims"] == 2 and in_uint8:
+        if isinstance(op, Convolution | Dense):
+            return self._weighted(node, op, unit == 1)
+        if unit is None:
+            return self._in_floats(node, op)
+        if isinstance(op, AveragePool) and op.hyper["dims"] == 2:
             size = pool_size(op, node, self.source.network.node[node.inputs[0]].shape)
             if float(self.bounds[node.name].max()) * size <= LARGEST_UINT8:
                 return self._passing(node, Int8Sum(op, node.shape), unit / size)
-        if in_uint8 and _is_power_of_two(op) and node is not self.source.network.output:
-            return self._passing(node, Reshape(shape=node.shape), unit * float(op.scale))
-        if isinstance(op, Reshape | Pad | Concatenate) and in_uint8:
+        factor = _power_of_two(op)
+        if factor is not None and node is not self.source.network.output:
+            return self._passing(node, Reshape(shape=node.shape), unit * factor)
+        if isinstance(op, Reshape | Pad | Concatenate):
             return self._passing(node, op, unit)
-        if isinstance(op, Convolution | Dense):
-            return self._weighted(node, op, in_uint8 and unit == 1)
         return self._in_floats(node, op)
 
     def _passing(self, node: Node, op: Op, unit: float | None) -> Op:
@@ -278,11 +280,12 @@ def _per_row(scale: Tensor, node: Node, op: Convolution | Dense) -> Tensor | Non
     return scale.double().flatten().expand(rows).contiguous()
 
 
-def _is_power_of_two(op: Op) -> bool:
-    """Whether the operation moves the binary point and does nothing else."""
+def _power_of_two(op: Op) -> float | None:
+    """The factor of an operation that moves the binary point and does nothing else."""
     if not isinstance(op, Affine) or op.shift is not None or op.scale is None or op.scale.ndim:
-        return False
-    return math.frexp(float(op.scale))[0] == 0.5
+        return None
+    factor = float(op.scale)
+    return factor if math.frexp(factor)[0] == 0.5 else None
 
 
 def _largest_bias(op: Convolution | Dense) -> int:

@@ -243,12 +243,12 @@ class _Rewrite:
         return name
 
     def _set_integers(self, op: Op, name: str, below: Tensor, out: Exponents) -> None:
+        """Integer tensors of a layer whose inputs have the exponent `below`."""
         if isinstance(op, Affine):
-            weight = self.weights[name] if op.scale is not None else None
-            if weight is None:
-                op.scale = torch.nn.Parameter(torch.exp2(below - out).to(op.shift.dtype))
+            if op.scale is not None:
+                op.scale.data = _as_integers(name, op.scale, self.weights[name])
             else:
-                op.scale.data = _as_integers(name, op.scale, weight)
+                op.scale = torch.nn.Parameter(torch.exp2(below - out).float())
             if op.shift is not None:
                 op.shift.data = _as_integers(name, op.shift, out)
         elif isinstance(op, Convolution | Dense):
