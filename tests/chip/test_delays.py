@@ -8,6 +8,7 @@ from torch import nn
 import firstspike as fs
 from firstspike.chip import fanout, load_chip, map_network, run_late, simulate_noc, traffic_of
 from firstspike.chip.delays import _lateness, _propagate, _record
+from firstspike.quantized import Quantization, quantize, to_integers
 
 CHIP = load_chip("canmore22").replace(core__neurons=8)
 
@@ -104,3 +105,16 @@ def test_other_codes_and_batches_are_refused(dense):
         run_late(network.with_offset(3), x[:1], fan, mapping, CHIP)
     with pytest.raises(ValueError, match=r"`image` must hold one sample, got 2"):
         run_late(network, x[:2], fan, mapping, CHIP)
+
+
+def test_integers_hear_late_spikes_as_the_quantized_network_does(dense):
+    network, x, _, _ = dense
+    quantized = quantize(network, Quantization(bits=4))
+    results = []
+    for twin in (quantized, to_integers(quantized)):
+        mapping = map_network(twin, CHIP)
+        fan = fanout(twin, mapping)
+        results.append(run_late(twin, x[:1], fan, mapping, CHIP, cycles_per_step=8))
+    floats, integers = results
+    assert integers.late == floats.late > 0 and integers.changed_spikes == floats.changed_spikes > 0
+    assert integers.rounds == floats.rounds and torch.equal(integers.logits, floats.logits)

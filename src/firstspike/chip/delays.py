@@ -54,7 +54,8 @@ class LateResult:
 
 def can_run_late(network: SpikingNetwork) -> bool:
     """Whether `run_late` knows what a late spike of this network says."""
-    return isinstance(network.code, TTFS) and network.code.sequential
+    code = network.code
+    return isinstance(code, TTFS) and code.sequential and code.reason_to_step is None
 
 
 @torch.no_grad()
