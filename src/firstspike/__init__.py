@@ -32,6 +32,7 @@ _PUBLIC: dict[str, str] = {
     "Result": "firstspike.measure.result",
     "compare": "firstspike.measure.compare",
     "evaluate": "firstspike.measure.evaluate",
+    "view": "firstspike.viewer",
     **dict.fromkeys(
         (
             "Certain",

@@ -15,6 +15,7 @@ from firstspike.cli.info import info
 from firstspike.cli.report import report
 from firstspike.cli.reproduce import reproduce
 from firstspike.cli.train import train
+from firstspike.cli.view import view
 
 app = typer.Typer(
     name="firstspike",
@@ -50,6 +51,7 @@ for verb in (
     compare,
     hardware,
     report,
+    view,
     reproduce,
     export,
     bench,

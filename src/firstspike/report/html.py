@@ -35,8 +35,9 @@ def write_report(
     network_plan: str = "",
     command: str = "",
     notes: Sequence[str] = (),
+    viewer: str = "",
 ) -> Path:
-    """Write the report, atomically. The page needs no network, no scripts and no other file.
+    """Write the report, atomically. The page needs no network and no other file.
 
     Args:
         path: HTML file to create or replace.
@@ -48,6 +49,7 @@ def write_report(
         network_plan: `str(network)`, shown as it is.
         command: the command line that made the run.
         notes: paragraphs at the top.
+        viewer: HTML that shows spikes over time, `Viewer.embedded()`.
 
     Returns:
         The path.
@@ -57,6 +59,7 @@ def write_report(
         TypeError: if a figure is not a matplotlib figure.
     """
     from jinja2 import Environment, StrictUndefined
+    from markupsafe import Markup
 
     results = list(results)
     rows = result_rows(results)
@@ -67,6 +70,7 @@ def write_report(
         title=title,
         subtitle=results_title(results),
         notes=notes,
+        viewer=Markup(viewer),
         headline=_headline(next((r for r in results if r.spikes_per_sample), results[0])),
         results=_table(rows),
         energy=_table([_energy_row(result) for result in results if result.energy]),

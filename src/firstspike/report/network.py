@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from firstspike.codes import TTFS
 from firstspike.engines import default_engine, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
@@ -19,12 +20,15 @@ from firstspike.plots import (
     plot_spike_time_histograms,
 )
 from firstspike.report.html import write_report
+from firstspike.viewer import view
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from firstspike.data import Dataset
     from firstspike.measure.result import Result
+
+LARGEST_VIEW = 200_000  # neurons times images: about two megabytes
 
 
 @torch.no_grad()
@@ -37,12 +41,14 @@ def report_network(
     title: str,
     notes: Sequence[str] = (),
     images: int = 100,
+    watched: int = 4,
 ) -> Path:
     """Write a self-contained HTML page about `network`; figures come from its first `images`.
 
     Args:
         results: what `evaluate` gave, for this network and others to compare with.
         notes: paragraphs of text for people.
+        watched: images whose spikes the page shows over time, under codes that `view` can show.
 
     Returns:
         The path of the page.
@@ -55,8 +61,22 @@ def report_network(
         figures=figures,
         network_plan=str(network),
         notes=[*network.notes, *notes],
+        viewer=_watched(network, dataset.subset(min(watched, len(dataset)))),
     )
     return Path(path)
+
+
+def _watched(network: SpikingNetwork, dataset: Dataset) -> str:
+    """Spikes over time as a frame, for networks small enough to fit beside the figures."""
+    if not isinstance(network.code, TTFS) or not len(dataset):
+        return ""
+    neurons = sum(network.neuron_count(name) for name in network.populations)
+    if neurons * len(dataset) > LARGEST_VIEW:
+        return ""
+    like = next(network.buffers())
+    return view(
+        network, dataset.float_images(like.dtype).to(like.device), dataset.labels
+    ).embedded()
 
 
 @torch.no_grad()

@@ -277,7 +277,7 @@
     const cx = ((event.clientX - box.left) / box.width) * w - 0.5, cy = ((event.clientY - box.top) / box.height) * h - 0.5, radius = w > 16 ? 1.4 : 0.75;
     for (let y = 0; y < h; y++)
       for (let x = 0; x < w; x++) {
-        const ink = Math.min(1, Math.max(0, radius + 0.6 - Math.hypot(x - cx, y - cy)));
+        const ink = Math.min(1, Math.max(0, 1.5 * (radius + 0.6 - Math.hypot(x - cx, y - cy))));
         state.drawn[y * w + x] = Math.max(state.drawn[y * w + x], low + ink * (high - low));
       }
   }
