@@ -881,3 +881,23 @@ def test_tracing_under_inference_mode_gives_a_trainable_network() -> None:
         network = trace(plain(), IMAGES + 0)
     network(IMAGES).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+
+
+def test_a_large_constant_does_not_hide_a_random_draw() -> None:
+    class Random(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.out = nn.Linear(4, 8), nn.Linear(8, 1)
+            self.out.bias.data.fill_(1e4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(F.relu(self.fc(x))) + torch.rand(1) * 5
+
+    with pytest.raises(ConversionError, match="of what its outputs vary by over the samples"):
+        trace(Random(), torch.rand(16, 4))
+
+
+def test_rounding_of_a_large_constant_is_no_difference() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    model[2].bias.data += 1e5
+    trace(model, torch.rand(16, 4))

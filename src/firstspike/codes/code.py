@@ -25,6 +25,7 @@ class Code(ABC):
 
     single_spike: ClassVar[bool] = False
     rank: ClassVar[int] = 1  # moments of its input that a population's potential depends on
+    wants_training: ClassVar[bool] = False  # weights of an ANN are a start only
     graded_pool: ClassVar[bool] = False  # a max pool may pass on parts of several spikes
 
     @property

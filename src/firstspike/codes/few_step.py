@@ -52,6 +52,8 @@ class FewStep(RepeatingCode):
     2
     """
 
+    wants_training: ClassVar[bool] = True
+
     steps: int
     input: Input = field(default_factory=Direct)
     initial_potential: float = 0.0

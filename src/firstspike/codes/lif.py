@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class LIF(RepeatingCode):
     >>> LIF(steps=32, tau_mem=20.0).latency(depth=3)
     32
     """
+
+    wants_training: ClassVar[bool] = True
 
     steps: int
     tau_mem: float | None = None

@@ -74,6 +74,7 @@ class ReLPSP(Code):
 
     single_spike: ClassVar[bool] = True
     rank: ClassVar[int] = 2
+    wants_training: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.steps is not None:

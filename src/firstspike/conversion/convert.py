@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from firstspike.codes import Code, Neuron
 from firstspike.codes.ttfs import TableNeuron
 from firstspike.config import describe
+from firstspike.conversion.inputs import InputRange, relay_pools, undo_low
 from firstspike.conversion.kernel_optimization import KernelOptimization, optimize_kernel, record
 from firstspike.conversion.normalization import Maximum, Normalization, Percentile
+from firstspike.conversion.self_check import check_conversion
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.networks import INPUT, Network, Node, trace
-from firstspike.networks.network import free_name
-from firstspike.networks.ops import Affine, Op
+from firstspike.networks import INPUT, Network, trace
 
 
 @torch.inference_mode(False)
@@ -39,14 +39,17 @@ def convert(
        trained: a population of scale s compares `u / s` with thresholds near 1 and its spikes
        deliver s times their value.
     3. Kernels that are fitted to activations are fitted.
+    4. The network is compared with the model on some of the calibration images: the outcome stands
+       in `network.origin["check"]` and in `print(network)`; where its logits are further from the
+       model's than these vary, a warning names the likely cause.
 
     Args:
         model: see `trace` for what it may hold.
         code: for instance `TTFS(window=16)`.
         calibration: training images (N, ...) as a float tensor, or any iterable of batches of
-            images or (images, labels). Some hundred images do. Inputs may be negative (shifted
-            up to zero by the smallest calibration value); later inputs outside the range seen
-            here are clipped.
+            images or (images, labels). Some hundred images do. Channels (features of flat inputs)
+            whose ranges differ have a scale and a low end each; values may be negative. Later
+            inputs outside the range seen here are clipped.
         normalization: `Percentile(99.9)` by default; `LeastError()` for few steps. The input is
             always scaled by its maximum.
         kernel_optimization: gradient descent on tau and t_d of exponential kernels; its curves
@@ -83,22 +86,47 @@ def convert(
         first = first.to(parameter.device, parameter.dtype)
     network = trace(model, first, keep_batch_norm=keep_batch_norm)
     moved = (b.to(parameter.device, parameter.dtype) for b in itertools.chain([first], batches))
-    histograms = collect(network, moved, normalization.per_channel)
-    network, scales, samples, low = _scales(network, histograms, normalization, code, first)
+    seen = InputRange()
+    histograms = collect(network, moved, normalization.per_channel, seen)
+    scales, samples = _scales(network, histograms, normalization, code, first.dtype)
+    network, low = _encode_input(network, seen, scales, samples, first.dtype)
     neurons = {
         name: (code.input_neuron if name == INPUT else code.neuron)(scales[name], samples[name])
-        for name in scales
+        for name in (INPUT, *network.populations)
     }
-    origin = {
+    origin: dict[str, Any] = {
         "model": type(model).__name__,
         "normalization": describe(normalization),
-        "calibration_images": int(histograms[INPUT].counts.sum()) // first[0].numel(),
+        "calibration_images": seen.images,
     }
     if kernel_optimization is not None:
         history = _optimize(neurons, samples, kernel_optimization)
         origin["kernel_optimization"] = record(kernel_optimization, history)
     spiking = SpikingNetwork(network, code, neurons, low, origin)
-    return spiking.to(parameter.device, parameter.dtype).eval()
+    spiking = spiking.to(parameter.device, parameter.dtype).eval()
+    spiking.origin["check"] = check_conversion(spiking, first)
+    return spiking
+
+
+def _encode_input(
+    network: Network,
+    seen: InputRange,
+    scales: dict[str, Tensor],
+    samples: dict[str, Any],
+    dtype: torch.dtype,
+) -> tuple[Network, Tensor]:
+    """Add the input population, and the populations that pools of a shifted input need."""
+    scale, low = seen.encoding()
+    scales[INPUT], samples[INPUT] = scale.to(dtype), seen.sample(scale, low)
+    low = low.to(dtype).reshape(low.shape or (1,) * len(network.input_shape))
+    if bool((low == 0).all()):
+        return network, low
+    network, relays = relay_pools(undo_low(network, low))
+    top = torch.tensor(float(seen.maximum.clamp(min=0).max() - seen.minimum.clamp(max=0).min()))
+    for name in relays:
+        scales[name] = top.to(dtype)
+        samples[name] = seen.sample(top, seen.minimum.clamp(max=0).min())
+    return network, low
 
 
 def _check_config(argument: str, value: Any, kind: type, example: str) -> None:
@@ -126,26 +154,11 @@ def _scales(
     histograms: Mapping[str, Histogram],
     normalization: Normalization,
     code: Code,
-    like: Tensor,
-) -> tuple[Network, dict[str, Tensor], dict[str, Sample], Tensor]:
-    """Scale and sample of every population, and the shift that makes the input non-negative."""
+    dtype: torch.dtype,
+) -> tuple[dict[str, Tensor], dict[str, Sample]]:
+    """Scale and sample of every hidden population."""
     scales: dict[str, Tensor] = {}
     samples: dict[str, Sample] = {}
-    inputs = histograms[INPUT]
-    low = inputs.minimum.clamp(max=0.0)
-    shape = (-1,) + (1,) * (len(network.input_shape) - 1)
-    span = (inputs.maximum - low).max()
-    if not span > 0:
-        raise ValueError(
-            "`calibration` must vary, all its pixels are zero. Pass real training images."
-        )
-    scales[INPUT] = span.to(like.dtype)
-    samples[INPUT] = Sample(inputs, low, span.expand(len(low)))
-    if (low < 0).any():
-        network = _add_low(network, low.to(like.dtype).reshape(shape))
-        input_low = low.to(like.dtype).reshape(shape)
-    else:
-        input_low = torch.zeros((1,) * len(network.input_shape), dtype=like.dtype)
     for name in network.populations:
         histogram = histograms[name]
         scale = normalization.scale(name, histogram, code)
@@ -155,21 +168,8 @@ def _scales(
         samples[name] = Sample(histogram, torch.zeros_like(scale), scale)
         view = (-1,) + (1,) * (len(network.node[name].shape) - 1)
         scale = scale.reshape(view) if normalization.per_channel else scale.squeeze(0)
-        scales[name] = scale.to(like.dtype)
-    return network, scales, samples, input_low
-
-
-def _add_low(network: Network, low: Tensor) -> Network:
-    """Undo the input's shift behind the input population: `x = (x - low) + low`."""
-    name = free_name("input_low", network.node)
-    node = Node(name, (INPUT,), network.input_shape)
-    nodes = [network.nodes[0], node]
-    for old in network.nodes[1:]:
-        inputs = tuple(name if i == INPUT else i for i in old.inputs)
-        nodes.append(Node(old.name, inputs, old.shape, old.source))
-    ops: dict[str, Op] = {name: Affine({"scale": None, "shift": low})}
-    ops.update(network.ops.items())  # type: ignore[arg-type]
-    return Network(nodes, ops, network.notes)
+        scales[name] = scale.to(dtype)
+    return scales, samples
 
 
 __all__ = ["Maximum", "Percentile", "convert"]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike.conversion.inputs import InputRange
 from firstspike.networks import INPUT, Network
 
 _BINS = 4096
@@ -151,24 +152,33 @@ def calibration_batches(calibration: Any, batch_size: int = 256) -> Iterator[Ten
 
 
 @torch.no_grad()
-def collect(network: Network, batches: Iterable[Tensor], per_channel: bool) -> dict[str, Histogram]:
-    """Histograms of the ANN's activations in every population, the input included.
+def collect(
+    network: Network,
+    batches: Iterable[Tensor],
+    per_channel: bool,
+    inputs: InputRange | None = None,
+) -> dict[str, Histogram]:
+    """Histograms of the ANN's activations in every hidden population.
 
-    The input has one histogram per channel, or a single one if its samples are flat vectors.
+    Args:
+        inputs: takes up the range of the input.
     """
     histograms: dict[str, Histogram] = {}
 
     def watch(name: str, u: Tensor) -> Tensor:
-        values = u if name == INPUT else network.op(name)(u)
-        by_channel = values.ndim > 2 if name == INPUT else per_channel
-        rows = values.transpose(0, 1).flatten(1) if by_channel else values.reshape(1, -1)
+        if name == INPUT:
+            if inputs is not None:
+                inputs.update(u)
+            return u
+        values = network.op(name)(u)
+        rows = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
         if not torch.isfinite(rows).all():
             raise ValueError(
                 f"activations of population {name!r} must be finite, got NaN or infinity. Check "
                 "the model's weights and the calibration images."
             )
         if name not in histograms:
-            histograms[name] = Histogram(len(rows), signed=name == INPUT)
+            histograms[name] = Histogram(len(rows))
         histograms[name].update(rows)
         return values
 

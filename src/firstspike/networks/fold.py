@@ -33,7 +33,7 @@ def fold_affine(network: Network) -> Network:
     population's synapses, and its shift becomes a bias current, exact at zero-padded borders too.
     """
     nodes = list(network.nodes)
-    ops: dict[str, Op] = dict(network.ops.items())  # type: ignore[arg-type]
+    ops = network.operations()
     alias: dict[str, str] = {}
     kept: list[Node] = []
     for node in nodes:
@@ -54,7 +54,7 @@ def fold_affine(network: Network) -> Network:
         kept.append(node)
     if not alias:
         return network
-    return fold_affine(Network(kept, {n.name: ops[n.name] for n in kept[1:]}, network.notes))
+    return fold_affine(network.rebuilt(kept, {n.name: ops[n.name] for n in kept[1:]}))
 
 
 def fold_batch_norm(network: Network) -> Network:
@@ -65,7 +65,7 @@ def fold_batch_norm(network: Network) -> Network:
         else op
         for name in network.ops
     }
-    return fold_affine(Network(network.nodes, ops, network.notes)).train(network.training)
+    return fold_affine(network.rebuilt(network.nodes, ops)).train(network.training)
 
 
 def _fold(below: Op, affine: Affine, shape: tuple[int, ...]) -> Op | None:
@@ -164,7 +164,7 @@ def _swap(network: Network, pool: Node) -> Network:
         elif node.name != user.name:
             inputs = tuple(pool.name if name == user.name else name for name in node.inputs)
             nodes.append(replace(node, inputs=inputs))
-    return Network(nodes, dict(network.ops.items()), network.notes)  # type: ignore[arg-type]
+    return network.rebuilt(nodes, network.operations())
 
 
 def _constant_in_space(value: Tensor) -> bool:

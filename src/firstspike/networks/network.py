@@ -248,6 +248,14 @@ class Network(nn.Module):
     def weight_ops(self) -> dict[str, WeightOp]:
         return {name: op for name, op in self.ops.items() if isinstance(op, WeightOp)}
 
+    def operations(self) -> dict[str, Op]:
+        """Every node's operation by name, the input's excepted."""
+        return dict(self.ops.items())  # type: ignore[arg-type]
+
+    def rebuilt(self, nodes: Sequence[Node], ops: Mapping[str, Op]) -> Network:
+        """A network of other nodes and operations with everything else of this one."""
+        return Network(nodes, ops, self.notes)
+
     def max_pools(self) -> tuple[str, ...]:
         return tuple(name for name, op in self.ops.items() if isinstance(op, MaxPool))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firstspike.networks.network import INPUT
 
@@ -41,4 +41,16 @@ def plan(spiking: SpikingNetwork) -> str:
         f"{spiking.code}: {hidden:,} hidden neurons in {len(network.populations)} populations, "
         f"depth {spiking.depth}, latency {spiking.latency} steps."
     )
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", total, *spiking.notes])
+    said = [*_check(spiking.origin.get("check")), *spiking.notes]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:], "", total, *said])
+
+
+def _check(found: dict[str, Any] | None) -> list[str]:
+    """How well the conversion followed its model, in one line."""
+    if found is None or found["error"] is None:
+        return []
+    same = "" if found["agreement"] is None else f"same class on {found['agreement']:.0%}, "
+    return [
+        f"On {found['images']} calibration images: {same}outputs within {found['error']:.1%} of "
+        "their spread (root mean square)."
+    ]

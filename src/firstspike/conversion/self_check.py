@@ -1,0 +1,92 @@
+"""How well a fresh conversion follows its model, and what is to blame where it does not."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from firstspike.engines import closed_form
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
+
+_IMAGES = 32  # compared at most
+_STEPS = 512  # image-steps to spend where a code has no closed form
+_FEW = 8  # images below which variances say nothing
+
+
+@torch.no_grad()
+def check_conversion(network: SpikingNetwork, images: Tensor) -> dict[str, Any] | None:
+    """Compare the network with its model on the first of `images`; warn where they part.
+
+    Returns:
+        `images` compared; `error`, the root mean square difference of the outputs in units of
+        their own standard deviation over these images; `agreement`, the share of images with the
+        same largest logit (None for a single output). None where steps are too many to try.
+    """
+    most = _IMAGES if network.code.has_closed_form else min(_IMAGES, _STEPS // network.latency)
+    x = images[:most]
+    if not len(x):
+        return None
+    expected, got = network.analog(x).flatten(1), network(x).flatten(1)
+    spread = (expected - expected.mean(0)).square().mean().sqrt()
+    distance = (got - expected).square().mean().sqrt()
+    classes = expected.shape[1] > 1
+    found = {
+        "images": len(x),
+        "error": float(distance / spread) if spread > 0 else None,
+        "agreement": float((got.argmax(1) == expected.argmax(1)).double().mean())
+        if classes
+        else None,
+    }
+    poor = len(x) >= _FEW and spread > 0 and distance >= spread
+    if poor and not network.code.wants_training:
+        warnings.warn(
+            f"the spiking network does not follow its model: on {len(x)} calibration images its "
+            f"outputs differ by {float(distance / spread):.1f} times their own spread. "
+            f"{_cause(network, x, expected, float(distance))}",
+            stacklevel=4,
+        )
+    return found
+
+
+def _cause(network: SpikingNetwork, x: Tensor, expected: Tensor, distance: float) -> str:
+    """The likely cause, and what to do."""
+    steps = len(network.window_of(INPUT))
+    if network.code.has_closed_form and network.code.rank == 1:
+        silent: dict[str, float] = {}
+        clipped: dict[str, float] = {}
+
+        def activate(name: str, u: Tensor) -> Tensor:
+            if name == INPUT:
+                return network.neuron(name).activate(u)
+            values = network.network.op(name)(u)
+            says = network.neuron(name).activate(u)
+            active = (values > 0).sum().clamp(min=1)
+            silent[name] = float(((values > 0) & (says == 0)).sum() / active)
+            clipped[name] = float((values > 1.25 * says).logical_and(says > 0).sum() / active)
+            return values
+
+        alone = closed_form.logits(network, x, activate).flatten(1)
+        if float((alone - expected).square().mean().sqrt()) > 0.5 * distance:
+            return (
+                f"Most of it comes from the input population: its {steps} steps are too coarse for "
+                "this input. Pass more steps (`input_window` for TTFS), or inputs whose features "
+                "have the same range."
+            )
+        for what, shares, advice in (
+            ("does not fire for", silent, "a longer window"),
+            ("clips", clipped, "normalization=Maximum()"),
+        ):
+            name = max(shares, key=shares.__getitem__)
+            if shares[name] > 0.5:
+                return (
+                    f"Population {name!r} {what} {shares[name]:.0%} of its positive activations. "
+                    f"Pass {advice}, or calibration images like those the model was trained on."
+                )
+    return (
+        f"The likely cause is too small a window ({network.code}). Pass more steps, or "
+        "normalization=LeastError() for few steps under TTFS."
+    )
