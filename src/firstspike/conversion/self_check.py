@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from firstspike.engines import closed_form
+from firstspike.engines.engine import able_engines
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 
@@ -26,8 +27,8 @@ def check_conversion(network: SpikingNetwork, images: Tensor) -> dict[str, Any] 
         their own standard deviation over these images; `agreement`, the share of images with the
         same largest logit (None for a single output). None where steps are too many to try.
     """
-    most = _IMAGES if network.code.has_closed_form else min(_IMAGES, _STEPS // network.latency)
-    x = images[:most]
+    quick = {"closed_form", "early_firing"} & set(able_engines(network))
+    x = images[: _IMAGES if quick else min(_IMAGES, _STEPS // network.latency)]
     if not len(x):
         return None
     expected, got = network.analog(x).flatten(1), network(x).flatten(1)
@@ -55,7 +56,7 @@ def check_conversion(network: SpikingNetwork, images: Tensor) -> dict[str, Any] 
 def _cause(network: SpikingNetwork, x: Tensor, expected: Tensor, distance: float) -> str:
     """The likely cause, and what to do."""
     steps = len(network.window_of(INPUT))
-    if network.code.has_closed_form and network.code.rank == 1:
+    if "closed_form" in able_engines(network) and network.code.rank == 1:
         silent: dict[str, float] = {}
         clipped: dict[str, float] = {}
 
