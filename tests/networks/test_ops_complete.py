@@ -149,6 +149,21 @@ def test_links_are_those_of_single_values(case: Case) -> None:
 
 
 @by_name
+def test_taps_are_the_same_links(case: Case) -> None:
+    with torch.no_grad():
+        shape = case.op(*inputs(case.shapes)).shape[1:]
+    for taps, found in zip(case.op.taps(case.shapes, shape), probe(case.op, case.shapes)):
+        dense = torch.zeros(taps.shape_out + taps.shape_in, dtype=torch.float64)  # (D, Q, C, P)
+        matrices = taps.matrices()
+        for q, p, k, f in zip(taps.q, taps.p, taps.k, taps.f):
+            dense[:, q, :, p] += f * matrices[k].T
+        target, source, weight = found
+        expected = torch.zeros(dense[:, :, 0, 0].numel(), dense[0, 0].numel(), dtype=torch.float64)
+        expected[target, source] = weight
+        torch.testing.assert_close(dense.reshape(expected.shape), expected)
+
+
+@by_name
 def test_structure_counts_integers_and_has_a_gradient(case: Case) -> None:
     ones = [torch.ones(1, *shape, dtype=torch.float64, requires_grad=True) for shape in case.shapes]
     total = case.op.structure(*ones)

@@ -18,10 +18,9 @@ from torch import Tensor
 from firstspike._fingerprint import fingerprint
 from firstspike.codes.ttfs import TTFS, TableNeuron
 from firstspike.compiled.available import has_numba
-from firstspike.engines import taps as tapped
-from firstspike.engines.taps import NoTaps, Taps
 from firstspike.networks.network import Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
+from firstspike.networks.taps import NoTaps, Taps, identity, positions_of
 from firstspike.neurons.neuron import per_channel
 
 if TYPE_CHECKING:
@@ -137,14 +136,14 @@ def _spoken(spiking: SpikingNetwork) -> dict[str, str]:
 
 def _make_target(spiking: SpikingNetwork, spoken: dict[str, str], name: str) -> Target:
     network = spiking.network
-    nodes, below = _segment(network, spoken, name)
+    nodes, below = network.segment(name, spoken)
     depth = network.depth[name] if network.is_population(name) else spiking.depth + 1
     start = spiking.code.window_of(depth).start
     sources = tuple(
         Source(
             node,
             spoken[node],
-            tapped.positions_of(network.node[node].shape),
+            positions_of(network.node[node].shape),
             len(spiking.window_of(spoken[node])),
             start - spiking.window_of(spoken[node]).start,
         )
@@ -152,26 +151,6 @@ def _make_target(spiking: SpikingNetwork, spoken: dict[str, str], name: str) -> 
     )
     hidden = network.is_population(name)
     return Target(nodes, sources, _late_spikes(spiking, name, nodes, sources) if hidden else None)
-
-
-def _segment(
-    network: Network, spoken: dict[str, str], target: str
-) -> tuple[tuple[Node, ...], tuple[str, ...]]:
-    """Nodes that lead from spikes to `target`, and where the spikes are; in order of execution."""
-    inside: set[str] = set()
-    leaves: set[str] = set()
-    todo = list(network.node[target].inputs) if target in spoken else [target]
-    while todo:
-        name = todo.pop()
-        if name in spoken:
-            leaves.add(name)
-        elif name not in inside:
-            inside.add(name)
-            todo += network.node[name].inputs
-    return (
-        tuple(node for node in network.nodes if node.name in inside),
-        tuple(node.name for node in network.nodes if node.name in leaves),
-    )
 
 
 def _late_spikes(
@@ -200,15 +179,34 @@ def _find_paths(
     for source in late:
         scale = _value_scale(spiking, source.population)
         channels = _channel_scales(spiking, source.population, scale) if scale.ndim else None
-        paths[source.name] = [(source.name, tapped.identity(*source.shape, channels))]
+        paths[source.name] = [(source.name, identity(*source.shape, channels))]
     for node in nodes:
-        inputs = [paths.get(below, []) for below in node.inputs]
-        paths[node.name] = tapped.apply(network, node, inputs) if any(inputs) else []
+        paths[node.name] = _through(network, node, [paths.get(i, []) for i in node.inputs])
+    shape = positions_of(network.node[name].shape)
     found = paths.get(network.node[name].inputs[0], [])
-    for _, taps in found:
-        tapped.check_shape(taps, network.node[name].shape, name)
+    if any(taps.shape_out != shape for _, taps in found):
+        raise NoTaps(f"{name!r} takes its input reshaped across channels")
     _channel_scales(spiking, name, spiking.neuron(name).scale)
     return found
+
+
+def _through(
+    network: Network, node: Node, paths: list[list[tuple[str, Taps]]]
+) -> list[tuple[str, Taps]]:
+    """Paths through `node`, given those to each of its inputs: source and taps of each.
+
+    A flattened signal keeps the (C, P) it had: its values are in the same order.
+    """
+    op = network.op(node.name)
+    assert isinstance(op, WeightOp)
+    if op.keeps_order or not any(paths):
+        return paths[0]
+    try:
+        steps = op.taps([network.node[below].shape for below in node.inputs], node.shape)
+        pairs = [(path, step) for terms, step in zip(paths, steps) for path in terms]
+        return [(source, taps.then(step)) for (source, taps), step in pairs]
+    except NoTaps as reason:
+        raise NoTaps(f"{reason}, at node {node.name!r} ({type(op).__name__})") from None
 
 
 def _value_scale(spiking: SpikingNetwork, population: str) -> Tensor:
@@ -259,7 +257,7 @@ def _probe_paths(
             ]
             known[node.name] = op.linear(*inputs)
         matrix = known[network.node[name].inputs[0]].reshape(1, size, neurons).double()
-        taps = replace(tapped.identity(size, 1), weight=matrix, scale=None, shape_out=(neurons, 1))
+        taps = replace(identity(size, 1), weight=matrix, scale=None, shape_out=(neurons, 1))
         result.append((source.name, taps))
     return result
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstspike.networks.ops.op import WeightOp
+from firstspike.networks.ops.op import Links, WeightOp
+from firstspike.networks.taps import Shape
 
 
 class Affine(WeightOp):
@@ -30,6 +31,12 @@ class Affine(WeightOp):
     def magnitude(self, *x: Tensor) -> Tensor:
         scaled = x[0] if self.scale is None else x[0] * self.scale.abs()
         return scaled if self.shift is None else scaled + self.shift.abs()
+
+    def links(self, *shapes: Shape) -> list[Links]:
+        where = torch.arange(torch.Size(shapes[0]).numel())
+        ones = torch.ones(*shapes[0], dtype=torch.float64)
+        scale = ones if self.scale is None else ones * self.scale.detach().double()
+        return [Links(where, where, scale.flatten())]
 
 
 class BatchNorm(WeightOp):
@@ -71,6 +78,9 @@ class BatchNorm(WeightOp):
 
     def magnitude(self, *x: Tensor) -> Tensor:
         return self.affine(x[0].ndim - 1).magnitude(*x)
+
+    def links(self, *shapes: Shape) -> list[Links]:
+        return self.affine(len(shapes[0])).links(*shapes)
 
     def _scale(self) -> Tensor:
         """(C,) factor in evaluation mode, differentiable, in double precision."""
@@ -123,3 +133,8 @@ class Add(WeightOp):
 
     def magnitude(self, *x: Tensor) -> Tensor:
         return torch.stack([a * abs(c) for a, c in zip(x, self.hyper["coefficients"])]).sum(0)
+
+    def links(self, *shapes: Shape) -> list[Links]:
+        where = torch.arange(torch.Size(shapes[0]).numel())
+        ones = torch.ones(len(where), dtype=torch.float64)
+        return [Links(where, where, ones * c) for c in self.hyper["coefficients"]]

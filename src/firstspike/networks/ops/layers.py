@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from firstspike._fingerprint import fingerprint
 from firstspike.networks.ops.op import WeightOp
+from firstspike.networks.taps import Axis, Shape, Taps, along_axes, positions_of
 
 _CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def _between_groups(blocks: Tensor, groups: int, axis: int) -> Tensor:
+    """(K, C, D) of (K, ...) blocks side by side along one axis, zeros between groups."""
+    if groups == 1:
+        return blocks
+    parts = blocks.chunk(groups, axis)
+    return torch.stack([torch.block_diag(*(part[k] for part in parts)) for k in range(len(blocks))])
 
 
 def _size(bias: Tensor | None) -> Tensor | None:
@@ -74,6 +86,41 @@ class Convolution(WeightOp):
         out = self._convolve(summed, ones, None)
         return out.repeat_interleave(self.channels // groups, dim=1)
 
+    def taps(self, shapes: Sequence[Shape], shape: Shape) -> list[Taps]:
+        (source,) = shapes
+        kernel = self.weight.shape[2:]
+        axes = [self._links_along(i, source[i], shape[i]) for i in range(-len(kernel), 0)]
+        links = along_axes(axes, source[1:], shape[1:], kernel)
+        return [Taps(positions_of(source), positions_of(shape), *links, self._matrices())]
+
+    def _matrices(self) -> Tensor:
+        """(K, C, D); zeros between groups."""
+        blocks = self.weight.detach().double().flatten(2).permute(2, 1, 0)
+        return _between_groups(blocks, self.hyper.get("groups", 1), 2)
+
+    def _links_along(self, axis: int, size: int, size_out: int) -> Axis:
+        """Links along one axis, which is counted from the end."""
+        taps, (stride, dilation, before) = self.weight.shape[axis], self._steps(axis)
+        q, k = (x.ravel() for x in np.meshgrid(np.arange(size_out), np.arange(taps), indexing="ij"))
+        p = q * stride - before + k * dilation
+        inside = (p >= 0) & (p < size)
+        return q[inside], p[inside], k[inside], np.ones(int(inside.sum()))
+
+    def _steps(self, axis: int) -> tuple[int, int, int]:
+        """Stride, dilation and padding in front along one axis."""
+
+        def along(name: str, default: int) -> int:
+            value = self.hyper.get(name, default)
+            return int(value[axis if len(value) > 1 else 0] if isinstance(value, tuple) else value)
+
+        dilation = along("dilation", 1)
+        padding = self.hyper.get("padding", 0)
+        if padding in ("same", "valid"):
+            before = dilation * (self.weight.shape[axis] - 1) // 2 if padding == "same" else 0
+        else:
+            before = along("padding", 0)
+        return along("stride", 1), dilation, before
+
     def magnitude(self, *x: Tensor) -> Tensor:
         return self._convolve(x[0], self.weight.abs(), _size(self.bias))
 
@@ -90,6 +137,17 @@ class TransposedConvolution(Convolution):
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _TRANSPOSED[self.weight.ndim - 2](x, weight, bias, **self.hyper)
+
+    def _matrices(self) -> Tensor:
+        blocks = self.weight.detach().double().flatten(2).permute(2, 0, 1)
+        return _between_groups(blocks, self.hyper.get("groups", 1), 1)
+
+    def _links_along(self, axis: int, size: int, size_out: int) -> Axis:
+        taps, (stride, dilation, before) = self.weight.shape[axis], self._steps(axis)
+        p, k = (x.ravel() for x in np.meshgrid(np.arange(size), np.arange(taps), indexing="ij"))
+        q = p * stride - before + k * dilation
+        inside = (q >= 0) & (q < size_out)
+        return q[inside], p[inside], k[inside], np.ones(int(inside.sum()))
 
 
 class Dense(WeightOp):
@@ -110,3 +168,10 @@ class Dense(WeightOp):
 
     def magnitude(self, *x: Tensor) -> Tensor:
         return F.linear(x[0], self.weight.abs(), _size(self.bias))
+
+    def taps(self, shapes: Sequence[Shape], shape: Shape) -> list[Taps]:
+        if len(shape) > 1:
+            return super().taps(shapes, shape)
+        weight, none = self.weight.detach().double().T, np.zeros(1, np.int64)
+        ends = (len(weight), 1), (len(self.weight), 1)
+        return [Taps(*ends, none, none, none, np.ones(1), weight.unsqueeze(0))]

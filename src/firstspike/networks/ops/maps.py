@@ -19,6 +19,8 @@ class Concatenate(IndexMap):
 class Reshape(IndexMap):
     """Give every sample the shape `shape` (flatten, view, unflatten, squeeze)."""
 
+    keeps_order = True
+
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], *self.hyper["shape"])
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.networks.ops.probing import probe
-
-Shape = Sequence[int]  # of one sample
+from firstspike.networks.taps import NoTaps, Shape, Taps, taps_of
 
 
 class Links(NamedTuple):
@@ -36,10 +35,12 @@ class Op(nn.Module):
 
     Attributes:
         passes_spikes: every output is one of the inputs or zero, so that spikes stay spikes.
+        keeps_order: the output is the input, value by value, in another shape.
         multiplies, adds: name of the tensor that multiplies the input, and of that which is added.
     """
 
     passes_spikes: ClassVar[bool] = False
+    keeps_order: ClassVar[bool] = False
     multiplies: ClassVar[str | None] = None
     adds: ClassVar[str | None] = None
 
@@ -87,6 +88,21 @@ class WeightOp(Op):
     def links(self, *shapes: Shape) -> list[Links]:
         """Links from each input, for inputs of these shapes (without batch axis)."""
         return [Links(*found) for found in probe(self, shapes)]
+
+    def taps(self, shapes: Sequence[Shape], shape: Shape) -> list[Taps]:
+        """Links from each input with the channels of a position together, see `networks.taps`.
+
+        Args:
+            shapes: of the inputs; shape: of the output.
+
+        Raises:
+            NoTaps: if there is no such form of reasonable size.
+        """
+        try:
+            found = self.links(*shapes)
+        except ValueError as error:
+            raise NoTaps(str(error)) from error
+        return [taps_of(*links, shape_in, shape) for links, shape_in in zip(found, shapes)]
 
     def structure(self, *x: Tensor) -> Tensor:
         return self._sum_links(x, lambda links, like: None)

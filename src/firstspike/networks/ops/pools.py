@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstspike.networks.ops.op import Op, WeightOp
+from firstspike.networks.ops.op import Links, Op, WeightOp
+from firstspike.networks.taps import Shape, Taps, along_axes, positions_of
 
 _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVERAGE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
@@ -42,6 +46,18 @@ class Windows(Op):
 
     def magnitude(self, *x: Tensor) -> Tensor:
         return self.forward(*x)
+
+    def taps(self, shapes: Sequence[Shape], shape: Shape) -> list[Taps]:
+        (source,) = shapes
+        dims = self.hyper["dims"]
+        axes = []
+        for axis in range(-dims, 0):
+            shares = self.shares(axis, source[axis]).numpy()
+            p, q = shares.nonzero()
+            axes.append((q, p, np.zeros_like(p), shares[p, q]))
+        q, p, k, f = along_axes(axes, source[-dims:], shape[-dims:], (1,) * dims)
+        ones = torch.ones(source[0], dtype=torch.float64)
+        return [Taps(positions_of(source), positions_of(shape), q, p, k, f, None, ones)]
 
     def _along(self, axis: int, *names: str) -> dict[str, Any]:
         """Those of the hyper-parameters that are set, along one axis."""
@@ -93,6 +109,13 @@ class Mean(WeightOp):
 
     def magnitude(self, *x: Tensor) -> Tensor:
         return self.forward(*x)
+
+    def links(self, *shapes: Shape) -> list[Links]:
+        axes = self.hyper["dim"]
+        kept = [1 if axis + 1 in axes else size for axis, size in enumerate(shapes[0])]
+        outputs = torch.arange(math.prod(kept)).reshape(kept).expand(*shapes[0])
+        share = torch.ones(outputs.numel(), dtype=torch.float64) * math.prod(kept) / outputs.numel()
+        return [Links(outputs.flatten(), torch.arange(outputs.numel()), share)]
 
 
 class MaxPool(Windows):
