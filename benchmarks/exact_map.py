@@ -23,7 +23,7 @@ from firstspike._files import write_json
 from firstspike.data import load_dataset
 from firstspike.engines import event_by_event
 from firstspike.measure.environment import describe_environment
-from firstspike.models import build_model
+from firstspike.models import ResNet20
 from firstspike.runs.recipe import load_run
 
 STORE = Path(__file__).parent / "results" / "exact_map.json"
@@ -106,7 +106,7 @@ def trajectory(model: nn.Module, images: Tensor, labels: Tensor, steps: int) -> 
 def random_resnet(images: Tensor) -> nn.Module:
     """A full ResNet-20 with random weights, its batch norm adapted to the images."""
     torch.manual_seed(0)
-    model = build_model("resnet20").double().train()
+    model = ResNet20().double().train()
     for part in images.split(32):
         model(part)
     return model.eval()

@@ -5,13 +5,13 @@ import torch
 
 import firstspike as fs
 from firstspike.bench import event_driven
-from firstspike.models import build_model
+from firstspike.models import VGG16
 
 
 @pytest.fixture(scope="module")
 def network() -> fs.SpikingNetwork:
     torch.manual_seed(0)
-    model = build_model("vgg16", width=0.125, head=(16,)).eval()
+    model = VGG16(width=0.125, head=(16,)).eval()
     return fs.convert(model, fs.TTFS(8), calibration=torch.rand(4, 3, 32, 32))
 
 

@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--threads",
         1,
     )
-    run("convert", folder, "--window", 8, "--kernel", "linear", "--calibration", 200)
+    run("convert", folder, "--code", "TTFS(8, kernel=Linear())", "--calibration", 200)
     return folder
 
 
@@ -86,7 +86,7 @@ def test_evaluate_prints_and_writes_the_same_result(trained: Path, tmp_path: Pat
     file = tmp_path / "result.json"
     text = run("evaluate", trained, "--json", file, "--samples", 100)
     (result,) = read_results(file)
-    assert result.samples == 100 and result.split == "test" and result.dataset == "digits"
+    assert result.samples == 100 and result.split == "validation" and result.dataset == "digits"
     assert f"{100 * result.accuracy:.2f}" in text
     assert result.latency_steps == 4 * 8  # depth 3: (3 + 1) windows of 8
     assert json.loads(file.read_text())["code"]["kernel"]["name"] == "Linear"
@@ -135,7 +135,7 @@ def test_an_untrained_relpsp_network_says_what_it_lacks(trained: Path, tmp_path:
 
 def test_codes_without_a_closed_form_cannot_be_disturbed(trained: Path, tmp_path: Path) -> None:
     file = tmp_path / "early.safetensors"
-    run("convert", trained, "--window", 8, "--offset", 4, "--calibration", 100, "--out", file)
+    run("convert", trained, "--code", "TTFS(8, offset=4)", "--calibration", 100, "--out", file)
     with pytest.raises(ValueError, match="`--perturb` must go with a code that has a closed form"):
         run("evaluate", file, "--data", "digits", "--perturb", "jitter=1")
 
@@ -167,7 +167,8 @@ def test_report_is_one_page_that_needs_nothing_else(trained: Path, tmp_path: Pat
 
 def test_compare_measures_every_code_once(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "compare"
-    arguments = ("compare", "--model", trained, "--codes", "ttfs,rate", "--samples", 20)
+    codes = ("--code", "TTFS", "--code", "Rate(8)")
+    arguments = ("compare", "--model", trained, *codes, "--samples", 20)
     first = run(*arguments, "--calibration", 100, "--out", out)
     results = read_results(out / "compare.json")
     assert {r.code["name"] for r in results} == {"TTFS", "Rate"} and "TN" in first
@@ -176,8 +177,11 @@ def test_compare_measures_every_code_once(trained: Path, tmp_path: Path) -> None
     run(*arguments, "--calibration", 100, "--out", out)
     assert {file: file.stat().st_mtime_ns for file in (out / "results").iterdir()} == before
     assert "<figure" in (out / "report.html").read_text()
-    with pytest.raises(ValueError, match=r"`--codes` must be all or some of rate, .*got .morse."):
-        run("compare", "--model", trained, "--codes", "morse")
+    assert [r for r in results if r.code["name"] == "Rate"] == [results[-1]]
+    with pytest.raises(ValueError, match=r"`code` must be one of .*TTFS, .*got 'Morse'"):
+        run("compare", "--model", trained, "--code", "TTFS", "--code", "Morse")
+    with pytest.raises(ValueError, match=r"`--code` must give something to compare, got .*ReLPSP"):
+        run("compare", "--model", trained, "--code", "ReLPSP")
 
 
 def test_demo_trains_converts_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,22 +222,82 @@ def test_bad_arguments_end_with_one_clear_line(
     assert all(part in error for part in parts), error
 
 
-def test_bad_conversion_options_name_the_rule(trained: Path) -> None:
-    with pytest.raises(ValueError, match=r"`--tau` goes with the exponential kernel, got linear"):
-        run("convert", trained, "--kernel", "linear", "--tau", 3)
+def test_bad_codes_say_what_is_wrong_and_where(trained: Path) -> None:
+    with pytest.raises(ValueError, match=r"at column 17: `kernel` must be one of .*got 'Liner'"):
+        run("convert", trained, "--code", "TTFS(16, kernel=Liner())")
     with pytest.raises(ValueError, match=r"`offset` must be at most the window \(8\), got 9"):
-        run("convert", trained, "--window", 8, "--offset", 9)
+        run("convert", trained, "--code", "TTFS(8, offset=9)")
+    with pytest.raises(ValueError, match=r"`normalization` .* Percentile cannot be made from"):
+        run("convert", trained, "--normalization", "Percentile(99, dots=3)")
 
 
 def test_convert_takes_an_input_window_and_scales_of_least_error(
     trained: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "network.safetensors"
-    options = ["--window", 3, "--kernel", "learned", "--calibration", 100, "--out", file]
-    run("convert", trained, *options, "--input-window", 12, "--least-error", "--per-channel")
+    code = "TTFS(3, kernel=Learned(), input_window=12)"
+    scales = "LeastError(per_channel=True)"
+    options = ("--calibration", 100, "--out", file)
+    run("convert", trained, "--code", code, "--normalization", scales, *options)
     network = fs.SpikingNetwork.load(file)
     assert (len(network.window_of("input")), network.code.window) == (12, 3)
     assert network.origin["normalization"]["name"] == "LeastError"
     assert network.neuron(network.network.populations[0]).scale.numel() > 1
-    with pytest.raises(ValueError, match=r"`--percentile` must not go with --least-error, got 99"):
-        run("convert", trained, *options, "--least-error", "--percentile", 99)
+
+
+@pytest.mark.parametrize("code", ["Rate(8)", "FewStep(2)", "Reverse(window=8)"])
+def test_convert_makes_every_code(trained: Path, tmp_path: Path, code: str) -> None:
+    file = tmp_path / "network.safetensors"
+    options = ("--calibration", 100, "--check", 50, "--out", file)
+    text = run("convert", trained, "--code", code, *options)
+    assert fs.SpikingNetwork.load(file).code.name in text and str(file) in text
+
+
+PLUGIN = """
+from dataclasses import dataclass
+import torch
+import firstspike as fs
+from firstspike.codes.kernels import FunctionKernel, Kernel
+from firstspike.config import register
+
+@register
+@dataclass(frozen=True)
+class Cubic(Kernel):
+    def build(self, window, distribution):
+        return CubicKernel(window)
+
+class CubicKernel(FunctionKernel):
+    def __init__(self, window):
+        super().__init__()
+        self.register_buffer("window", torch.tensor(float(window)))
+    def value(self, t):
+        return ((self.window - t) / self.window) ** 3
+"""
+
+
+def test_a_kernel_in_a_file_of_ones_own_is_known_to_every_verb(
+    trained: Path, tmp_path: Path
+) -> None:
+    plugin, file = tmp_path / "mine.py", tmp_path / "network.safetensors"
+    plugin.write_text(PLUGIN)
+    options = ("--calibration", 100, "--out", file)
+    code = ("--code", "TTFS(8, kernel=Cubic())")
+    with pytest.raises(ValueError, match=r"got 'Cubic'.*pass `--plugin FILE`"):
+        run("convert", trained, *code, *options)
+    run("convert", trained, *code, *options, "--plugin", plugin)
+    run("evaluate", file, "--data", "digits", "--samples", 20, "--plugin", plugin)
+    lines = f"from firstspike import SpikingNetwork\nSpikingNetwork.load({str(file)!r})\n"
+    loaded = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True)
+    assert "`kernel` must be one of" in loaded.stderr and "'Cubic'" in loaded.stderr
+    assert "--plugin" in loaded.stderr and "damaged" not in loaded.stderr
+    with pytest.raises(OSError, match="`--plugin` must be a Python file, there is none at"):
+        run("evaluate", file, "--plugin", tmp_path / "nothing.py")
+    (tmp_path / "broken.py").write_text("import firstspike\n1 / 0\n")
+    with pytest.raises(ImportError, match=r"broken\.py cannot be imported .ZeroDivisionError"):
+        run("evaluate", file, "--plugin", tmp_path / "broken.py")
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "firstspike", "--version"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert made.stdout.strip() == fs.__version__

@@ -13,7 +13,8 @@ from conformance_cases import CASES, Case
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.codes import CODES, Code, Neuron, build_code
+from firstspike.codes import Code, Neuron
+from firstspike.config import build, known
 
 pytestmark = pytest.mark.parametrize("name", CASES)
 POTENTIALS = torch.cat(
@@ -142,8 +143,8 @@ def test_empty_batches(name: str) -> None:
 
 def test_a_description_builds_the_code_again(name: str) -> None:
     _, code, _ = case_of(name)
-    assert build_code(code.describe()) == code
-    assert code.describe()["name"] in CODES and repr(code).startswith(code.describe()["name"])
+    assert build(Code, code.describe()) == build(Code, repr(code)) == code
+    assert code.describe()["name"] in known(Code) and repr(code).startswith(code.describe()["name"])
     with pytest.raises(dataclasses.FrozenInstanceError):
         code.surprise = 1  # type: ignore[attr-defined]
 

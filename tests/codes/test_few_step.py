@@ -11,10 +11,10 @@ from firstspike.codes import (
     Fixed,
     GridSearch,
     PercentileSearch,
-    build_code,
 )
 from firstspike.codes.few_step import FewStepNeuron
 from firstspike.codes.few_step_thresholds import staircase
+from firstspike.config import build
 
 
 def dense_model():
@@ -105,7 +105,7 @@ def test_rules_set_threshold_and_output():
 
 def test_description_rebuilds_the_code():
     code = FewStep(2, bias_shift=0.5, leak=0.9, thresholds=PercentileSearch("difference"))
-    assert build_code(code.describe()) == code
+    assert build("code", code.describe()) == code
 
 
 def test_saved_network_computes_the_same(tmp_path):

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from firstspike.codes import Direct, Rate, Regular, ReLPSP, build_code
+from firstspike.codes import Direct, Rate, Regular, ReLPSP
 from firstspike.codes.inputs import Bernoulli
 from firstspike.codes.relpsp import Moments
+from firstspike.config import build
 from firstspike.conversion import convert
 from firstspike.engines import simulate
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -156,7 +157,7 @@ def test_a_fine_grid_comes_close_to_continuous_time():
 
 def test_it_survives_a_file_and_a_description(tmp_path):
     code = ReLPSP(8, Regular())
-    assert build_code(code.describe()) == code
+    assert build("code", code.describe()) == code
     x = torch.rand(4, 1, 4, 4)
     network = convert(Skip(), code, calibration=x)
     network.save(tmp_path / "n.safetensors")

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import firstspike as fs
+from firstspike.config import build
 from firstspike.conversion.normalization import (
     LeastError,
     Maximum,
     Percentile,
-    build_normalization,
 )
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches
 
@@ -241,15 +241,16 @@ def test_least_error_needs_a_table() -> None:
 
 
 def test_normalizations_by_name() -> None:
-    built = build_normalization({"name": "LeastError", "per_channel": True})
+    built = build("normalization", {"name": "LeastError", "per_channel": True})
     assert built == LeastError(per_channel=True)
     with pytest.raises(ValueError, match=r"one of Maximum, Percentile, LeastError, got .*Median"):
-        build_normalization({"name": "Median"})
-    for wrong in ("LeastError", None, {"name": ["LeastError"]}):
+        build("normalization", {"name": "Median"})
+    assert build("normalization", "LeastError") == LeastError()
+    for wrong in (None, {"percentile": 99}):
         with pytest.raises(ValueError, match=r"`normalization` must be \{name: ...\}"):
-            build_normalization(wrong)  # type: ignore[arg-type]
+            build("normalization", wrong)
     with pytest.raises(ValueError, match=r"LeastError cannot be made from .*percentile"):
-        build_normalization({"name": "LeastError", "percentile": 99})
+        build("normalization", {"name": "LeastError", "percentile": 99})
 
 
 def test_least_error_keeps_weak_channels_beside_a_strong_one() -> None:

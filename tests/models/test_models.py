@@ -7,11 +7,12 @@ import torch
 import torch.fx
 from torch import nn
 
-from firstspike.models import MNISTCNN, VGG16, Normalize, ResNet20, build_model, model_names
+from firstspike.config import build, known
+from firstspike.models import MNISTCNN, VGG16, Normalize, ResNet20
 
 IMAGES = {"digits_cnn": (1, 8), "mnist_cnn": (1, 28)}  # channels and side; all others (3, 32)
 SMALL = {name: {"width": 0.125} for name in ("vgg11", "vgg16", "resnet18")}
-PLAIN = [name for name in model_names() if name != "vgg8"]  # which pools before its ReLUs
+PLAIN = [name for name in known("model") if name != "vgg8"]  # which pools before its ReLUs
 SMALL["vgg16"] = SMALL["vgg11"] = {"width": 0.125, "head": (16, 16)}
 
 
@@ -21,7 +22,7 @@ def images(name, n=2):
 
 
 def small(name, **options):
-    return build_model(name, **(SMALL.get(name, {}) | options))
+    return build("model", {"name": name, **SMALL.get(name, {}), **options})
 
 
 def neurons(model, x):
@@ -71,7 +72,7 @@ def test_both_readings_of_the_mnist_network():
 )
 def test_published_sizes(name, weight_layers, parameters):
     with torch.device("meta"):
-        model = build_model(name)
+        model = build("model", name)
     assert count(model, nn.Conv2d | nn.Linear) == weight_layers
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.02)
 
@@ -147,7 +148,11 @@ def test_normalize():
     ("name", "options", "message"),
     [
         ("vgg13", {}, "no model 'vgg13'. Known models: digits_cnn, mnist_cnn"),
-        ("vgg16", {"depth": 3}, "'vgg16' has no option 'depth'. Its options: in_channels, classes"),
+        (
+            "vgg16",
+            {"depth": 3},
+            "vgg16 cannot be made from .*depth.* parameters: in_channels, classes",
+        ),
         ("vgg11", {"image_size": 28}, "`image_size` must be at least 32 .* of VGG11, got 28"),
         ("mnist_cnn", {"image_size": 12}, "leaves no pixels"),
         ("digits_cnn", {"image_size": 3}, "at least 4 for two pools, got 3"),
@@ -166,4 +171,4 @@ def test_normalize():
 )
 def test_nonsense_is_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
-        build_model(name, **options)
+        build("model", {"name": name, **options})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import firstspike as fs
-from firstspike.codes import build_code
+from firstspike.config import build
 from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, load_entry
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.registry import build_entry, entry_content, merge, plan_of, recipe_path
@@ -31,7 +31,7 @@ def test_every_entry_holds_recipes_and_codes_that_can_be_built(
                 recipe = spiking_recipe(plan, setting, SCALES[scale], tmp_path)
                 assert recipe.base.model == setting.recipe.model
             else:
-                build_code(dict(plan["code"]))
+                build("code", plan["code"])
 
 
 def test_every_table_with_accuracies_is_covered_or_explained() -> None:

@@ -8,13 +8,13 @@ from torch import nn
 
 from firstspike.codes import TTFS, Linear, ReLPSP
 from firstspike.codes.relpsp import Moments
+from firstspike.config import build
 from firstspike.conversion import convert
 from firstspike.engines import closed_form, event_by_event, moments, simulate
 from firstspike.networks.ops import BatchNorm
 from firstspike.neurons import relpsp_gradient
 from firstspike.training import TrainConfig, fit
 from firstspike.training.dta import DTA
-from firstspike.training.methods import build_method
 from firstspike.training.output_spikes import (
     output_population,
     output_times,
@@ -314,9 +314,9 @@ def test_refusals(train_set, validation_set):
     with pytest.raises(ValueError, match="`batch_size` must give batch norm more than one value"):
         training_logits(kept, train_set.float_images()[:1])
     with pytest.raises(ValueError, match="`method` must be one of"):
-        build_method({"name": "Hope"})
+        build("method", {"name": "Hope"})
     with pytest.raises(ValueError, match="DTA cannot be made from"):
-        build_method({"name": "DTA", "luck": 1})
+        build("method", {"name": "DTA", "luck": 1})
     with pytest.raises(ValueError, match="`output` must be one of potential, spike_times"):
         DTA(output="rate")
     with pytest.raises(ValueError, match="must have output spikes under output='spike_times'"):

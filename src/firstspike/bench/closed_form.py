@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.models import build_model
+from firstspike.models import MNISTCNN, VGG16
 from firstspike.neurons import lookup
 
 ANN = "ANN, channels-last"
@@ -34,8 +34,8 @@ CODES = {
 def rows(quick: bool = False) -> list[Row]:
     """VGG-16 and the papers' MNIST network on batches of 64; (quick) half as wide, 16 images."""
     batch, width, repeats = (16, 0.5, 7) if quick else (64, 1.0, 11)
-    vgg = build_model("vgg16", width=width, head=(512,)).eval()
-    cnn = build_model("mnist_cnn").eval()
+    vgg = VGG16(width=width, head=(512,)).eval()
+    cnn = MNISTCNN().eval()
     suffix = f", width {width}" if width != 1 else ""
     return [
         *_rows(vgg, torch.rand(batch, 3, 32, 32), f"VGG-16{suffix}", 1.03, 1.10, repeats),

@@ -11,24 +11,28 @@ them.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from firstspike.bench.timing import Row, interleaved, ratio_rows
 from firstspike.bench.training import training_step
 from firstspike.data import Compose, Dataset, RandomAffine, RandomCrop, RandomFlip, load_dataset
 from firstspike.data.dataset import Augmentation
-from firstspike.models import build_model
+from firstspike.models import VGG11, ResNet20
 from firstspike.training import Method
 from firstspike.training.precision import multiplies_bfloat16
 
 BATCH = 128
 SHARE = 0.05
-MODELS = {"ResNet-20": ("resnet20", {}), "VGG-11": ("vgg11", {"head": (512,)})}
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "ResNet-20": ResNet20,
+    "VGG-11": partial(VGG11, head=(512,)),
+}
 CROP = Compose(RandomCrop(4), RandomFlip())
 SERVED = {
     "crop and flip": CROP,
@@ -51,8 +55,8 @@ def rows(quick: bool) -> list[Row]:
     serve = {name: (lambda batches=batches: next(batches)) for name, batches in served.items()}
     precision = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32"
     found: list[Row] = []
-    for title, (name, options) in list(MODELS.items())[: 1 if quick else None]:
-        step = training_step(build_model(name, **options), Method(), precision, *batch)
+    for title, make in list(MODELS.items())[: 1 if quick else None]:
+        step = training_step(make(), Method(), precision, *batch)
         times = interleaved({"step": step, **serve}, repeats, warmup=1)
         for name in serve:
             epoch = [a + b for a, b in zip(times[name], times["step"])]

@@ -14,7 +14,7 @@ from torch import nn
 
 import firstspike as fs
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.models import build_model
+from firstspike.models import MNISTCNN, VGG16
 
 ANN = "ANN, channels-last"
 EARLY = "early firing"
@@ -24,9 +24,9 @@ CLOCK = "clock"
 
 def rows(quick: bool = False) -> list[Row]:
     """VGG-16 at two widths on batches of 8, and the papers' MNIST network; (quick) narrow only."""
-    narrow = build_model("vgg16", width=0.25, head=(512,)).eval()
-    cnn = build_model("mnist_cnn").eval()
-    found = [] if quick else _rows(build_model("vgg16").eval(), (3, 32, 32), "VGG-16", 3.0, 9)
+    narrow = VGG16(width=0.25, head=(512,)).eval()
+    cnn = MNISTCNN().eval()
+    found = [] if quick else _rows(VGG16().eval(), (3, 32, 32), "VGG-16", 3.0, 9)
     return [
         *found,
         *_rows(narrow, (3, 32, 32), "VGG-16, width 0.25", None, 9),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import firstspike as fs
 from firstspike.bench.int8_ann import missing_onnx, onnx_ann, own_int8_ann, quantized_layers
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.models import build_model
+from firstspike.models import VGG16
 from firstspike.networks import INPUT, Network
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Rectifier
 
@@ -38,7 +38,7 @@ def rows(quick: bool) -> list[Row]:
     """VGG-16 at seven shares, or (quick) a VGG-16 of a quarter of the channels at three."""
     width, repeats = (0.25, 7) if quick else (1.0, 9)
     shares = (0.05, 0.15, 0.5) if quick else SHARES
-    model = build_model("vgg16", width=width, head=(512,)).eval()
+    model = VGG16(width=width, head=(512,)).eval()
     frames = torch.rand(FRAMES, 3, 32, 32)
     network = fs.convert(model, fs.TTFS(16), calibration=frames)
     ann = network.network

@@ -16,7 +16,7 @@ from torch import Tensor
 import firstspike as fs
 from firstspike.bench.int8_ann import ONNX, missing_onnx, onnx_ann, own_int8_ann, quantized_layers
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.models import build_model
+from firstspike.models import VGG11, VGG16
 from firstspike.quantized import Int8, Quantization, quantize, to_integers
 
 ANN = "ANN, float32"
@@ -32,8 +32,8 @@ CALLS = 10  # in a row at batch 1
 
 def rows(quick: bool) -> list[Row]:
     """VGG-16 with a head of 512 at batch 64 and 1, or (quick) a half as wide VGG-11 at 16 and 1."""
-    name, width, batch, repeats = ("vgg11", 0.5, 16, 7) if quick else ("vgg16", 1.0, 64, 11)
-    model = build_model(name, batch_norm=True, width=width, head=(512,)).eval()
+    build, width, batch, repeats = (VGG11, 0.5, 16, 7) if quick else (VGG16, 1.0, 64, 11)
+    model = build(batch_norm=True, width=width, head=(512,)).eval()
     x = torch.rand(batch, 3, 32, 32)
     ann = fs.trace(model, x).to(memory_format=torch.channels_last)
     layers = quantized_layers(ann, x)
@@ -48,7 +48,7 @@ def rows(quick: bool) -> list[Row]:
         skipped = missing_onnx(f"{ONNX}, batch {size}")
         if skipped is None:
             variants[ONNX] = onnx_ann(ann, layers, size)
-        found += _timed(variants, x[:size], calls, rounds, f"{name.upper()}, batch {size}")
+        found += _timed(variants, x[:size], calls, rounds, f"{build.__name__}, batch {size}")
         found += [] if skipped is None else [skipped]
     return found
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.bench.timing import Row, interleaved, ratio_rows
-from firstspike.models import build_model
+from firstspike.models import VGG16
 
 ANN = "ANN, folded, channels-last"
 
@@ -26,7 +26,7 @@ ANN = "ANN, folded, channels-last"
 def rows(quick: bool) -> list[Row]:
     """VGG-16 on batches of 64, or (quick) with half the channels on batches of 8."""
     width, batch, repeats = (0.5, 8, 7) if quick else (1.0, 64, 9)
-    model = build_model("vgg16", width=width, head=(512,)).eval()
+    model = VGG16(width=width, head=(512,)).eval()
     x = torch.rand(batch, 3, 32, 32)
     network = fs.trace(model, x).to(memory_format=torch.channels_last)
     x = x.contiguous(memory_format=torch.channels_last)

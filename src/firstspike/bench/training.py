@@ -18,7 +18,7 @@ import firstspike as fs
 from firstspike.bench.timing import Row, interleaved, missing, ratio_rows
 from firstspike.data import Dataset
 from firstspike.measure.peak_memory import saved_bytes
-from firstspike.models import build_model
+from firstspike.models import VGG11, VGG16
 from firstspike.training import Method, TrainConfig
 from firstspike.training._trainer import Trainer
 from firstspike.training.dta import DTA
@@ -34,22 +34,27 @@ UNROLLED = 8  # steps of the peer's network
 
 def rows(quick: bool) -> list[Row]:
     """VGG-16 on batches of 64, or (quick) a half as wide VGG-11 on batches of 8."""
-    name, width, batch, repeats = ("vgg11", 0.5, 8, 5) if quick else ("vgg16", 1.0, 64, 7)
-    model = build_model(name, batch_norm=False, width=width)
+    build, width, batch, repeats = (VGG11, 0.5, 8, 5) if quick else (VGG16, 1.0, 64, 7)
+    model = build(batch_norm=False, width=width)
     images, labels = torch.rand(batch, 3, 32, 32), torch.randint(10, (batch,))
     networks = _networks(model, images, quick)
     steps = {key: training_step(*made, images, labels) for key, made in networks.items()}
     saved = {key: saved_bytes(step, networks[key][0].parameters()) for key, step in steps.items()}
     times = interleaved(steps, repeats, warmup=1)
     extra = {
-        key: {"model": name, "width": width, "batch": batch, "saved_bytes": saved[key]}
+        key: {
+            "model": build.__name__.lower(),
+            "width": width,
+            "batch": batch,
+            "saved_bytes": saved[key],
+        }
         for key in steps
     }
     memory = [
         Row(f"{key}: saved bytes", r := saved[key] / saved[ANN], r, r, target=SAVED_TARGETS[key])
         for key in SAVED_TARGETS
     ]
-    size = f"{name.upper()}{f', width {width}' if width != 1 else ''}, batch {batch}"
+    size = f"{build.__name__}{f', width {width}' if width != 1 else ''}, batch {batch}"
     found = [*ratio_rows(times, ANN, TARGETS, extra), *memory]
     if not quick and f"snnTorch T={UNROLLED}" not in networks:
         found.append(missing(f"snnTorch T={UNROLLED}", "snntorch"))

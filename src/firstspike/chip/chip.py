@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from firstspike.config import build, kind, known, register
 from firstspike.measure.energy import ASSUMED, Constant
 
 _COUNT = {"": 1.0}
@@ -46,6 +48,7 @@ _SCHEMA: dict[str, tuple[dict[str, float], float, bool]] = {
 _FRACTIONAL = ("router.clock", "step.duration", "energy.")
 
 
+@kind("chip")
 @dataclass(frozen=True)
 class Chip:
     """Constants of a many-core chip with a mesh of routers.
@@ -157,8 +160,8 @@ def _check(chip: str, key: str, constant: Constant) -> None:
 
 
 def chip_names() -> list[str]:
-    """Names of the chips that come with the library."""
-    return sorted(path.stem for path in (Path(__file__).parent / "chips").glob("*.yaml"))
+    """Names of the chips that come with the library or were registered."""
+    return sorted(known(Chip))
 
 
 def load_chip(chip: str | Path) -> Chip:
@@ -170,16 +173,20 @@ def load_chip(chip: str | Path) -> Chip:
     >>> load_chip("canmore22")["energy.hop"]
     100.0
     """
-    import yaml
-
-    path = Path(__file__).parent / "chips" / f"{chip}.yaml"
-    if not path.is_file():
-        path = Path(chip)
+    if str(chip) in known(Chip):
+        return build(Chip, str(chip))
+    path = Path(chip)
     if not path.is_file():
         raise ValueError(
             f"`chip` must be one of {', '.join(chip_names())} or the path of a YAML file, got "
             f"{str(chip)!r}."
         )
+    return _read_chip(path)
+
+
+def _read_chip(path: Path) -> Chip:
+    import yaml
+
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -203,3 +210,7 @@ def load_chip(chip: str | Path) -> Chip:
             )
     name, technology = path.stem, str(content.get("technology", ASSUMED))
     return Chip(name, technology, constants, str(content.get("note", "")))
+
+
+for _file in sorted((Path(__file__).parent / "chips").glob("*.yaml")):
+    register(partial(_read_chip, _file), kind="chip", name=_file.stem)

@@ -31,6 +31,13 @@ Memory = Annotated[
 DataRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder of the data sets, if not found by itself.")
 ]
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Python file that registers codes, kernels, operations, ...; may be repeated.",
+    ),
+]
 
 
 def console() -> Console:

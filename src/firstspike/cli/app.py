@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import typer
 
+from firstspike.cli._options import Plugin
 from firstspike.cli.bench import bench
 from firstspike.cli.compare import compare
 from firstspike.cli.convert import convert
@@ -43,6 +49,26 @@ def _root(
     pass
 
 
+def _with_plugins(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb with the option `--plugin`, whose files are imported before it runs."""
+    signature = inspect.signature(verb, eval_str=True)
+
+    def run(plugin: list[Path] | None, **arguments: Any) -> None:
+        if plugin:
+            from firstspike.plugins import load_file
+
+            for file in plugin:
+                load_file(file)
+        verb(**arguments)
+
+    option = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None)
+    parameters = [*signature.parameters.values(), option.replace(annotation=Plugin)]
+    run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+    return run
+
+
 for verb in (
     demo,
     train,
@@ -57,4 +83,4 @@ for verb in (
     bench,
     info,
 ):
-    app.command()(verb)
+    app.command()(_with_plugins(verb))

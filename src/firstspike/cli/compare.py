@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firstspike.cli._options import (
+    DataRoot,
     Device,
     Energy,
     JsonFile,
@@ -23,35 +24,42 @@ if TYPE_CHECKING:
     from firstspike.codes import Code
 
 
-def default_codes() -> dict[str, list[Code]]:
-    """Every code at several windows, by the name used on the command line."""
-    import firstspike as fs
+def chosen_codes(texts: list[str]) -> list[Code]:
+    """Codes from texts as in Python; a bare name stands for the code's usual settings.
 
-    return {
-        "rate": [fs.Rate(steps) for steps in (8, 16, 32, 64)],
-        "phase": [fs.Phase(steps) for steps in (16, 32, 64)],
-        "burst": [fs.Burst(steps) for steps in (16, 32, 64)],
-        "reverse": [fs.Reverse(window) for window in (16, 32)],
-        "temporal-switch": [fs.TemporalSwitch(window) for window in (8, 16, 32)],
-        "ttfs": [
-            fs.TTFS(16),
-            fs.TTFS(16, offset=8),
-            fs.TTFS(32),
-            *(fs.TTFS(window, fs.Linear()) for window in (4, 8, 16)),
-        ],
-        "few-step": [fs.FewStep(steps) for steps in (2, 4, 8)],
-    }
+    >>> len(chosen_codes(["Rate", "TTFS(4)"]))
+    5
+    """
+    from firstspike.codes import Code
+    from firstspike.config import build, known
+
+    codes: list[Code] = []
+    for text in texts or list(known(Code)):
+        made = known(Code).get(text.strip())
+        codes += [build(Code, text)] if made is None else made.usual()
+    if not codes:
+        raise ValueError(
+            f"`--code` must give something to compare, got {texts}, which has no usual settings for"
+            f" converted networks. Write the parameters, for instance {texts[0]}()."
+        )
+    return codes
 
 
 def compare(
     model: Annotated[Path, typer.Option(help="Folder of a run written by `firstspike train`.")],
-    codes: Annotated[
-        str,
+    code: Annotated[
+        list[str] | None,
         typer.Option(
-            help="all, or some of: rate,phase,burst,reverse,temporal-switch,ttfs,few-step."
+            metavar="CODE",
+            help="As in Python, such as 'TTFS(8, kernel=Linear())'; a bare name such as TTFS takes "
+            "its usual settings. May be repeated; by default the usual settings of all codes.",
         ),
-    ] = "all",
-    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
+    ] = None,
+    root: DataRoot = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
     calibration: Annotated[
         int, typer.Option(help="Training images to calibrate on.", min=1)
@@ -69,7 +77,9 @@ def compare(
 ) -> None:
     """Measure every neural code on one network and data set; continues where it was interrupted.
 
-    Example: firstspike compare --model runs/mnist --codes all
+    Example: firstspike compare --model runs/mnist
+
+    Example: firstspike compare --model runs/mnist --code Rate --code "TTFS(8, kernel=Linear())"
     """
     import firstspike as fs
     from firstspike.measure.result import write_results
@@ -84,19 +94,14 @@ def compare(
     from firstspike.runs.recipe import load_run
 
     prepare(seed, device, threads)
-    known = default_codes()
-    names = list(known) if codes == "all" else codes.split(",")
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(
-            f"`--codes` must be all or some of {', '.join(known)}, got {unknown[0]!r}."
-        )
+    codes = chosen_codes(code or [])
     ann, recipe = load_run(model)
+    recipe = recipe.with_data(data, root)
     training, images = recipe.datasets("train", split)
     folder = out or model / "compare"
     results = fs.compare(
         ann.to(device),
-        [code for name in names for code in known[name]],
+        codes,
         images,
         calibration=training.subset(min(calibration, len(training))),
         samples=samples,

@@ -36,7 +36,7 @@ def evaluate(
     ] = None,
     split: Annotated[
         str, typer.Option(help="train, validation, train+validation or test.")
-    ] = "test",
+    ] = "validation",
     samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
     engine: Annotated[
         str | None,

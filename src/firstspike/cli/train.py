@@ -58,9 +58,7 @@ def train(
         plan = runs.Recipe({"name": model}, {"name": data})
     else:
         raise ValueError("pass `--recipe FILE`, or `--model NAME` and `--data NAME`.")
-    if root is not None:
-        plan = plan.with_root(root)
-    plan = plan.with_training(
+    plan = plan.with_data(None, root).with_training(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
     )
     if isinstance(plan, SpikingRecipe):

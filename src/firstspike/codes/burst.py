@@ -12,11 +12,12 @@ from torch import Tensor
 
 from firstspike.codes.inputs import Direct, Input
 from firstspike.codes.repeating import RepeatingCode, require_initial_potential
-from firstspike.config import require
+from firstspike.config import register, require
 from firstspike.neurons.neuron import Distribution, Neuron, State
 from firstspike.neurons.soft_reset import burst_, dense_samples, like_sample
 
 
+@register
 @dataclass(frozen=True)
 class Burst(RepeatingCode):
     """A value is the mean of what spikes deliver, and spikes of a burst deliver more and more.
@@ -58,6 +59,10 @@ class Burst(RepeatingCode):
     input: Input = field(default_factory=Direct)
 
     graded_pool: ClassVar[bool] = True
+
+    @classmethod
+    def usual(cls) -> tuple[Burst, ...]:
+        return tuple(cls(steps) for steps in (16, 32, 64))
 
     def __post_init__(self) -> None:
         super().__post_init__()

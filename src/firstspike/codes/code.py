@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.config import describe
+from firstspike.config import describe, kind
 from firstspike.neurons.neuron import Distribution, Neuron
 
 
+@kind("code")
 @dataclass(frozen=True)
 class Code(ABC):
     """Configuration of a neural code. Subclasses are frozen dataclasses listed in `CODES`."""
@@ -31,6 +32,11 @@ class Code(ABC):
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    @classmethod
+    def usual(cls) -> Sequence[Code]:
+        """Settings worth comparing on a converted network, if any; `firstspike compare` asks."""
+        return ()
 
     @abstractmethod
     def window_of(self, depth: int) -> range:
@@ -88,6 +94,10 @@ class Code(ABC):
     def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
         """The neuron of the input population; by default the same as of all others."""
         return self.neuron(scale, distribution)
+
+    def advice(self) -> Sequence[str]:
+        """What brings a converted network closer to its ANN under this code, first things first."""
+        return ("more steps",)
 
     def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
         """What people should know about a network with these max pools under this code."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.code import Code
-from firstspike.config import require
+from firstspike.config import register, require
 from firstspike.neurons.neuron import Distribution, Neuron, State
 
 
+@register
 @dataclass(frozen=True)
 class ExactReLU(Code):
     """A spike at time s in its window, 0 <= s < 1, says `scale * (1 - s)`.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from firstspike.codes.few_step_thresholds import PercentileSearch, ThresholdRule
 from firstspike.codes.inputs import Direct, Input
 from firstspike.codes.repeating import RepeatingCode
-from firstspike.config import require
+from firstspike.config import register, require
 from firstspike.neurons.integrate_and_fire import integrate_and_fire
 from firstspike.neurons.neuron import Distribution, Neuron, State
 from firstspike.neurons.surrogates import Boxcar, Surrogate
@@ -20,6 +20,7 @@ from firstspike.neurons.surrogates import Boxcar, Surrogate
 _SAMPLE = 100_000  # activations a rule sees
 
 
+@register
 @dataclass(frozen=True)
 class FewStep(RepeatingCode):
     """Integrate-and-fire with a threshold and an output of their own, for a few steps.
@@ -60,6 +61,10 @@ class FewStep(RepeatingCode):
     bias_shift: float = 0.0
     leak: float = 1.0
     thresholds: ThresholdRule = field(default_factory=PercentileSearch)
+
+    @classmethod
+    def usual(cls) -> tuple[FewStep, ...]:
+        return tuple(cls(steps) for steps in (2, 4, 8))
 
     def __post_init__(self) -> None:
         super().__post_init__()

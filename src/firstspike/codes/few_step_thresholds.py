@@ -21,7 +21,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.config import require, require_integer
+from firstspike.config import kind, register, require, require_integer
 
 CRITERIA = ("squared", "difference")
 
@@ -126,6 +126,7 @@ def _tail_sums(x: Tensor) -> Tensor:
     return torch.cat([x.flip(0).cumsum(0).flip(0), x.new_zeros(1)])
 
 
+@kind("thresholds")
 @dataclass(frozen=True)
 class ThresholdRule(ABC):
     """How a population's (alpha, beta) follow from its activations."""
@@ -152,6 +153,7 @@ class ThresholdRule(ABC):
         return self.surface(values, steps, offset, weights).best
 
 
+@register
 @dataclass(frozen=True)
 class Fixed(ThresholdRule):
     """The same alpha and beta for every population, whatever its activations.
@@ -182,6 +184,7 @@ class Fixed(ThresholdRule):
         return self.alpha, self.beta
 
 
+@register
 @dataclass(frozen=True)
 class GridSearch(ThresholdRule):
     """Thresholds scaled down on an even grid, outputs equal to the threshold (beta = 1).
@@ -205,6 +208,7 @@ class GridSearch(ThresholdRule):
         return error_surface(values, steps, alpha, beta, offset=offset, weights=weights)
 
 
+@register
 @dataclass(frozen=True)
 class PercentileSearch(ThresholdRule):
     """Thresholds at percentiles of the activations, outputs on a grid (Algorithm 1).
@@ -283,8 +287,3 @@ class PercentileSearch(ThresholdRule):
             criterion=self.criterion,
             weights=weights,
         )
-
-
-RULES: dict[str, type[ThresholdRule]] = {
-    rule.__name__: rule for rule in (Fixed, GridSearch, PercentileSearch)
-}

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from firstspike.config import require, require_integer
+from firstspike.config import kind, register, require, require_integer
 from firstspike.neurons.neuron import Neuron, State
 
 if TYPE_CHECKING:
     from firstspike.codes.code import Code
 
 
+@kind("input")
 @dataclass(frozen=True)
 class Input(ABC):
     """Configuration of the input population."""
@@ -26,6 +27,7 @@ class Input(ABC):
         """The input population's neuron; `scale` is the largest pixel."""
 
 
+@register
 @dataclass(frozen=True)
 class Direct(Input):
     """The analogue image is the first layer's current in every repetition: no input spikes.
@@ -39,6 +41,7 @@ class Direct(Input):
         return DirectNeuron(scale, code)
 
 
+@register
 @dataclass(frozen=True)
 class Regular(Input):
     """Pixels are neurons of the code itself, driven by the pixel as a constant current.
@@ -51,6 +54,7 @@ class Regular(Input):
         return code.neuron(scale)
 
 
+@register
 @dataclass(frozen=True)
 class Bernoulli(Input):
     """Pixels spike at random: in each repetition with probability `x / scale`, independently.
@@ -72,6 +76,7 @@ class Bernoulli(Input):
         return BernoulliNeuron(scale, code, self.seed)
 
 
+@register
 @dataclass(frozen=True)
 class FirstSpikes(Input):
     """Pixels fire once per period P, the earlier the brighter (time to first spike).
@@ -94,6 +99,7 @@ class FirstSpikes(Input):
         return FirstSpikesNeuron(scale, self.period)
 
 
+@register
 @dataclass(frozen=True)
 class WeightedSpikes(Input):
     """Pixels say their K binary digits in every period, the first digit first (phase coding).
@@ -223,8 +229,3 @@ class WeightedSpikesNeuron(_InputNeuron):
         weight = 2.0 ** -(1 + t % self.period)
         digit = (level / (whole * weight)).floor().remainder(2.0)
         return digit * (self.scale * (self.period * weight))
-
-
-INPUTS: dict[str, type[Input]] = {
-    i.__name__: i for i in (Direct, Regular, Bernoulli, FirstSpikes, WeightedSpikes)
-}

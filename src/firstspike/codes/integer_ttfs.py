@@ -10,13 +10,14 @@ from torch import Tensor
 
 from firstspike.codes.kernels import KernelModule
 from firstspike.codes.ttfs import TTFS, TableNeuron
-from firstspike.config import require, require_integer
+from firstspike.config import register, require, require_integer
 from firstspike.neurons.neuron import Distribution, State
 from firstspike.neurons.straight_through import say
 
 MOST_BITS = 53  # integers of float64 have no gaps up to here
 
 
+@register
 @dataclass(frozen=True)
 class IntegerTTFS(TTFS):
     """`TTFS` of a network made of integers; `quantized.to_integers` makes such networks.
@@ -33,6 +34,10 @@ class IntegerTTFS(TTFS):
 
     potential_bits: int = 24
     clips: bool = False
+
+    @classmethod
+    def usual(cls) -> tuple[IntegerTTFS, ...]:
+        return ()  # made by `to_integers`, not by conversion
 
     def __post_init__(self) -> None:
         super().__post_init__()

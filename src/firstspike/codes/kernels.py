@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from firstspike.config import require
+from firstspike.config import kind, register, require
 from firstspike.neurons.neuron import Distribution
 
 LARGEST_EXPONENT = 85.0  # exp(-85) and exp(85) are normal float32 numbers
@@ -49,6 +49,7 @@ class FunctionKernel(KernelModule):
         return next(iter(self.state_dict(keep_vars=True).values())).device
 
 
+@kind("kernel")
 @dataclass(frozen=True)
 class Kernel(ABC):
     """Configuration of a kernel."""
@@ -58,6 +59,7 @@ class Kernel(ABC):
         """The kernel of one population, fitted to its activations where it is a fitted one."""
 
 
+@register
 @dataclass(frozen=True)
 class Exponential(Kernel):
     """k(t) = exp(-(t - delay) / tau), the kernel of T2FSNN.
@@ -123,6 +125,7 @@ class ExponentialKernel(FunctionKernel):
             self.tau.clamp_(min=max(0.1, span / LARGEST_EXPONENT))
 
 
+@register
 @dataclass(frozen=True)
 class Linear(Kernel):
     """k(t) = (T - t) / T: with the half-step offset exactly a uniform T-level quantized ReLU."""
@@ -144,6 +147,7 @@ class LinearKernel(FunctionKernel):
         return (self.window - t) / self.window
 
 
+@register
 @dataclass(frozen=True)
 class PowerOfTwo(Kernel):
     """k(t) = 2^-t: synapses shift instead of multiplying.
@@ -178,6 +182,7 @@ class PowerOfTwoKernel(KernelModule):
         return (0.75 * values if half_step else values), values
 
 
+@register
 @dataclass(frozen=True)
 class Learned(Kernel):
     """Any falling table, fitted to the activations of each population.
@@ -244,8 +249,3 @@ def lloyd_max(sample: Tensor, levels: int, iterations: int) -> Tensor:
         values = moved
     tiny = torch.arange(levels, dtype=torch.float64) * 1e-7  # strictly rising whatever the sample
     return (values.cummax(0).values + tiny).flip(0).float()
-
-
-KERNELS: dict[str, type[Kernel]] = {
-    kernel.__name__: kernel for kernel in (Exponential, Linear, PowerOfTwo, Learned)
-}

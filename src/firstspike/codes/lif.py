@@ -10,10 +10,11 @@ from torch import Tensor
 
 from firstspike.codes.inputs import Direct, Input
 from firstspike.codes.repeating import RepeatingCode
-from firstspike.config import require
+from firstspike.config import register, require
 from firstspike.neurons.neuron import Distribution, Neuron, State
 
 
+@register
 @dataclass(frozen=True)
 class LIF(RepeatingCode):
     """A value is the rate of spikes of leaky integrate-and-fire neurons, as most simulators have.

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from firstspike.codes.inputs import Input, Regular
 from firstspike.codes.repeating import RepeatingCode, require_initial_potential
-from firstspike.config import require_integer
+from firstspike.config import register, require_integer
 from firstspike.neurons.neuron import Distribution, Neuron
 from firstspike.neurons.soft_reset_neuron import SoftResetNeuron
 
 
+@register
 @dataclass(frozen=True)
 class Phase(RepeatingCode):
     """A value is a binary number, said digit by digit and repeated every period.
@@ -57,6 +58,10 @@ class Phase(RepeatingCode):
     input: Input = field(default_factory=Regular)
 
     graded_pool: ClassVar[bool] = True
+
+    @classmethod
+    def usual(cls) -> tuple[Phase, ...]:
+        return tuple(cls(steps) for steps in (16, 32, 64))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from firstspike.codes.inputs import Direct, Input
 from firstspike.codes.repeating import RepeatingCode, require_initial_potential
+from firstspike.config import register
 from firstspike.neurons.neuron import Distribution, Neuron
 from firstspike.neurons.soft_reset_neuron import SoftResetNeuron
 
 
+@register
 @dataclass(frozen=True)
 class Rate(RepeatingCode):
     """A value is the rate of spikes: `value / scale` spikes per step.
@@ -44,6 +46,10 @@ class Rate(RepeatingCode):
     steps: int
     initial_potential: float = 0.5
     input: Input = field(default_factory=Direct)
+
+    @classmethod
+    def usual(cls) -> tuple[Rate, ...]:
+        return tuple(cls(steps) for steps in (8, 16, 32, 64))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstspike.codes.code import Code
 from firstspike.codes.inputs import Direct, DirectNeuron, Input, Regular
-from firstspike.config import require_integer
+from firstspike.config import register, require_integer
 from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
 from firstspike.neurons.relpsp_gradient import fire, shares
 
@@ -41,6 +41,7 @@ class Moments(NamedTuple):
         return self._replace(value=value, depth=depth)
 
 
+@register
 @dataclass(frozen=True)
 class ReLPSP(Code):
     """One spike at most per neuron; a spike starts a ramp in the potential of its targets.

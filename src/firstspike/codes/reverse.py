@@ -10,11 +10,12 @@ from torch import Tensor
 
 from firstspike.codes.code import Code
 from firstspike.codes.kernels import LARGEST_EXPONENT
-from firstspike.config import require, require_integer
+from firstspike.config import register, require, require_integer
 from firstspike.neurons.lookup import look_up
 from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
 
 
+@register
 @dataclass(frozen=True)
 class Reverse(Code):
     """One spike per neuron; the membrane leaks, so that late spikes weigh most.
@@ -65,6 +66,10 @@ class Reverse(Code):
 
     single_spike: ClassVar[bool] = True
     graded_pool: ClassVar[bool] = True
+
+    @classmethod
+    def usual(cls) -> tuple[Reverse, ...]:
+        return tuple(cls(window) for window in (16, 32))
 
     def __post_init__(self) -> None:
         require_integer("window", self.window, 1, "Pass the number of steps, 16 to 80 are usual.")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.code import Code
-from firstspike.config import require_integer
+from firstspike.config import register, require_integer
 from firstspike.neurons.lookup import look_up
 from firstspike.neurons.neuron import Distribution, Neuron, State
 
 
+@register
 @dataclass(frozen=True)
 class TemporalSwitch(Code):
     """The first spike switches a synapse's current on, the second switches it off again.
@@ -45,6 +46,10 @@ class TemporalSwitch(Code):
     """
 
     window: int
+
+    @classmethod
+    def usual(cls) -> tuple[TemporalSwitch, ...]:
+        return tuple(cls(window) for window in (8, 16, 32))
 
     def __post_init__(self) -> None:
         require_integer("window", self.window, 2, "Two spikes need two steps; 16 are usual.")

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from firstspike._fingerprint import fingerprint
 from firstspike.codes.code import Code
-from firstspike.codes.kernels import Exponential, Kernel, KernelModule, PowerOfTwo
-from firstspike.config import require, require_integer
+from firstspike.codes.kernels import Exponential, Kernel, KernelModule, Linear, PowerOfTwo
+from firstspike.config import register, require, require_integer
 from firstspike.neurons.lookup import look_up
 from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
 from firstspike.neurons.straight_through import say, speak
 
 
+@register
 @dataclass(frozen=True)
 class TTFS(Code):
     """One spike at most per neuron; the earlier it comes, the larger the value.
@@ -59,6 +60,11 @@ class TTFS(Code):
     input_window: int | None = None
 
     single_spike: ClassVar[bool] = True
+
+    @classmethod
+    def usual(cls) -> tuple[TTFS, ...]:
+        linear = (cls(window, Linear()) for window in (4, 8, 16))
+        return cls(16), cls(16, offset=8), cls(32), *linear
 
     def __post_init__(self) -> None:
         require_integer("window", self.window, 1, "Pass the number of steps, 4 to 80 are usual.")
@@ -107,6 +113,18 @@ class TTFS(Code):
             return range(first)
         start = first - self._overlap + (depth - 1) * self.shift
         return range(start, start + self.window)
+
+    def advice(self) -> list[str]:
+        advice, kernel = ["a longer window"], self.kernel
+        widens = isinstance(kernel, Exponential) and kernel.tau is None
+        if self.input_window is None and (widens or isinstance(kernel, Linear)):
+            advice.append("a longer input_window")
+        if not self.half_step:
+            advice.append("half_step=True")
+        advice.append("kernel=Linear()" if isinstance(kernel, Exponential) else "kernel=Learned()")
+        if self.shift < self.window:
+            advice.append("a larger offset")
+        return advice
 
     def synapse(self) -> dict[str, float]:
         """Weight times the kernel's value; a shift where the values are powers of two."""

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from firstspike.codes.kernels import ExponentialKernel
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.config import describe, require, require_integer
+from firstspike.config import describe, kind, register, require, require_integer
 from firstspike.neurons.lookup import first_crossing
 from firstspike.neurons.neuron import Distribution
 
 LOSSES = ("precision", "minimum", "maximum")
 
 
+@register
+@kind("kernel_optimization")
 @dataclass(frozen=True)
 class KernelOptimization:
     """Fit tau and t_d of every population to the ANN's activations z (in units of the scale).

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from firstspike.codes import Code
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.config import require, require_integer
+from firstspike.config import kind, register, require, require_integer
 from firstspike.conversion.statistics import Histogram, Sample
 
 
+@kind("normalization")
 @dataclass(frozen=True)
 class Normalization(ABC):
     """How a population's scale follows from its activations on the calibration data.
@@ -48,6 +47,7 @@ class Normalization(ABC):
         return torch.where(alive, largest, largest[alive].mean())
 
 
+@register
 @dataclass(frozen=True)
 class Maximum(Normalization):
     """The largest activation becomes 1: nothing is clipped, outliers cost resolution.
@@ -59,6 +59,7 @@ class Maximum(Normalization):
         return histogram.maximum
 
 
+@register
 @dataclass(frozen=True)
 class Percentile(Normalization):
     """A percentile of all activations (zeros included) becomes 1; what lies above is clipped.
@@ -84,6 +85,7 @@ class Percentile(Normalization):
         return histogram.quantile(self.percentile / 100).squeeze(1)
 
 
+@register
 @dataclass(frozen=True)
 class LeastError(Normalization):
     """The scale at which spikes come closest to the activations, for codes with a table (TTFS).
@@ -130,28 +132,3 @@ class LeastError(Normalization):
             best = torch.where(error < least, scale, best)
             least = torch.minimum(error, least)
         return torch.where(histogram.maximum > 0, best, zero)  # silent channels stay silent
-
-
-NORMALIZATIONS = {kind.__name__: kind for kind in (Maximum, Percentile, LeastError)}
-
-
-def build_normalization(description: Mapping[str, Any]) -> Normalization:
-    """The normalization of `{"name": ..., option: value, ...}`, as in recipes.
-
-    Raises:
-        ValueError: if the name is unknown or an option does not belong to it.
-
-    >>> build_normalization({"name": "Percentile", "percentile": 99.0})
-    Percentile(per_channel=False, percentile=99.0)
-    """
-    options = dict(description) if isinstance(description, Mapping) else {"name": description}
-    name = options.pop("name", None)
-    if not isinstance(description, Mapping) or str(name) not in NORMALIZATIONS:
-        raise ValueError(
-            f"`normalization` must be {{name: ...}} with one of {', '.join(NORMALIZATIONS)}, got "
-            f"{description!r}. Write for instance {{name: LeastError}}."
-        )
-    try:
-        return NORMALIZATIONS[name](**options)
-    except TypeError as error:
-        raise ValueError(f"{name} cannot be made from {options}: {error}") from error

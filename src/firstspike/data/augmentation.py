@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from firstspike.config import register
 from firstspike.data.dataset import Augmentation, to_float
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class RandomCrop:
     """Pad all sides with `padding` pixels and cut out the image's size at a random place.
@@ -49,6 +51,7 @@ class RandomCrop:
         )
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class RandomShift:
     """Move by up to `pixels` in both directions; the border pixels are repeated."""
@@ -62,6 +65,7 @@ class RandomShift:
         return _shift(images, self.pixels, generator)[0]
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class RandomFlip:
     """Mirror left and right with a probability."""
@@ -77,6 +81,8 @@ class RandomFlip:
         return torch.where(flip.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
+@register(kind="augmentation")
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class AlternatingFlip:
     """Mirror half of the images left and right, and in the next epoch the other half.
@@ -102,6 +108,7 @@ class AlternatingFlip:
         return torch.where(flip[:, None, None, None], images.flip(-1), images)
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class GreyLevels:
     """Round pixels to `levels` values above black, as an input population of so many steps does.
@@ -125,6 +132,7 @@ class GreyLevels:
         return torch.round(to_float(images) * self.levels) / self.levels
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class GrowingSize:
     """Shrink the images of the first epochs, for steps that cost a quarter at half the size.
@@ -186,6 +194,7 @@ class Cutout:
         return images * ~(rows[:, None, :, None] & columns[:, None, None, :])
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True, init=False)
 class Compose:
     """Several augmentations, one after the other.

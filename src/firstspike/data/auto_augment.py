@@ -10,7 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from firstspike.config import register
 
+
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class RandomAffine:
     """Rotate, shear and scale each image around its centre; black comes in at the border.
@@ -53,6 +56,7 @@ def _warp(images: Tensor, matrix: Tensor) -> Tensor:
     return warped.round().clamp(0, 255).to(images.dtype)
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class RandomOperations:
     """To each image, some operations drawn at random, each with a random strength.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.config import require, require_integer
+from firstspike.config import kind, register, require, require_integer
 from firstspike.engines import closed_form
 from firstspike.engines.engine import ENGINES
 from firstspike.engines.evaluation import evaluation_mode
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from firstspike.data import Dataset
 
 
+@register
+@kind("perturbation")
 @dataclass(frozen=True)
 class Perturbation:
     """What goes wrong between one neuron and the next; nothing by default.

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from firstspike._files import load_tensors, save_tensors
-from firstspike.codes import Code, Neuron, build_code
+from firstspike.codes import Code, Neuron
 from firstspike.codes.relpsp import ReLPSP
+from firstspike.config import UnknownName, build
 from firstspike.engines.engine import (
     ENGINES,
     default_engine,
@@ -205,6 +206,8 @@ class SpikingNetwork(nn.Module):
             version = description["format"]
             if version == _FORMAT:
                 return cls._rebuild(description, tensors)
+        except UnknownName as error:
+            raise UnknownName(f"{path} cannot be rebuilt here: {error}") from error
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"{path} does not hold a whole spiking network ({type(error).__name__}: {error}). "
@@ -219,7 +222,7 @@ class SpikingNetwork(nn.Module):
     @classmethod
     def _rebuild(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwork:
         network = Network.from_description(description["network"])
-        code = build_code(description["code"])
+        code = build(Code, description["code"])
         prefix = "neurons."
         names = {key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)}
         neurons = {

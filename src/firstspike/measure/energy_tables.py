@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from firstspike.config import kind, known, register
 from firstspike.measure.energy import (
     CountedEnergy,
     EnergyEstimate,
@@ -26,6 +27,7 @@ _COMMON = ("kind", "technology", "precision", "note")
 _CONSTANT = ("value", "unit", "source")
 
 
+@kind("energy_table")
 @dataclass(frozen=True)
 class EnergyTable:
     """One table of a YAML file: checked values and their sources, not yet tied to a reference."""
@@ -80,13 +82,13 @@ def energy_model(
     >>> energy_model("cmos45-int32").evaluate(multiply=1000, add=1000).total
     3200.0
     """
-    known = published_tables() if tables is None else tables
-    if name not in known:
+    choice = energy_tables() if tables is None else tables
+    if name not in choice:
         raise ValueError(
-            f"`name` must be one of {sorted(known)}, got {name!r}. "
+            f"`name` must be one of {sorted(choice)}, got {name!r}. "
             "Pass a file of your own to read_energy_tables for other constants."
         )
-    return known[name].model(reference)
+    return choice[name].model(reference)
 
 
 def estimate_energy(
@@ -102,16 +104,16 @@ def estimate_energy(
         counts: counts per sample by name (`spikes`, `steps`, `multiply`, `add`, `synaptic`, ...).
         models: table names; None takes every table that the counts and the reference suffice for.
         reference: the system normalized energies are ratios to.
-        tables: where names are looked up; None is the library's own tables.
+        tables: where names are looked up; None is all that are registered.
 
     >>> sorted(estimate_energy({"spikes": 6300.0, "steps": 64}))
     ['noc22-per-spike']
     """
-    known = published_tables() if tables is None else tables
+    choice = energy_tables() if tables is None else tables
     if models is None:
-        models = [name for name, table in known.items() if table.suffices(counts, reference)]
+        models = [name for name, table in choice.items() if table.suffices(counts, reference)]
     return {
-        name: energy_model(name, reference=reference, tables=known).evaluate(**counts)
+        name: energy_model(name, reference=reference, tables=choice).evaluate(**counts)
         for name in models
     }
 
@@ -119,7 +121,16 @@ def estimate_energy(
 @cache
 def published_tables() -> Mapping[str, EnergyTable]:
     """The tables that come with the library, by name."""
-    return read_energy_tables(Path(__file__).with_name("energy_tables.yaml"))
+    tables = read_energy_tables(Path(__file__).with_name("energy_tables.yaml"))
+    for table in tables.values():
+        register(table)
+    return tables
+
+
+def energy_tables() -> Mapping[str, EnergyTable]:
+    """All tables by name: the library's and those registered besides."""
+    published_tables()
+    return known(EnergyTable)
 
 
 def read_energy_tables(path: str | Path) -> dict[str, EnergyTable]:

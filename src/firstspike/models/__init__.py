@@ -2,7 +2,6 @@
 
 from firstspike.models.cnn import MNISTCNN, DigitsCNN
 from firstspike.models.layers import Normalize
-from firstspike.models.registry import build_model, model_names
 from firstspike.models.resnet import ResNet18, ResNet20
 from firstspike.models.vgg import VGG11, VGG16
 from firstspike.models.vgg8 import VGG8
@@ -16,6 +15,4 @@ __all__ = [
     "Normalize",
     "ResNet18",
     "ResNet20",
-    "build_model",
-    "model_names",
 ]

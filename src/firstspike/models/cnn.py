@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from firstspike.config import register
 from firstspike.models.layers import check_options, convolution, dense, initialize, pool2, scaled
 
 
+@register(kind="model", name="mnist_cnn")
 class MNISTCNN(nn.Module):
     """784-16C5-P2-32C5-P2-800-128-10 of Wei et al. 2023 (Table 1, CNN¹).
 
@@ -69,6 +71,7 @@ class MNISTCNN(nn.Module):
         return self.classifier(self.features(x))
 
 
+@register(kind="model", name="digits_cnn")
 class DigitsCNN(nn.Module):
     """32C3-P2-64C3-P2-64-10 for 8x8 digits: trains to 98 % in seconds on one core.
 

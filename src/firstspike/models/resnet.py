@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from firstspike.config import register
 from firstspike.models.layers import check_options, dense, initialize, scaled
 
 
@@ -72,6 +73,7 @@ class _ResNet(nn.Module):
         return self.classifier(self.dropout(self.pool(self.blocks(self.stem(x)))))
 
 
+@register(kind="model", name="resnet18")
 class ResNet18(_ResNet):
     """ResNet-18: 64, 128, 256 and 512 channels, 2 blocks each, no first pool.
 
@@ -90,6 +92,7 @@ class ResNet18(_ResNet):
     _stages = ((64, 2), (128, 2), (256, 2), (512, 2))
 
 
+@register(kind="model", name="resnet20")
 class ResNet20(_ResNet):
     """ResNet-20: 16, 32 and 64 channels, 3 blocks each. Arguments as for `ResNet18`.
 

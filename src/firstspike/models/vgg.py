@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from firstspike.config import register
 from firstspike.models.layers import check_options, convolution, dense, initialize, pool2, scaled
 
 # Channels of the 3x3 convolutions of each stage; a pool ends every stage.
@@ -53,6 +54,7 @@ class _VGG(nn.Module):
         return self.classifier(self.features(x))
 
 
+@register(kind="model", name="vgg11")
 class VGG11(_VGG):
     """VGG-11: 8 convolutions. Arguments as for `VGG16`.
 
@@ -60,6 +62,7 @@ class VGG11(_VGG):
     """
 
 
+@register(kind="model", name="vgg16")
 class VGG16(_VGG):
     """VGG-16: 13 convolutions, 5 pools and the hidden linear layers `head`.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from firstspike.config import register
 from firstspike.models.layers import check_options, scaled
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _SMALLEST = 5e-4  # added to the variance of a direction before it is made 1
 _LOGITS = 1 / 9  # a head that starts quietly learns from a loss that starts evenly
 
 
+@register(kind="model", name="vgg8")
 class VGG8(nn.Module):
     """Six plain 3x3 convolutions behind a fixed whitening layer, and a linear head.
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from firstspike.config import require
+from firstspike.config import kind, register, require
 
 
+@kind("surrogate")
 @dataclass(frozen=True)
 class Surrogate(ABC):
     """Derivative of the spike by `z`, the distance from the threshold in thresholds.
@@ -45,6 +46,7 @@ class Surrogate(ABC):
         """Derivative at `z`, same shape."""
 
 
+@register
 @dataclass(frozen=True)
 class Boxcar(Surrogate):
     """`height` where `|z| <= width`, else 0. Source: Datta & Beerel 2022, section III-B.
@@ -58,6 +60,7 @@ class Boxcar(Surrogate):
         return (z.abs() <= self.width).to(z.dtype) * self.height
 
 
+@register
 @dataclass(frozen=True)
 class Triangle(Surrogate):
     """`height * max(0, 1 - |z| / width)`. Source: Rathi & Roy 2020 (DIET-SNN).
@@ -71,6 +74,7 @@ class Triangle(Surrogate):
         return (1.0 - z.abs() / self.width).clamp(min=0.0) * self.height
 
 
+@register
 @dataclass(frozen=True)
 class FastSigmoid(Surrogate):
     """`height / (1 + |z| / width)^2`. Source: Zenke & Ganguli 2018 (SuperSpike)."""
@@ -79,6 +83,7 @@ class FastSigmoid(Surrogate):
         return self.height / (1.0 + z.abs() / self.width).square()
 
 
+@register
 @dataclass(frozen=True)
 class ArcTangent(Surrogate):
     """`height / (1 + (pi z / (2 width))^2)`. Source: Fang et al. 2021."""

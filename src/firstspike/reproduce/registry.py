@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from firstspike.conversion.normalization import build_normalization
+from firstspike.config import build
+from firstspike.conversion.normalization import Normalization
 from firstspike.measure.energy import EnergyReference
 from firstspike.reproduce.metrics import METRICS, Claim
 from firstspike.runs.recipe import read_yaml
@@ -77,7 +78,7 @@ class Entry:
                 _require(network in self.networks, self.name, "claim", network, self.networks)
         for network, plan in self.networks.items():
             if "normalization" in plan:
-                build_normalization(plan["normalization"])
+                build(Normalization, plan["normalization"])
             for key in plan:
                 _require(key in _PLAN, self.name, f"key of {network!r}", key, sorted(_PLAN))
             if not {"train", "code"} & set(plan):

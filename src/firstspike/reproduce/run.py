@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from firstspike.codes import build_code
+from firstspike.codes import Code
+from firstspike.config import build
 from firstspike.data.standard import ROOT_VARIABLE
 from firstspike.engines import able_engines
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -158,7 +159,7 @@ class _Work:
         self.device, self.progress, self.say = device, progress, say
         self.check_engines = check_engines
         plans = [entry.networks[name] for name in networks]
-        converted = [build_code(dict(plan["code"])) for plan in plans if "train" not in plan]
+        converted = [build(Code, plan["code"]) for plan in plans if "train" not in plan]
         self.samples = scale.samples(converted)
         self.measured: dict[str, dict[str, list[Result]]] = {}
         self.anns: dict[str, list[float]] = {}

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from firstspike._files import atomic_write, read_json, sha256_of, write_json
-from firstspike.codes import build_code
+from firstspike.codes import Code
+from firstspike.config import build
 from firstspike.conversion import KernelOptimization, convert
-from firstspike.conversion.normalization import build_normalization
+from firstspike.conversion.normalization import Normalization
 from firstspike.data import Dataset
 from firstspike.engines import compare_records, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -122,9 +123,9 @@ def _converted(
     (training,) = recipe.datasets("train")
     return convert(
         model.to(device),
-        build_code(dict(plan["code"])),
+        build(Code, plan["code"]),
         calibration=training.subset(min(scale.calibration, len(training))),
-        normalization=build_normalization(plan.get("normalization", {"name": "Percentile"})),
+        normalization=build(Normalization, plan.get("normalization", {"name": "Percentile"})),
         kernel_optimization=KernelOptimization(seed=seed) if plan.get("optimize") else None,
     )
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from firstspike._files import load_tensors
 from firstspike.data import Dataset, load_dataset
-from firstspike.models import build_model
+from firstspike.config import build
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training import TrainConfig, fit
 
@@ -24,7 +24,7 @@ class Recipe:
     """What to train on what, and how; the content of a YAML file under `recipes/`.
 
     Args:
-        model: `{"name": ..., option: value, ...}` for `build_model`.
+        model: `{"name": ..., option: value, ...}` for `build`.
         data: `{"name": ...}` for `load_dataset`.
         training: arguments of `TrainConfig` as plain data.
     """
@@ -61,9 +61,12 @@ class Recipe:
         given = {key: value for key, value in changes.items() if value is not None}
         return replace(self, training={**self.training, **given})
 
-    def with_root(self, root: str | Path) -> Recipe:
-        """The recipe with its data set in the folder `root`."""
-        return replace(self, data={**self.data, "root": str(root)})
+    def with_data(self, data: str | None, root: str | Path | None) -> Recipe:
+        """The recipe with another data set, or with its own in the folder `root`; None changes no
+        more than the other."""
+        changes = {"name": data, "root": None if root is None else str(root)}
+        given = {key: value for key, value in changes.items() if value is not None}
+        return replace(self, data={**(self.data if data is None else {}), **given})
 
     def datasets(self, *splits: str) -> list[Dataset]:
         """The named splits of the recipe's data set."""
@@ -71,7 +74,8 @@ class Recipe:
 
     def build(self) -> nn.Module:
         """A new model, its weights drawn from torch's current random state."""
-        return build_model(self.model["name"], **_options(self.model))
+        model: nn.Module = build("model", self.model)
+        return model
 
 
 def _options(entry: dict[str, Any]) -> dict[str, Any]:

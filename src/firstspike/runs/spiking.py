@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from firstspike.codes import build_code
+from firstspike.codes import Code
+from firstspike.config import build
 from firstspike.conversion import convert
-from firstspike.conversion.normalization import build_normalization
+from firstspike.conversion.normalization import Normalization
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.runs.recipe import Recipe, load_run, read_yaml
-from firstspike.training import TrainConfig, fit
-from firstspike.training.methods import build_method
+from firstspike.training import Method, TrainConfig, fit
 from firstspike.training.output_spikes import with_output_spikes
 from firstspike.training.surrogate import folded
 
@@ -31,12 +31,12 @@ class SpikingRecipe:
 
     Args:
         base: model, data and training arguments, as for ANNs.
-        code: `{"name": "TTFS", "window": 4, ...}` for `build_code`.
-        method: `{"name": "QuantizerAware", ...}` for `build_method`. `teacher: true` learns from
+        code: `{"name": "TTFS", "window": 4, ...}` for `build`.
+        method: `{"name": "QuantizerAware", ...}` likewise. `teacher: true` learns from
             the ANN it starts from as well.
         start: folder of a trained ANN of the same model to start from; None starts fresh.
         calibration: images that set the scales.
-        normalization: `{"name": "LeastError"}`, say: how they do; see `build_normalization`.
+        normalization: `{"name": "LeastError"}`, say: how they do.
         keep_batch_norm: train with batch norm and fold it away at the end.
         output_window: give `ReLPSP` a spiking output layer with this window
             (`with_output_spikes`), as `method: {name: DTA, output: spike_times}` needs.
@@ -53,9 +53,9 @@ class SpikingRecipe:
     source: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        build_code(self.code)
-        build_normalization(self.normalization)
-        build_method({k: v for k, v in self.method.items() if k != "teacher"})
+        build(Code, self.code)
+        build(Normalization, self.normalization)
+        build(Method, {k: v for k, v in self.method.items() if k != "teacher"})
         if isinstance(self.calibration, bool) or not isinstance(self.calibration, int):
             raise TypeError(
                 f"`calibration` must be a number of images, got {self.calibration!r}. Try 1000."
@@ -97,9 +97,9 @@ class SpikingRecipe:
         """The recipe with other training arguments; None leaves one as it is."""
         return replace(self, base=self.base.with_training(**changes))
 
-    def with_root(self, root: str | Path) -> SpikingRecipe:
-        """The recipe with its data set in the folder `root`."""
-        return replace(self, base=self.base.with_root(root))
+    def with_data(self, data: str | None, root: str | Path | None) -> SpikingRecipe:
+        """The recipe with another data set, or with its own in the folder `root`."""
+        return replace(self, base=self.base.with_data(data, root))
 
     def network(self, seed: int) -> tuple[SpikingNetwork, nn.Module]:
         """The network before training, and the ANN it comes from.
@@ -130,9 +130,9 @@ class SpikingRecipe:
         (training,) = self.base.datasets("train")
         network = convert(
             model,
-            build_code(self.code),
+            build(Code, self.code),
             calibration=training.subset(self.calibration),
-            normalization=build_normalization(self.normalization),
+            normalization=build(Normalization, self.normalization),
             keep_batch_norm=self.keep_batch_norm,
         )
         if self.output_window is not None:
@@ -206,7 +206,7 @@ def train_spiking(
     options = dict(recipe.method)
     if options.pop("teacher", False):
         options["teacher"] = model
-    method = build_method(options)
+    method = build(Method, options)
     fit(
         network,
         training,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from firstspike.config import kind, register
 
+
+@register
+@kind("averaging")
 @dataclass(frozen=True)
 class Lookahead:
     """Every few steps, fast weights and their slow average meet: `slow += (1 - a) (fast - slow)`,

@@ -7,26 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from firstspike.config import build, describe
 from firstspike.training.averaging import Lookahead
-from firstspike.training.optimizers import SGD, Adam, AdamW, OptimizerConfig
-from firstspike.training.schedules import (
-    Constant,
-    Cosine,
-    Milestones,
-    OneCycle,
-    Schedule,
-    Triangular,
-)
+from firstspike.training.optimizers import Adam, OptimizerConfig
+from firstspike.training.schedules import Cosine, Schedule
 
 if TYPE_CHECKING:
     from firstspike.data.dataset import Augmentation
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Convolutions = Literal["direct", "winograd"]
-
-_OPTIMIZERS = {kind.__name__: kind for kind in (SGD, Adam, AdamW)}
-_SCHEDULES = {kind.__name__: kind for kind in (Constant, Cosine, OneCycle, Triangular, Milestones)}
-_AVERAGES = {kind.__name__: kind for kind in (Lookahead,)}
 
 
 @dataclass(frozen=True)
@@ -131,7 +121,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The config as numbers, strings, lists and dicts, fit for YAML and JSON."""
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {f.name: describe(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -143,63 +133,23 @@ class TrainConfig:
                 raise ValueError(
                     f"the training config has no option {name!r}. Options: {', '.join(known)}."
                 )
-        for name, kinds in (
-            ("optimizer", _OPTIMIZERS),
-            ("schedule", _SCHEDULES),
-            ("averaging", _AVERAGES),
-        ):
+        for name in ("optimizer", "schedule", "averaging"):
             if options.get(name) is not None:
-                options[name] = _build(name, options[name], kinds)
+                options[name] = build(name, options[name])
         options["augmentation"] = _augmentation(options.get("augmentation"))
         return cls(**options)
 
 
-def _build(argument: str, value: Any, kinds: Mapping[str, type]) -> Any:
-    """Object from `{"name": ..., **options}`, or from the bare name."""
-    options = {"name": value} if isinstance(value, str) else dict(value)
-    kind = kinds.get(options.pop("name", ""))
-    if kind is None:
-        raise ValueError(
-            f"`{argument}` must name one of {', '.join(kinds)}, got {value!r}. "
-            f"Write for instance {{name: {next(iter(kinds))}}}."
-        )
-    try:
-        return kind(**options)
-    except TypeError as error:
-        known = ", ".join(f.name for f in dataclasses.fields(kind)) or "none"
-        raise ValueError(
-            f"`{argument}`: {kind.__name__} cannot take {options}: {error}. Options: {known}."
-        ) from error
-
-
 def _augmentation(value: Any) -> Augmentation | None:
     """Augmentation from its name and options, or from a list of such; objects stay as they are."""
-    from firstspike import data
+    from firstspike.data import Compose
 
     if value is None or callable(value):
         return value
     if isinstance(value, (list, tuple)):
-        return data.Compose(*filter(None, map(_augmentation, value)))
-    kinds = (
-        *(data.RandomShift, data.RandomCrop, data.RandomFlip, data.AlternatingFlip),
-        *(data.Cutout, data.GreyLevels, data.GrowingSize),
-        *(data.RandomAffine, data.RandomOperations),
-    )
-    return _build("augmentation", value, {kind.__name__: kind for kind in kinds})
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses as `{"name": class, **fields}`, sequences as lists, functions by their name."""
-    if hasattr(value, "augmentations"):  # `Compose`, written as the list of its parts
-        return plain(value.augmentations)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"name": type(value).__name__, **fields}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return {"name": getattr(value, "__name__", type(value).__name__)}
+        return Compose(*filter(None, map(_augmentation, value)))
+    made: Augmentation = build("augmentation", value)
+    return made
 
 
 def _is_positive(value: Any) -> bool:

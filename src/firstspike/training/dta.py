@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from torch import Tensor, nn
 
 from firstspike.codes.relpsp import ReLPSP
+from firstspike.config import register
 from firstspike.training.output_spikes import output_population, output_times
 from firstspike.training.single_spike import SingleSpikeMethod
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 Output = Literal["potential", "spike_times"]
 
 
+@register
 @dataclass
 class DTA(SingleSpikeMethod):
     """Train a `ReLPSP` network by the derivatives of its spike times.

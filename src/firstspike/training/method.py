@@ -7,9 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.training.config import TrainConfig, plain
+from firstspike.config import describe, kind, register
+from firstspike.training.config import TrainConfig
 
 
+@register
+@kind("method")
 class Method:
     """Hooks of the training loop; as they stand: cross entropy on `model(images)`.
 
@@ -29,7 +32,8 @@ class Method:
 
     def settings(self) -> dict[str, Any]:
         """Name and options, stored in the run's config and compared when it resumes."""
-        return plain(self)
+        settings: dict[str, Any] = describe(self)
+        return settings
 
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         """Called once, with the model on its device, before the optimizer is built."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from firstspike.config import kind, register
 
 if TYPE_CHECKING:
     import torch
 
 
+@kind("optimizer")
+@runtime_checkable
 class OptimizerConfig(Protocol):
     """Anything that builds a `torch.optim.Optimizer` for parameter groups; a frozen dataclass."""
 
@@ -18,8 +22,9 @@ class OptimizerConfig(Protocol):
         ...
 
 
+@register
 @dataclass(frozen=True)
-class SGD:
+class SGD(OptimizerConfig):
     """Stochastic gradient descent with momentum (`torch.optim.SGD`)."""
 
     momentum: float = 0.9
@@ -41,8 +46,9 @@ class SGD:
         return _build(TorchSGD, self, groups)
 
 
+@register
 @dataclass(frozen=True)
-class Adam:
+class Adam(OptimizerConfig):
     """Adam (`torch.optim.Adam`); its weight decay is added to the gradient."""
 
     betas: tuple[float, float] = (0.9, 0.999)
@@ -58,8 +64,9 @@ class Adam:
         return _build(TorchAdam, self, groups)
 
 
+@register
 @dataclass(frozen=True)
-class AdamW:
+class AdamW(OptimizerConfig):
     """Adam with decoupled weight decay (`torch.optim.AdamW`; Loshchilov & Hutter 2019)."""
 
     betas: tuple[float, float] = (0.9, 0.999)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from firstspike.codes.kernels import ExponentialKernel, LearnedKernel
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.config import require
+from firstspike.config import register, require
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 from firstspike.training.single_spike import SingleSpikeMethod
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SMALLEST_GAP = 1e-4  # between neighbouring values of a learned table
 
 
+@register
 @dataclass
 class QuantizerAware(SingleSpikeMethod):
     """Train a TTFS network with its own tables, whatever they are, with trained ranges.

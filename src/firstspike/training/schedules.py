@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from firstspike.config import kind, register
 
 
+@kind("schedule")
+@runtime_checkable
 class Schedule(Protocol):
     """Anything with this method is a schedule; make it a frozen dataclass."""
 
@@ -19,8 +23,9 @@ class Schedule(Protocol):
         ...
 
 
+@register
 @dataclass(frozen=True)
-class Constant:
+class Constant(Schedule):
     """The learning rate stays as it is.
 
     >>> Constant().factor(3.0, epochs=10)
@@ -31,8 +36,9 @@ class Constant:
         return 1.0
 
 
+@register
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(Schedule):
     """Linear warm-up from 0 to 1, then half a cosine from 1 to `final_factor`.
 
     After the warm-up, with p = (epoch − warmup_epochs) / (epochs − warmup_epochs), the factor is
@@ -65,8 +71,9 @@ class Cosine:
         return _anneal(1.0, self.final_factor, progress)
 
 
+@register
 @dataclass(frozen=True)
-class OneCycle:
+class OneCycle(Schedule):
     """Half a cosine up from `start_factor` to 1, then half a cosine down to `final_factor`.
 
     The rise takes `warmup_fraction` of the training. Source: Smith & Topin 2018, with the cosine
@@ -93,8 +100,9 @@ class OneCycle:
         return _anneal(1.0, self.final_factor, fall)
 
 
+@register
 @dataclass(frozen=True)
-class Triangular:
+class Triangular(Schedule):
     """A straight line up from `start_factor` to 1, then one down to `final_factor`, in each cycle.
 
     The rise takes `warmup_fraction` of a cycle. `cycles` divides the epochs into several such
@@ -145,8 +153,9 @@ class Triangular:
         return 1 + (self.final_factor - 1) * fall
 
 
+@register
 @dataclass(frozen=True)
-class Milestones:
+class Milestones(Schedule):
     """Multiply by `gamma` each time the progress passes one of `epochs_at`.
 
     >>> [round(Milestones((5, 8)).factor(e, epochs=10), 3) for e in (4.9, 5.0, 9.0)]

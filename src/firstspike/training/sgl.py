@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes.few_step import FewStepNeuron
-from firstspike.config import describe, require, require_integer
+from firstspike.config import describe, register, require, require_integer
 from firstspike.engines import through_time
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.neurons.surrogates import Boxcar, Surrogate
@@ -18,6 +18,7 @@ from firstspike.training.method import Method
 _SMALLEST_ALPHA = 0.01  # thresholds stay positive
 
 
+@register
 @dataclass
 class SGL(Method):
     """Fine-tune a few-step network, or train it from scratch, by backpropagation through time.

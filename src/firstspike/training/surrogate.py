@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from firstspike.codes.kernels import ExponentialKernel
 from firstspike.codes.ttfs import TableNeuron
-from firstspike.config import require, require_integer
+from firstspike.config import register, require, require_integer
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, fold_batch_norm
 from firstspike.networks.ops import BatchNorm
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from firstspike.training.config import TrainConfig
 
 
+@register
 @dataclass
 class Surrogate(SingleSpikeMethod):
     """Train an exponential TTFS network in the domain of spike times.
