@@ -1,5 +1,7 @@
 """Configurations by name: from plain data, from text as in Python, and back."""
 
+import inspect
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import firstspike as fs
+from firstspike import data
 from firstspike.codes.kernels import Kernel
+from firstspike.codes.repeating import RepeatingCode
 from firstspike.config import UnknownName, build, describe, known, register, unregister
+from firstspike.training.single_spike import SingleSpikeMethod
 
 WINDOWS = st.integers(1, 24)
 KERNELS = st.one_of(
@@ -96,6 +101,22 @@ def test_every_registered_name_says_what_its_parameters_take() -> None:
     assert (
         build("method", "QuantizerAware(perturbation=Perturbation(bits=4))").perturbation.bits == 4
     )
+
+
+def test_all_of_ours_are_registered() -> None:
+    from firstspike import config
+
+    for kind in config._KINDS:
+        names = set(known(kind).values())
+        base = config._KINDS[kind].base
+        for module in [m for name, m in sys.modules.items() if name.startswith("firstspike.")]:
+            for found in vars(module).values():
+                if isinstance(found, type) and base is not None and issubclass(found, base):
+                    ours = found.__module__ == module.__name__ and not inspect.isabstract(found)
+                    shared = found in (base, RepeatingCode, SingleSpikeMethod)
+                    assert not ours or shared or found in names, found
+    in_public = {getattr(data, n) for n in data.__all__ if n.startswith(("Random", "G", "Cu"))}
+    assert in_public <= set(known("augmentation").values())
 
 
 def test_what_is_registered_is_known_by_name_and_as_a_parameter() -> None:

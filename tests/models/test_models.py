@@ -147,7 +147,7 @@ def test_normalize():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("vgg13", {}, "no model 'vgg13'. Known models: digits_cnn, mnist_cnn"),
+        ("vgg13", {}, "`model` must be one of .*digits_cnn.*, got 'vgg13'"),
         (
             "vgg16",
             {"depth": 3},

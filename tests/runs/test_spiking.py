@@ -96,7 +96,7 @@ def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -
     [
         ({"methods": {}}, "has the unknown key 'methods'. Known: calibration, code"),
         ({"method": None}, "must have `method: {name: ...}` to train a spiking network"),
-        ({"method": {"name": "Hope"}}, "r.yaml: `method` must be one of Method, QuantizerAware"),
+        ({"method": {"name": "Hope"}}, r"r.yaml: `method` must be one of .*QuantizerAware"),
         ({"method": {"name": "DTA", "luck": 1}}, "r.yaml: DTA cannot be made from"),
         ({"code": {"name": "Morse"}}, "r.yaml: `code` must be one of .*got 'Morse'"),
         ({"code": {"name": "TTFS", "windows": 4}}, "r.yaml: TTFS cannot be made from"),

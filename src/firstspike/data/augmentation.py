@@ -166,6 +166,7 @@ class GrowingSize:
         ).clamp_(0, 1)
 
 
+@register(kind="augmentation")
 @dataclass(frozen=True)
 class Cutout:
     """Blacken a square of `size` pixels around a random pixel, clipped at the border.

@@ -54,6 +54,7 @@ class TrainConfig:
     Raises:
         ValueError: naming the argument, the rule and the value.
 
+    >>> from firstspike.training import SGD, OneCycle
     >>> config = TrainConfig(epochs=12, learning_rate=0.1, optimizer=SGD(), schedule=OneCycle())
     >>> TrainConfig.from_dict(config.to_dict()) == config
     True

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from firstspike.config import kind, register
 
@@ -13,13 +14,12 @@ if TYPE_CHECKING:
 
 
 @kind("optimizer")
-@runtime_checkable
-class OptimizerConfig(Protocol):
-    """Anything that builds a `torch.optim.Optimizer` for parameter groups; a frozen dataclass."""
+class OptimizerConfig(ABC):
+    """Builds a `torch.optim.Optimizer` for parameter groups; make it a frozen dataclass."""
 
+    @abstractmethod
     def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Optimizer for groups that each name their `params` and `lr`."""
-        ...
 
 
 @register

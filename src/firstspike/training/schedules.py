@@ -7,20 +7,19 @@ epochs as a real number, from 0 (start) to `epochs` (end); the loop asks at the 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from firstspike.config import kind, register
 
 
 @kind("schedule")
-@runtime_checkable
-class Schedule(Protocol):
-    """Anything with this method is a schedule; make it a frozen dataclass."""
+class Schedule(ABC):
+    """Factor on the learning rate over a training; make it a frozen dataclass."""
 
+    @abstractmethod
     def factor(self, epoch: float, epochs: int) -> float:
         """Factor on the learning rate after `epoch` of `epochs` epochs."""
-        ...
 
 
 @register
