@@ -22,7 +22,7 @@ from firstspike.neurons.neuron import Distribution, Neuron
 @kind("code")
 @dataclass(frozen=True)
 class Code(ABC):
-    """Configuration of a neural code. Subclasses are frozen dataclasses listed in `CODES`."""
+    """Configuration of a neural code. Subclasses are registered frozen dataclasses."""
 
     single_spike: ClassVar[bool] = False
     rank: ClassVar[int] = 1  # moments of its input that a population's potential depends on
