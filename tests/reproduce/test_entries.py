@@ -9,10 +9,11 @@ import firstspike as fs
 from firstspike.config import build
 from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, load_entry
 from firstspike.reproduce.metrics import METRICS
+from firstspike.reproduce.outcome import Cell, Row
 from firstspike.reproduce.registry import build_entry, entry_content, merge, plan_of, recipe_path
 from firstspike.reproduce.scales import Scale, Setting, at_scale, settings_of, spiking_recipe
 from firstspike.reproduce.tables import goal_rows
-from firstspike.reproduce.verdicts import judge
+from firstspike.reproduce.verdicts import claims_of, judge
 from firstspike.runs.recipe import Recipe
 
 CPU = SCALES["cpu"]
@@ -193,3 +194,61 @@ def test_an_entry_with_an_unknown_normalization_is_refused_when_it_is_read() -> 
     wrong = merge(content, {"networks": {network: {"normalization": {"name": "Median"}}}})
     with pytest.raises(ValueError, match=r"`normalization` must be .*Median"):
         build_entry("few-step-fig2", wrong)
+
+
+def test_stored_outcomes_judge_every_claim_of_their_entry() -> None:
+    stored = sorted(STORED.glob("*.json"))
+    assert stored
+    for path in stored:
+        outcome = Reproduction.from_json(path)
+        entry = at_scale(
+            load_entry(outcome.entry), SCALES[outcome.scale], entry_content(outcome.entry)
+        )
+        assert outcome.claims == claims_of(entry, outcome.rows), path.name
+        settings = {row.setting for row in outcome.rows}
+        assert len(outcome.claims) == len(settings) * len(entry.claims)
+
+
+@pytest.mark.parametrize(
+    ("less", "more", "passed", "reason"),
+    [
+        (26.0, 30.0, True, "26 < 30"),
+        (30.0, 26.0, False, "30 >= 26"),
+        (None, 26.0, False, "never >= 26"),
+        (26.0, None, True, "26 < never"),
+        (None, None, None, "neither settles"),
+        ("absent", 26.0, None, "not run: TTFS"),
+    ],
+)
+def test_a_network_that_never_settles_is_later_than_any_that_does(
+    less: float | str | None, more: float | None, passed: bool | None, reason: str
+) -> None:
+    entry = build_entry("any", MINIMAL | {"claims": [CLAIM]})
+    rows = [
+        Row(
+            setting="cifar10",
+            network=name,
+            place="",
+            cells={} if at is None else {"settled": Cell(ours=[at], mean=at, spread=0.0)},
+        )
+        for name, at in (("TTFS", less), ("Rate", more))
+        if at != "absent"
+    ]
+    (verdict,) = claims_of(entry, rows)
+    assert verdict.passed is passed and verdict.reason.startswith(reason)
+
+
+CLAIM = {"metric": "settled", "less": "TTFS", "more": "Rate"}
+MINIMAL = {
+    "paper": "P",
+    "place": "T",
+    "shows": "s",
+    "settings": {"cifar10": "cifar10_vgg16"},
+    "networks": {
+        "TTFS": {"code": {"name": "TTFS", "window": 16}},
+        "Rate": {"code": {"name": "Rate", "steps": 16}},
+    },
+    "metrics": ["settled"],
+    "gpu_hours": 1,
+}
+STORED = Path(__file__).parents[2] / "benchmarks" / "results" / "reproduce"

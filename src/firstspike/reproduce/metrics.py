@@ -65,17 +65,25 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says of two of its rows: `metric` is smaller in `less` than in `more`."""
+    """What a paper says of two of its rows: `metric` is smaller in `less` than in `more`.
+
+    `construction` says why it must hold whatever was measured, for claims that do.
+    """
 
     metric: str
     less: str
     more: str
+    construction: str = ""
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise ValueError(
                 f"`metric` of a claim must be one of {', '.join(METRICS)}, got {self.metric!r}."
             )
+
+    @property
+    def networks(self) -> tuple[str, str]:
+        return self.less, self.more
 
     def __str__(self) -> str:
         return f"{METRICS[self.metric].head}: {self.less} < {self.more}"

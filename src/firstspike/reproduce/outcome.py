@@ -42,8 +42,9 @@ class ClaimVerdict(_Record):
 
     text: str
     setting: str
-    passed: bool
+    passed: bool | None = Field(description="None: not judged")
     reason: str
+    construction: str = Field("", description="why it holds by construction, if it does")
 
 
 class EngineCheck(_Record):

@@ -34,15 +34,15 @@ class Entry:
         settings: label -> name of the ANN recipe under `recipes/`, such as `{"cifar10":
             "cifar10_vgg16"}`.
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
-            with `optimize: true` its kernels are fitted) or `train`, the name of a spiking recipe,
-            with changes to its `code`, `method`, `training` and `keep_batch_norm`; either way with
-            a `normalization` if it is to be another. `in: {setting: ...}` changes it for one
-            setting.
+            with `optimize: true`, or options of `KernelOptimization`, its kernels are fitted) or
+            `train`, the name of a spiking recipe, with changes to its `code`, `method`, `training`
+            and `keep_batch_norm`; either way with a `normalization` if it is to be another.
+            `in: {setting: ...}` changes it for one setting.
         metrics: columns of the table, names in `METRICS`.
         gpu_hours: full scale, one seed, on one data-centre GPU; an estimate.
         values: what the paper prints.
         goals: bounds of our own, stated beforehand.
-        claims: what the paper says of rows against each other; judged at every scale.
+        claims: what the paper says of rows against each other; each gets a verdict at every scale.
         references: setting -> the system whose energy is 1 in the paper's normalized energies.
         scales: scale -> changes of this entry at that scale, merged into it.
         runs_of: another entry whose networks these are; its runs are used.

@@ -126,8 +126,15 @@ def _converted(
         build(Code, plan["code"]),
         calibration=training.subset(min(scale.calibration, len(training))),
         normalization=build(Normalization, plan.get("normalization", {"name": "Percentile"})),
-        kernel_optimization=KernelOptimization(seed=seed) if plan.get("optimize") else None,
+        kernel_optimization=_optimization(plan.get("optimize", False), seed),
     )
+
+
+def _optimization(asked: bool | Mapping[str, Any], seed: int) -> KernelOptimization | None:
+    """`optimize: true`, or its options: `optimize: {keep_best: false}` is the paper's descent."""
+    if not asked:
+        return None
+    return KernelOptimization(seed=seed, **({} if asked is True else asked))
 
 
 def ann_accuracy(

@@ -11,6 +11,7 @@ from firstspike.reproduce.outcome import Cell, Reproduction
 from firstspike.reproduce.registry import elsewhere, entry_content, entry_names, load_entry
 from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, at_scale
 
+_CLAIM = {True: "holds", False: "does NOT hold", None: "not judged"}
 _WORD = {True: "pass", False: "MISS", None: ""}
 
 
@@ -54,8 +55,9 @@ def verdicts(outcome: Reproduction) -> list[str]:
     ]
     lines += list(dict.fromkeys(reason for reason in skipped if reason))
     for claim in outcome.claims:
-        word = "holds" if claim.passed else "does NOT hold"
-        lines.append(f"claim {word}: {claim.setting}, {claim.text}: {claim.reason}")
+        why = f" (by construction: {claim.construction})" if claim.construction else ""
+        word = _CLAIM[claim.passed]
+        lines.append(f"claim {word}: {claim.setting}, {claim.text}: {claim.reason}{why}")
     for check in outcome.engines:
         place = f"{check.setting}: {check.network}, seed {check.seed}"
         closed, clock = 100 * check.closed_form_accuracy, 100 * check.clock_accuracy

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 
 from firstspike.measure.result import Result
-from firstspike.reproduce.metrics import METRICS, measure
+from firstspike.reproduce.metrics import METRICS, Claim, measure
 from firstspike.reproduce.outcome import Cell, ClaimVerdict, Row
 from firstspike.reproduce.registry import Entry
 from firstspike.reproduce.scales import Scale, Setting
@@ -97,20 +98,41 @@ def _compared(metric: str, mean: float, bound: float, passed: bool, what: str) -
 
 
 def claims_of(entry: Entry, rows: Sequence[Row]) -> list[ClaimVerdict]:
-    """Whether each claim of the entry holds, setting by setting, in the means over the seeds."""
+    """A verdict on each claim of the entry, setting by setting, in the means over the seeds.
+
+    A network that never settles counts as later than any that does; where neither does, or one was
+    not run, the claim is not judged and says why.
+    """
     found = {(row.setting, row.network): row for row in rows}
     verdicts = []
     for setting in dict.fromkeys(row.setting for row in rows):
         for claim in entry.claims:
-            pair = [found.get((setting, name)) for name in (claim.less, claim.more)]
-            cells = [row.cells.get(claim.metric) for row in pair if row is not None]
-            if len(cells) < 2 or cells[0] is None or cells[1] is None:
-                continue
-            digits = METRICS[claim.metric].digits
-            less, more = cells[0].mean, cells[1].mean
-            passed = less < more
-            reason = f"{less:,.{digits}f} {'<' if passed else '>='} {more:,.{digits}f}"
+            passed, reason = _verdict(claim, *(found.get((setting, n)) for n in claim.networks))
             verdicts.append(
-                ClaimVerdict(text=str(claim), setting=setting, passed=passed, reason=reason)
+                ClaimVerdict(
+                    text=str(claim),
+                    setting=setting,
+                    passed=passed,
+                    reason=reason,
+                    construction=claim.construction,
+                )
             )
     return verdicts
+
+
+def _verdict(claim: Claim, less: Row | None, more: Row | None) -> tuple[bool | None, str]:
+    absent = [name for name, row in zip(claim.networks, (less, more)) if row is None]
+    if less is None or more is None:
+        return None, f"not run: {', '.join(absent)}"
+    means = []
+    for row in (less, more):
+        cell = row.cells.get(claim.metric)
+        if cell is None and claim.metric != "settled":
+            return None, f"{row.network} has no {METRICS[claim.metric].head}"
+        means.append(math.inf if cell is None else cell.mean)
+    if means[0] == means[1] == math.inf:
+        return None, "neither settles within its steps"
+    passed = means[0] < means[1]
+    digits = METRICS[claim.metric].digits
+    said = ["never" if mean == math.inf else f"{mean:,.{digits}f}" for mean in means]
+    return passed, f"{said[0]} {'<' if passed else '>='} {said[1]}"
