@@ -30,6 +30,7 @@ _PUBLIC: dict[str, str] = {
     "from_nir": "firstspike.exchange.nir_read",
     "to_nir": "firstspike.exchange.nir_write",
     "Result": "firstspike.measure.result",
+    "load": "firstspike.zoo",
     "compare": "firstspike.measure.compare",
     "evaluate": "firstspike.measure.evaluate",
     "view": "firstspike.viewer",

@@ -21,6 +21,7 @@ from firstspike.cli.info import info
 from firstspike.cli.report import report
 from firstspike.cli.reproduce import reproduce
 from firstspike.cli.train import train
+from firstspike.cli.zoo import zoo
 from firstspike.cli.view import view
 
 app = typer.Typer(
@@ -82,5 +83,6 @@ for verb in (
     export,
     bench,
     info,
+    zoo,
 ):
     app.command()(_with_plugins(verb))
