@@ -21,8 +21,8 @@ from firstspike.cli.info import info
 from firstspike.cli.report import report
 from firstspike.cli.reproduce import reproduce
 from firstspike.cli.train import train
-from firstspike.cli.zoo import zoo
 from firstspike.cli.view import view
+from firstspike.cli.zoo import zoo
 
 app = typer.Typer(
     name="firstspike",
