@@ -28,6 +28,7 @@ _PUBLIC: dict[str, str] = {
         "firstspike.conversion",
     ),
     "from_nir": "firstspike.exchange.nir_read",
+    "load_record": "firstspike.exchange.spike_files",
     "to_nir": "firstspike.exchange.nir_write",
     "Result": "firstspike.measure.result",
     "load": "firstspike.zoo",

@@ -46,9 +46,7 @@ def spikingjelly(x: torch.Tensor) -> None:
     makers = {
         "if": lambda: neuron.IFNode(v_threshold=0.7, v_reset=-0.1),
         "lif": lambda: neuron.LIFNode(tau=4.0, decay_input=True, v_threshold=0.3, v_reset=0.05),
-        "cuba": lambda: neuron.CUBALIFNode(
-            c_decay=0.5, v_decay=0.75, v_threshold=0.8, v_reset=0.0
-        ),
+        "cuba": lambda: neuron.CUBALIFNode(c_decay=0.5, v_decay=0.75, v_threshold=0.8, v_reset=0.0),
     }
     for kind, make in makers.items():
         net = nn.Sequential(

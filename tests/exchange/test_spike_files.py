@@ -1,0 +1,163 @@
+"""Records go to files and come back exactly, neurons that never fired among them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import firstspike as fs
+from firstspike.engines import default_engine
+from firstspike.engines.record import Record
+
+nir = pytest.importorskip("nir", reason="pip install 'firstspike[nir]'")
+
+
+def network_of(code) -> tuple[fs.SpikingNetwork, torch.Tensor]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+    x = torch.rand(5, 1, 6, 6)
+    return fs.convert(model, code, calibration=x), x
+
+
+def same(a: Record, b: Record, fields: tuple[str, ...]) -> None:
+    for name in fields:
+        mine, theirs = getattr(a, name), getattr(b, name)
+        if isinstance(mine, dict):
+            assert list(mine) == list(theirs), name
+        pairs = zip(mine.values(), theirs.values()) if isinstance(mine, dict) else [(mine, theirs)]
+        for one, other in pairs:
+            if isinstance(one, torch.Tensor):
+                assert one.dtype == other.dtype and one.shape == other.shape, name
+                assert torch.equal(one.nan_to_num(-7.0), other.nan_to_num(-7.0)), name
+            else:
+                assert one == other, name
+
+
+SPIKES = ("engine", "logits", "latency", "window_start", "spike_counts", "spike_times")
+ALL = tuple(field.name for field in dataclasses.fields(Record))
+
+
+@pytest.mark.parametrize("ending", [".npz", ".csv", ".nir"])
+@pytest.mark.parametrize(
+    "code", [fs.TTFS(8), fs.TTFS(8, offset=3, input_window=12), fs.ExactReLU()], ids=str
+)
+def test_single_spikes_come_back_exactly(code, ending: str, tmp_path: Path) -> None:
+    network, x = network_of(code)
+    record = fs.simulate(network, x, default_engine(network))
+    assert any(bool(t.isinf().any()) for t in record.spike_times.values())
+    record.save(tmp_path / f"spikes{ending}", dt=1e-3)
+    back = fs.load_record(tmp_path / f"spikes{ending}")
+    same(record, back, ALL if ending == ".npz" else SPIKES)
+    assert fs.compare_records(network, record, back).identical
+
+
+@pytest.mark.parametrize("ending", [".npz", ".csv", ".nir"])
+def test_trains_come_back_exactly(ending: str, tmp_path: Path) -> None:
+    network, x = network_of(fs.Rate(16, input=fs.Regular()))
+    record = fs.simulate(network, x, watch={"input": range(36), "_1": range(48)}, over_time=True)
+    record.save(tmp_path / f"spikes{ending}")
+    back = fs.load_record(tmp_path / f"spikes{ending}")
+    same(record, back, ALL if ending == ".npz" else (*SPIKES, "spike_trains"))
+
+
+def test_counts_alone_are_no_events(tmp_path: Path) -> None:
+    network, x = network_of(fs.Rate(16))
+    record = fs.simulate(network, x)
+    with pytest.raises(ValueError, match=r"`record` must say when the neurons of '_1' fired.*48"):
+        record.save(tmp_path / "spikes.csv")
+    assert not (tmp_path / "spikes.csv").exists()
+    record.save(tmp_path / "spikes.npz")
+    same(record, fs.load_record(tmp_path / "spikes.npz"), ALL)
+
+
+def test_lines_and_events_say_steps_and_seconds(tmp_path: Path) -> None:
+    network, x = network_of(fs.TTFS(8))
+    record = fs.simulate(network, x, "closed_form")
+    record.save(tmp_path / "spikes.csv", dt=0.5)
+    with open(tmp_path / "spikes.csv", newline="") as file:
+        assert file.readline().startswith("# {")
+        rows = list(csv.DictReader(file))
+    expected = {
+        (n, name, i, t + record.window_start[name])
+        for name, times in record.spike_times.items()
+        for n, sample in enumerate(times.flatten(1).tolist())
+        for i, t in enumerate(sample)
+        if t != float("inf")
+    }
+    got = {(int(r["sample"]), r["population"], int(r["neuron"]), float(r["step"])) for r in rows}
+    assert got == expected and len(rows) == len(expected)
+    assert all(float(r["seconds"]) == 0.5 * float(r["step"]) for r in rows)
+
+    record.save(tmp_path / "spikes.nir", dt=0.5)  # as a program reads it that knows NIR alone
+    data = nir.read_data(tmp_path / "spikes.nir").nodes["_1"].observables["spikes"]
+    assert data.n_neurons == 48 and data.t_max == 8.0
+    grid = data.to_time_gridded(0.5).data
+    times = record.spike_times["_1"].flatten(1)
+    for n, i in times.isfinite().nonzero().tolist():
+        assert grid[n, int(times[n, i]) + record.window_start["_1"], i]
+    assert grid.sum() == int(times.isfinite().sum())
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    times=st.lists(
+        st.lists(st.integers(0, 40) | st.just(float("inf")), min_size=3, max_size=3),
+        min_size=0,
+        max_size=4,
+    ),
+    start=st.integers(0, 1000),
+    dt=st.sampled_from([1e-3, 0.1, 1 / 3, 2e-5, 7.0]),
+    ending=st.sampled_from([".npz", ".csv", ".nir"]),
+)
+def test_any_times_at_any_step_come_back(times, start, dt, ending, tmp_path_factory) -> None:
+    path = tmp_path_factory.mktemp("spikes") / f"spikes{ending}"
+    found = torch.tensor(times, dtype=torch.float32).reshape(len(times), 3)
+    record = Record("clock", torch.rand(len(times), 2), start + 41, {"a": start})
+    record.spike_times["a"], record.spike_counts["a"] = found, found.isfinite().float()
+    record.save(path, dt=dt)
+    same(record, fs.load_record(path), SPIKES)
+
+
+@pytest.mark.parametrize("ending", [".npz", ".csv", ".nir"])
+def test_damaged_and_foreign_files_are_refused(ending: str, tmp_path: Path) -> None:
+    network, x = network_of(fs.TTFS(8))
+    path = tmp_path / f"spikes{ending}"
+    fs.simulate(network, x, "closed_form").save(path)
+    data = path.read_bytes()
+    for content in (b"", b"hello", data[: len(data) // 2], data[:40]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is not a whole"):
+            fs.load_record(path)
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        fs.load_record(tmp_path / f"none{ending}")
+
+
+def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spikes.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        header = str({"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
+        header += " " * (118 - len(header) - 1) + "\n"
+        archive.writestr("logits.npy", b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + b"\0" * 8)
+    with pytest.raises(ValueError, match=r"logits.npy declares 8,796,093,022,208 bytes"):
+        fs.load_record(path)
+    np.savez(path, logits=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match="is not a whole record"):
+        fs.load_record(path)
+
+
+def test_endings_and_steps_are_checked(tmp_path: Path) -> None:
+    network, x = network_of(fs.TTFS(8))
+    record = fs.simulate(network, x, "closed_form")
+    with pytest.raises(ValueError, match=r"`path` must end in .npz, .csv, .nir, got 'a.txt'"):
+        record.save(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match="`dt` must be positive, got 0"):
+        record.save(tmp_path / "a.csv", dt=0)
