@@ -371,7 +371,8 @@ def test_small_networks_of_any_linear_operations(per_channel: bool) -> None:
 def test_what_it_cannot_run_goes_to_the_clock_with_a_notice(monkeypatch) -> None:
     monkeypatch.setattr(late_spikes_plan, "_LARGEST_MATRIX", 10)
     x = images(10, 6, 2, 3)
-    network = fs.convert(random_model(TokenNet()), fs.TTFS(8, offset=4), calibration=x)
+    with pytest.warns(UserWarning, match="early firing runs on the clock engine"):
+        network = fs.convert(random_model(TokenNet()), fs.TTFS(8, offset=4), calibration=x)
     with pytest.raises(ValueError, match=r"must be 'clock' for .*across channels, at node '_7'"):
         fs.simulate(network, x, "early_firing")
     with pytest.warns(UserWarning, match="early firing runs on the clock engine"):

@@ -3,6 +3,7 @@
 from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_batch_norm
 from firstspike.networks.network import INPUT, Network, Node
+from firstspike.networks.register import register_operation
 from firstspike.networks.trace import trace
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "Network",
     "Node",
     "fold_batch_norm",
+    "register_operation",
     "trace",
 ]

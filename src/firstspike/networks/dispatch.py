@@ -24,9 +24,9 @@ def handle(handlers: Handlers, node: fx.Node) -> None:
     builder = handlers.builder
     if node.op == "call_module":
         module = builder.module.get_submodule(str(node.target))
-        for kind, handler in MODULES.items():
-            if isinstance(module, kind):
-                return handler(handlers, node, _module_arguments(module))
+        for kind in (type(module), *MODULES):  # what is registered for just this class comes first
+            if kind in MODULES and isinstance(module, kind):
+                return MODULES[kind](handlers, node, _module_arguments(module))
         builder.refuse(
             node, f"{type(module).__name__} has no spiking counterpart here", _advice(module)
         )
@@ -48,29 +48,9 @@ def handle(handlers: Handlers, node: fx.Node) -> None:
 
 
 def _module_arguments(module: nn.Module) -> dict[str, Any]:
-    """A layer's hyper-parameters and tensors by the names its functional form uses."""
-    names = [
-        "weight",
-        "bias",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "padding_mode",
-        "output_padding",
-        "transposed",
-        "running_mean",
-        "running_var",
-        "eps",
-        "momentum",
-        "kernel_size",
-        "ceil_mode",
-        "count_include_pad",
-        "divisor_override",
-        "return_indices",
-        "min_val",
-        "max_val",
-    ]
+    """A layer's attributes and tensors by their names, those of its functional form."""
+    names = {"weight", "bias", *module._parameters, *module._buffers}
+    names |= {name for name in vars(module) if not name.startswith("_")}
     arguments = {name: getattr(module, name) for name in names if hasattr(module, name)}
     if isinstance(module, nn.modules.padding._ConstantPadNd):
         arguments = {"pad": module.padding, "value": module.value}
@@ -91,6 +71,7 @@ def _advice(target: Any) -> str:
 
 
 H = Handlers
+LEAVES: set[type[nn.Module]] = set()  # classes of modules that tracing does not look into
 MODULES: dict[Any, Handler] = {
     nn.modules.conv._ConvNd: H.convolution,
     nn.Linear: H.dense,

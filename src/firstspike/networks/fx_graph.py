@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from firstspike.networks.dispatch import LEAVES
 from firstspike.networks.errors import ConversionError
 
 _NOT_THE_USERS = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
@@ -51,8 +52,15 @@ def label(module: nn.Module, node: fx.Node) -> str:
     return f"node {node.name!r} ({target}){where}"
 
 
+class _Tracer(fx.Tracer):
+    """Does not look into modules that are registered as operations."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in LEAVES or super().is_leaf_module(m, module_qualified_name)
+
+
 def fx_graph(model: nn.Module) -> fx.GraphModule:
-    tracer = fx.Tracer()
+    tracer = _Tracer()
     tracer.record_stack_traces = True
     try:
         graph = tracer.trace(model)

@@ -55,7 +55,16 @@ def describe_op(op: Op) -> dict[str, Any]:
 
 
 def build_op(description: dict[str, Any]) -> Op:
-    """Inverse of `describe_op`; tensors are empty and wait for `load_state_dict`."""
+    """Inverse of `describe_op`; tensors are empty and wait for `load_state_dict`.
+
+    Raises:
+        LookupError: if the operation is not registered.
+    """
+    if description["op"] not in OPS:
+        raise LookupError(
+            f"operation {description['op']!r} must be registered, it is not. Import the module "
+            "that calls `register_operation` for it."
+        )
     tensors = {
         name: None if shape is None else torch.zeros(shape)
         for name, shape in description["tensors"].items()
