@@ -19,6 +19,7 @@ from firstspike.measure.robustness import Strengths, measure_robustness
 from firstspike.networks import INPUT
 
 if TYPE_CHECKING:
+    from firstspike.measure.energy import EnergyEstimate
     from firstspike.measure.energy_tables import EnergyTable
     from firstspike.measure.result import LayerResult, Result
 
@@ -166,7 +167,8 @@ def evaluate(
         energy=estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY)
         | estimate_energy(
             {**costs, "spikes": spikes, "steps": network.latency}, tables=energy or {}
-        ),
+        )
+        | _with_memory(network, costs, spikes + tally.layers[INPUT].spikes / n),
         not_counted=[
             "spikes of the input population are given apart",
             "the readout is a potential and emits no spikes",
@@ -178,6 +180,19 @@ def evaluate(
         environment=describe_environment(next(network.buffers()).device),
         seconds=time.perf_counter() - started,
     )
+
+
+def _with_memory(
+    network: SpikingNetwork, operations: Mapping[str, float], spikes: float
+) -> dict[str, EnergyEstimate]:
+    """Memory access of the network, and what the ANN with the same levels costs on each table."""
+    from firstspike.measure.memory import MemoryModel
+    from firstspike.measure.opponent import opponent_energy
+
+    weights = sum(p.numel() for p in network.network.parameters())
+    neurons = sum(network.neuron_count(name) for name in (*network.populations[1:],))
+    own = MemoryModel().spiking(operations, spikes=spikes, weights=weights, neurons=neurons)
+    return {"memory45": own} | opponent_energy(network)
 
 
 def _stopping(stopped: list[Tensor]) -> dict[str, float] | None:
