@@ -26,7 +26,9 @@ from few_step_tables import markdown_of
 from torch import nn
 
 import firstspike as fs
-from firstspike._files import load_tensors, read_json, write_json
+from firstspike._files import write_json
+from firstspike._reading import read_json
+from firstspike._tensors import load_tensors
 from firstspike.codes import FewStep, Fixed, GridSearch, PercentileSearch
 from firstspike.conversion import Maximum, Percentile
 from firstspike.data import Dataset

@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike._files import read_json, write_json
+from firstspike._files import write_json
+from firstspike._reading import read_json
 from firstspike.bench import interleaved
 from firstspike.codes import FewStep
 from firstspike.conversion.percentile_search import error_surfaces

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from firstspike._files import read_json
+from firstspike._reading import read_json
 
 Row = dict[str, Any]
 

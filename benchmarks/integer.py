@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 import firstspike as fs
-from firstspike._files import read_json, write_json
+from firstspike._files import write_json
+from firstspike._reading import read_json
 from firstspike.data import Dataset
 from firstspike.measure.environment import describe_environment
 from firstspike.quantized import Int8, Quantization, quantize, to_integers

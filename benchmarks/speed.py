@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from firstspike._files import read_json
+from firstspike._reading import read_json
 from firstspike.bench import store
 from firstspike.bench.parts import PARTS, run_parts
 from firstspike.report.table import ratio

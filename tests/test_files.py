@@ -9,14 +9,9 @@ import pytest
 import torch
 
 from firstspike import _files
-from firstspike._files import (
-    atomic_write,
-    load_tensors,
-    read_json,
-    save_tensors,
-    sha256_of,
-    write_json,
-)
+from firstspike._files import atomic_write, sha256_of, write_json
+from firstspike._reading import read_json
+from firstspike._tensors import load_tensors, save_tensors
 
 
 def test_write_replaces_and_leaves_nothing_else(tmp_path):

@@ -1,8 +1,7 @@
-"""Files that are whole or absent: atomic writes, checksums, JSON and tensors with clear errors.
+"""Files that are whole or absent: atomic writes, SHA-256, JSON.
 
 Every file the library saves goes through `atomic_write`, so that a full disk, a killed process or
-an exception leaves the earlier file as it was. Neither torch nor safetensors is imported until
-tensors are saved or loaded.
+an exception leaves the earlier file as it was.
 """
 
 from __future__ import annotations
@@ -14,12 +13,9 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import IO, Any
 
 # Failures of the disk itself; another OSError raised while writing has its own, better message.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -131,75 +127,3 @@ def write_json(path: str | Path, obj: Any) -> None:
         ) from error
     with atomic_write(path, "w") as file:
         file.write(text + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        ValueError: if the file is truncated or not JSON; the message gives line and column.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not a JSON file: byte {error.start} is not UTF-8 text. "
-            "Check that it is the file you meant."
-        ) from error
-    except json.JSONDecodeError as error:
-        size = os.path.getsize(path)
-        cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
-        where = "ends too early" if cut else "is not valid JSON"
-        raise ValueError(
-            f"{path} {where} at line {error.lineno}, column {error.colno} ({size:,} bytes): "
-            f"{error.msg}. It is truncated or corrupt; restore a copy or run again what wrote it."
-        ) from error
-
-
-def save_tensors(
-    path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write named tensors and text metadata as one safetensors file, atomically.
-
-    Tensors are copied to the CPU first, so views and tied weights are allowed.
-
-    >>> import tempfile, torch
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_tensors(f"{folder}/w.safetensors", {"w": torch.eye(2)}, {"step": "3"})
-    ...     load_tensors(f"{folder}/w.safetensors")
-    ({'w': tensor([[1., 0.],
-                   [0., 1.]])}, {'step': '3'})
-    """
-    from safetensors.torch import save
-
-    wrong = [key for key, value in (metadata or {}).items() if not isinstance(value, str)]
-    if wrong:
-        raise TypeError(f"`metadata` values must be str, not so for {wrong}. Use json.dumps.")
-    copies = {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }
-    # Empty metadata and no tensors together make safetensors write a header it cannot read.
-    data = save(copies, metadata=dict(metadata) if metadata else None)
-    with atomic_write(path) as file:
-        file.write(data)
-
-
-def load_tensors(path: str | Path, device: str = "cpu") -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read what `save_tensors` wrote: the tensors by name, and the metadata.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, corrupt or not a safetensors file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(errno.ENOENT, f"there is no file {path}. Check the path.")
-    try:
-        with safe_open(str(path), framework="pt", device=device) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({os.path.getsize(path):,} bytes): {error}. "
-            "It is truncated, corrupt or of another format; restore a copy or save it again."
-        ) from error

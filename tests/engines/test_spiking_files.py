@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike._files import load_tensors, save_tensors
+from firstspike._tensors import load_tensors, save_tensors
 
 X = torch.rand(30, 2, 6, 6, generator=torch.Generator().manual_seed(0)) - 0.3
 

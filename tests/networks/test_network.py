@@ -27,9 +27,9 @@ from firstspike.networks.ops import (
     Reshape,
     TransposedConvolution,
     WeightOp,
-    build_op,
     describe_op,
 )
+from firstspike.networks.rebuild import build_op, rebuild
 
 
 def rand(*shape: int) -> Tensor:
@@ -109,8 +109,7 @@ def test_weight_operations_are_affine_and_linear_is_their_slope(op: Op, x: list[
 
 @pytest.mark.parametrize(("op", "x"), EXAMPLES, ids=[type(op).__name__ for op, _ in EXAMPLES])
 def test_operations_survive_json(op: Op, x: list[Tensor]) -> None:
-    again = build_op(json.loads(json.dumps(describe_op(op)))).double().eval()
-    again.load_state_dict(op.state_dict())
+    again = build_op(json.loads(json.dumps(describe_op(op))), op.state_dict()).eval()
     assert type(again) is type(op) and torch.equal(again(*x), op(*x))
     assert repr(again) == repr(op)
 
@@ -201,8 +200,7 @@ def test_pooling_first_changes_nothing_but_the_work() -> None:
 
 def test_description_round_trip() -> None:
     network = diamond()
-    again = Network.from_description(json.loads(json.dumps(network.describe()))).double()
-    again.load_state_dict(network.state_dict())
+    again = rebuild(json.loads(json.dumps(network.describe())), network.state_dict())
     assert again.nodes == network.nodes and again.notes == ("a note",)
     x = rand(3, 1, 4)
     assert torch.equal(again(x), network(x))

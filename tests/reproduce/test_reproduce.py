@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from firstspike._files import read_json
+from firstspike._reading import read_json
 from firstspike.cli.app import app
 from firstspike.reproduce import SCALES, Reproduction, reproduce
 from firstspike.reproduce.tables import markdown_of, table, verdicts

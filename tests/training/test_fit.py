@@ -9,7 +9,7 @@ import yaml
 from small_task import make_model
 from torch import nn
 
-from firstspike._files import load_tensors
+from firstspike._tensors import load_tensors
 from firstspike.data import Cutout
 from firstspike.training import (
     SGD,

@@ -14,7 +14,7 @@ import torch
 from killed_run import CONFIG, run
 from small_task import make_model, make_set
 
-from firstspike._files import load_tensors
+from firstspike._tensors import load_tensors
 from firstspike.training import Method
 
 TIMES = ("seconds", "samples_per_second")

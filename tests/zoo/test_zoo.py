@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import firstspike as fs
 from firstspike import zoo
-from firstspike._files import load_tensors
+from firstspike._tensors import load_tensors
 from firstspike.cli.app import app
 from firstspike.data import load_dataset
 from firstspike.zoo import entries

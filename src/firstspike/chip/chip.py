@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from firstspike._reading import read_yaml
 from firstspike.config import build, kind, known, register
 from firstspike.measure.energy import ASSUMED, Constant
 
@@ -185,14 +186,7 @@ def load_chip(chip: str | Path) -> Chip:
 
 
 def _read_chip(path: Path) -> Chip:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must map constants to values. See docs/hardware.md.")
+    content = read_yaml(path, "See docs/hardware.md.")
     constants = {}
     for section, entries in content.items():
         if section in ("technology", "note"):

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from firstspike._files import read_json, write_json
+from firstspike._files import write_json
+from firstspike._reading import read_json, reading
 from firstspike.chip.chip import Chip
 from firstspike.chip.partition import Group, partition
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -113,21 +114,14 @@ class Mapping:
             ValueError: if the file is damaged, of another format, or of another network.
         """
         content = read_json(path)
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(
-                f"{path} is not a mapping of format {_FORMAT}. Pass a file that `mapping.save` "
-                "wrote."
+        with reading(path, "a whole mapping that `mapping.save` wrote", "Map the network again."):
+            if content.pop("format") != _FORMAT:
+                raise ValueError(f"its format is not {_FORMAT}")
+            layers = {name: tuple(shape) for name, shape in content.pop("layers").items()}
+            groups = tuple(_group(entry) for entry in content.pop("groups"))
+            mapping = cls(
+                layers=layers, groups=groups, cores=tuple(content.pop("cores")), **content
             )
-        values: dict[str, Any] = {k: v for k, v in content.items() if k != "format"}
-        try:
-            values["layers"] = {name: tuple(shape) for name, shape in values["layers"].items()}
-            values["groups"] = tuple(_group(entry) for entry in values["groups"])
-            values["cores"] = tuple(values["cores"])
-            mapping = cls(**values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is not a whole mapping: {error}. Map the network again."
-            ) from error
         if network is not None:
             mapping.check(network)
         return mapping

@@ -116,6 +116,11 @@ class FewStepNeuron(Neuron):
         self.surrogate: Surrogate = Boxcar()
         self.detach_reset = True
 
+    def check(self) -> None:
+        super().check()
+        if not bool((self.alpha > 0).all()):
+            raise ValueError(f"`alpha` must be positive, got {float(self.alpha.min()):g}")
+
     @property
     def threshold(self) -> Tensor:
         """V_th, () or per channel; differentiable."""

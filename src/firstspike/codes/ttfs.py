@@ -164,6 +164,13 @@ class TableNeuron(Neuron):
         self._constant = None  # a fused optimizer changes kernels without a trace
         return super().train(mode)
 
+    def check(self) -> None:
+        super().check()
+        for name, numbers in zip(("thresholds", "values"), self.constant_table()):
+            falling = bool((numbers[1:] <= numbers[:-1]).all())
+            if not (falling and float(numbers[-1]) > 0 and bool(torch.isfinite(numbers).all())):
+                raise ValueError(f"the {name} must be positive and fall with time, got {numbers}")
+
     def table(self) -> tuple[Tensor, Tensor]:
         """Thresholds and values (T,), both falling, in units of the scale; differentiable.
 

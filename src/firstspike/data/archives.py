@@ -5,14 +5,17 @@ from __future__ import annotations
 import gzip
 import math
 import tarfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from firstspike._reading import check_size, reading
+
 _IDX_UINT8 = 8
 _PIXELS = 3 * 32 * 32
+_LARGEST = 1 << 30  # bytes in an archive: five times those of CIFAR
+_ADVICE = "Delete it, then download it again."
 
 
 def read_idx(path: str | Path) -> np.ndarray:
@@ -25,21 +28,20 @@ def read_idx(path: str | Path) -> np.ndarray:
         ValueError: if the file is truncated, corrupt or not an idx file of uint8 values.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-        if path.suffix == ".gz":
-            data = gzip.decompress(data)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, f"{error}") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _IDX_UINT8:
-        raise _damaged(path, f"it does not start as an idx file of uint8 values: {data[:4]!r}")
-    start = 4 + 4 * data[3]
-    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4))
-    if len(data) - start != math.prod(shape):
-        raise _damaged(
-            path, f"its header promises {shape} values, but {max(len(data) - start, 0):,} follow"
-        )
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    with reading(path, "a whole idx file of uint8 values", _ADVICE):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:2] != b"\0\0" or head[2] != _IDX_UINT8 or not head[3]:
+                raise ValueError(f"it starts with {head!r}")
+            sizes = file.read(4 * head[3])
+            shape = tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4))
+            size = math.prod(shape)
+            check_size(size, 1 << 62, f"its header announces {shape} values,")
+            data = file.read(size + 1)  # one more than there may be: the rest stays packed
+            if len(shape) != head[3] or len(data) != size:
+                found = "more" if len(data) > size else f"{len(data):,}"
+                raise ValueError(f"its header promises {shape} values, but {found} follow")
+        return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def read_cifar(
@@ -59,42 +61,37 @@ def read_cifar(
         ValueError: if a file is missing, truncated or corrupt.
     """
     path = Path(path)
-    contents = _folder_files(path, members) if path.is_dir() else _tar_files(path, members)
-    missing = [name for name in members if name not in contents]
-    if missing:
-        raise _damaged(path, f"{missing[0]} is missing in it")
-    records = []
-    for name in members:
-        size = label_bytes + _PIXELS
-        if not contents[name] or len(contents[name]) % size:
-            raise _damaged(
-                path, f"{name} has {len(contents[name]):,} bytes, no multiple of {size:,}"
-            )
-        records.append(np.frombuffer(contents[name], np.uint8).reshape(-1, size))
-    table = np.concatenate(records)
+    size = label_bytes + _PIXELS
+    if path.is_dir():
+        contents = {}
+        for name in members:
+            with reading(path / name, "a file of CIFAR records", _ADVICE):
+                contents[name] = _records(name, (path / name).read_bytes(), size)
+    else:
+        with reading(path, "a whole CIFAR archive", _ADVICE):
+            contents = _tar_files(path, members, size)
+    table = np.concatenate([contents[name] for name in members])
     images = np.ascontiguousarray(table[:, label_bytes:]).reshape(-1, 3, 32, 32)
     return images, table[:, label_bytes - 1].copy()
 
 
-def _folder_files(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    return {name: (path / name).read_bytes() for name in names if (path / name).is_file()}
+def _records(name: str, data: bytes, size: int) -> np.ndarray:
+    """The records of a member, (N, size)."""
+    if not data or len(data) % size:
+        raise ValueError(f"{name} has {len(data):,} bytes, no multiple of {size:,}")
+    return np.frombuffer(data, np.uint8).reshape(-1, size)
 
 
-def _tar_files(path: Path, names: Sequence[str]) -> dict[str, bytes]:
+def _tar_files(path: Path, names: Sequence[str], size: int) -> dict[str, np.ndarray]:
     """Read members by their last name, in memory: nothing of the archive is unpacked to disk."""
     contents = {}
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                if name in names and (file := archive.extractfile(member)) is not None:
-                    contents[name] = file.read()
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged(path, f"{error}") from error
+    with tarfile.open(path, "r:gz") as archive:
+        for member in archive:
+            check_size(member.offset_data + member.size, _LARGEST, "its members announce")
+            name = member.name.rpartition("/")[2]
+            if name in names and (file := archive.extractfile(member)) is not None:
+                contents[name] = _records(name, file.read(), size)
+    missing = [name for name in names if name not in contents]
+    if missing:
+        raise ValueError(f"{missing[0]} is missing in it")
     return contents
-
-
-def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        f"{path} is truncated or corrupt: {reason}. Delete it, then download it again."
-    )

@@ -10,52 +10,74 @@ from __future__ import annotations
 import io
 import itertools
 import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from firstspike._reading import check_size, reading
+
+_KIND = "a whole .npz file"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
 def read_npz(path: str | Path, keys: Sequence[str]) -> list[np.ndarray]:
-    """The named arrays of an `.npz` file, without pickle.
+    """The named arrays of an `.npz` file, without pickle, in no more memory than it announces.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is truncated, corrupt, lacks an array or holds Python objects.
+        DamagedFileError: if it is truncated, corrupt, lacks an array, holds Python objects, or
+            announces more than the memory that is free.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}. Check the path.")
-    if not zipfile.is_zipfile(path):
-        raise _damaged(path, "it is not a whole zip archive, as .npz files are")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in keys if key not in file]
-            arrays = [] if missing else [_array(path, file, key) for key in keys]
-            present = ", ".join(file)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise _damaged(path, error) from error
-    if missing:
-        raise ValueError(
-            f"{path} must hold the arrays {', '.join(keys)}; it has {present}. "
-            "Write it with numpy.savez_compressed."
+    with (
+        reading(path, _KIND, "Write it with numpy.savez_compressed."),
+        zipfile.ZipFile(path) as archive,
+    ):
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        missing = [key for key in keys if key not in members]
+        if missing:
+            raise ValueError(
+                f"it must hold the arrays {', '.join(keys)}; it has {', '.join(members)}"
+            )
+        check_size(
+            sum(_array_bytes(archive, members[key]) for key in keys),
+            1 << 62,
+            "its arrays announce",
         )
+        arrays = []
+        for key in keys:
+            with archive.open(members[key]) as member:
+                arrays.append(np.lib.format.read_array(member, allow_pickle=False))
     return arrays
 
 
-def _array(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    try:
-        return file[key]
-    except ValueError as error:
-        if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{path}: the array {key} holds Python objects, which are not read for safety. "
-                "Save plain numbers: array.astype(numpy.uint8)."
-            ) from error
-        raise _damaged(path, error) from error
+def _array_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Bytes of an array as its header says, if they are those that follow it."""
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        readers: dict[Any, Callable[..., Any]] = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"{info.filename} has the unknown format version {version}")
+        shape, _, dtype = readers[version](member)
+        start = member.tell()
+    if dtype.hasobject:
+        raise ValueError(
+            f"{info.filename} holds Python objects, which are not read for safety; save plain "
+            "numbers, array.astype(numpy.uint8)"
+        )
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if start + size != info.file_size:
+        raise ValueError(
+            f"the header of {info.filename} announces {size:,} bytes, {info.file_size - start:,} "
+            "follow"
+        )
+    return size
 
 
 def find_packed(folder: Path, name: str, train: bool) -> list[Path]:
@@ -77,7 +99,7 @@ def read_packed(folder: Path, name: str, train: bool) -> tuple[np.ndarray, np.nd
 
 def _read_sheets(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{path.name} holds WebP images, which need Pillow. Run: pip install pillow"
@@ -85,22 +107,26 @@ def _read_sheets(path: Path) -> tuple[np.ndarray, np.ndarray]:
     webp, offsets, labels, side, channels = read_npz(
         path, ("webp", "offsets", "labels", "side", "channels")
     )
-    size = int(side)
-    sheets = []
-    for start, stop in itertools.pairwise(offsets.tolist()):
-        try:
-            with Image.open(io.BytesIO(webp[start:stop].tobytes())) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise _damaged(path, error) from error
-        if pixels.shape[1] != size or pixels.shape[0] % size:
-            raise _damaged(path, f"a sheet of {pixels.shape} pixels is no column of {size}x{size}")
-        sheets.append(pixels.reshape(-1, size, size, 3))
-    images = np.concatenate(sheets)
-    if len(images) != len(labels):
-        raise _damaged(path, f"{len(images):,} images, but {len(labels):,} labels")
+    with reading(path, _KIND):
+        images = _unrolled(Image, webp, offsets, int(side), len(labels))
     return (images if channels == 3 else np.ascontiguousarray(images[..., 0])), labels
 
 
-def _damaged(path: Path, reason: object) -> ValueError:
-    return ValueError(f"{path} is truncated or corrupt: {reason}. Restore a whole copy.")
+def _unrolled(
+    Image: Any, webp: np.ndarray, offsets: np.ndarray, side: int, count: int
+) -> np.ndarray:
+    """The images in all sheets, (count, side, side, 3)."""
+    sheets, left = [], count
+    for start, stop in itertools.pairwise(offsets.tolist()):
+        with Image.open(io.BytesIO(webp[start:stop].tobytes())) as image:
+            width, height = image.size  # of the header: nothing is unpacked yet
+            if width != side or height % side or height // side > left:
+                raise ValueError(
+                    f"a sheet of {width} x {height} pixels is no column of at most {left:,} images "
+                    f"of {side} x {side}"
+                )
+            sheets.append(np.asarray(image.convert("RGB")).reshape(-1, side, side, 3))
+        left -= len(sheets[-1])
+    if left:
+        raise ValueError(f"it has {count - left:,} images, but {count:,} labels")
+    return np.concatenate(sheets)

@@ -146,11 +146,9 @@ SOURCES: dict[str, Source] = {
     "mnist": IdxSource(
         name="mnist",
         folder="MNIST/raw",
-        # The authors' own host, the last one, no longer answers.
         mirrors=(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
-            "http://yann.lecun.com/exdb/mnist/",
         ),
         md5={
             "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
@@ -165,7 +163,6 @@ SOURCES: dict[str, Source] = {
         name="fashion_mnist",
         folder="FashionMNIST/raw",
         mirrors=(
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
         md5={

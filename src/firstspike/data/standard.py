@@ -11,7 +11,7 @@ import torch
 
 from firstspike.data.arrays import from_arrays, load_npz
 from firstspike.data.dataset import SPLITS, Dataset
-from firstspike.data.packed import find_packed, read_packed
+from firstspike.data.packed import find_packed, read_npz, read_packed
 from firstspike.data.sources import SOURCES, Source
 from firstspike.data.splits import stratified_indices, validation_indices
 
@@ -68,8 +68,7 @@ def Digits(train: bool = True) -> Dataset:
     >>> Digits()
     Dataset(digits, train+validation: 1,297 images 1x8x8 on cpu)
     """
-    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
-        levels, labels = file["levels"], file["labels"]
+    levels, labels = read_npz(Path(__file__).with_name("digits.npz"), ("levels", "labels"))
     images = np.round(levels * (255 / 16)).astype(np.uint8)
     picked = np.zeros(len(labels), bool)
     picked[stratified_indices(labels, _DIGITS_TEST, _DIGITS_SALT)] = True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from firstspike._files import load_tensors, save_tensors
+from firstspike._reading import reading
+from firstspike._tensors import check_finite, load_into, load_tensors, save_tensors
 from firstspike.codes import Code, Neuron
 from firstspike.codes.relpsp import ReLPSP
-from firstspike.config import UnknownName, build
+from firstspike.config import build
 from firstspike.engines.engine import (
     ENGINES,
     default_engine,
@@ -25,8 +25,15 @@ from firstspike.engines.engine import (
     without_gradient,
 )
 from firstspike.networks.network import INPUT, Network
+from firstspike.networks.rebuild import rebuild
 
 _FORMAT = 1
+_LONGEST_WINDOW = 1 << 17  # steps; every population has a table of them
+_MOST_STEPS = 1 << 24  # up to here float32 counts every step
+_ADVICE = (
+    "It was damaged or edited, or is no file that `network.save(path)` wrote: restore a copy or "
+    "convert the model again with `convert`."
+)
 
 
 class SpikingNetwork(nn.Module):
@@ -178,66 +185,76 @@ class SpikingNetwork(nn.Module):
 
     # ---- files ----------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
-        """Write structure, code and tensors to one safetensors file, atomically, without pickle."""
+        """Write structure, code and tensors to one safetensors file, atomically, without pickle.
+
+        Raises:
+            ValueError: if a tensor is not finite or a population breaks a rule, as `load` would.
+        """
+        self._check_numbers()
         description = {
             "format": _FORMAT,
             "network": self.network.describe(),
             "code": self.code.describe(),
             "origin": self.origin,
         }
-        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
-        save_tensors(path, tensors, {"firstspike": json.dumps(description)})
+        save_tensors(path, self.state_dict(), description)
 
     @classmethod
     def load(cls, path: str | Path) -> SpikingNetwork:
         """Read a network written by `save`; the original model's code is not needed.
 
+        Its checksum, its structure with every shape, and its numbers are checked.
+
         Raises:
+            FileNotFoundError: if there is no such file.
             ValueError: if the file is damaged or is not a spiking network.
         """
-        tensors, metadata = load_tensors(path)
-        if "firstspike" not in metadata:
-            raise ValueError(
-                f"{path} holds tensors but no spiking network. Pass a file written by "
-                "`network.save(path)`; weights of an ANN are converted with `convert` first."
-            )
-        try:
-            description = json.loads(metadata["firstspike"])
-            version = description["format"]
-            if version == _FORMAT:
-                return cls._rebuild(description, tensors)
-        except UnknownName as error:
-            raise UnknownName(f"{path} cannot be rebuilt here: {error}") from error
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"{path} does not hold a whole spiking network ({type(error).__name__}: {error}). "
-                "It was damaged or edited; restore a copy or convert the model again."
-            ) from error
-
-        raise ValueError(
-            f"{path} has network format {version!r}, this version reads {_FORMAT}. Load it with "
-            "the version that wrote it."
-        )
+        tensors, description = load_tensors(path)
+        with reading(path, "a whole spiking network", _ADVICE):
+            if "network" not in description:
+                raise ValueError("it holds tensors but no network")
+            if description["format"] != _FORMAT:
+                raise ValueError(
+                    f"its format is {description['format']!r}, this version reads {_FORMAT}"
+                )
+            network = cls._rebuild(description, tensors)
+            network._check_numbers()
+        return network
 
     @classmethod
     def _rebuild(cls, description: dict[str, Any], tensors: dict[str, Tensor]) -> SpikingNetwork:
-        network = Network.from_description(description["network"])
-        code = build(Code, description["code"])
-        prefix = "neurons."
-        names = {key[len(prefix) :].split(".")[0] for key in tensors if key.startswith(prefix)}
-        neurons = {
-            name: _empty_neuron(
-                code.input_neuron if name == INPUT else code.neuron,
-                {k: t for k, t in tensors.items() if k.startswith(f"{prefix}{name}.")},
-                f"{prefix}{name}.",
-            )
-            for name in (INPUT, *network.populations)
-            if name in names
+        prefix = "network."
+        low = tensors["input_low"]
+        if not low.is_floating_point():
+            raise ValueError(f"`input_low` must be floating point, got {low.dtype}")
+        own = {  # weights may lie in half precision
+            name.removeprefix(prefix): tensor.to(low.dtype)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in tensors.items()
+            if name.startswith(prefix)
         }
-        spiking = cls(network, code, neurons, tensors["input_low"], description["origin"])
-        spiking.to(tensors["input_low"].dtype)
-        spiking.load_state_dict(tensors)
+        network = rebuild(description["network"], own)
+        code = build(Code, description["code"])
+        _check_steps(code, max(network.depth.values()))
+        neurons = {}
+        for name in (INPUT, *network.populations):
+            make = code.input_neuron if name == INPUT else code.neuron
+            neurons[name] = _empty_neuron(make, tensors, f"neurons.{name}.")
+        spiking = cls(network, code, neurons, low, description["origin"])
+        spiking.to(low.dtype)
+        rest = {k: t for k, t in tensors.items() if not k.startswith((prefix, "input_low"))}
+        load_into(nn.ModuleDict({"neurons": spiking.neurons}), rest)
         return spiking
+
+    def _check_numbers(self) -> None:
+        _check_steps(self.code, self.depth)
+        check_finite(self.state_dict())
+        for name in self.populations:
+            try:
+                self.neuron(name).check()
+            except ValueError as error:
+                raise ValueError(f"population {name!r}: {error}") from error
 
     # ---- for people -----------------------------------------------------------------------------
     def __str__(self) -> str:
@@ -267,6 +284,15 @@ def _empty_neuron(build: Callable[..., Neuron], tensors: dict[str, Tensor], pref
     for name, buffer in neuron.named_buffers(recurse=False):
         setattr(neuron, name, buffer.new_empty(tensors[f"{prefix}{name}"].shape))
     return neuron
+
+
+def _check_steps(code: Code, depth: int) -> None:
+    longest = max(len(code.window_of(0)), len(code.window_of(1)))
+    if longest > _LONGEST_WINDOW or code.latency(depth) > _MOST_STEPS:
+        raise ValueError(
+            f"a network file may have windows of at most {_LONGEST_WINDOW:,} steps and "
+            f"{_MOST_STEPS:,} steps in all, got {longest:,} and {code.latency(depth):,}"
+        )
 
 
 class _Placeholder:

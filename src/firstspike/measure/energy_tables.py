@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from firstspike._reading import read_yaml
 from firstspike.config import kind, known, register
 from firstspike.measure.energy import (
     CountedEnergy,
@@ -141,20 +142,9 @@ def read_energy_tables(path: str | Path) -> dict[str, EnergyTable]:
         ValueError: if the file is not YAML, or a table misses a key, has an unknown one, a unit
             that is no energy, or a value that is not a finite, non-negative number.
     """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no energy table file {path}. Check the path.")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}. See docs/energy.md.") from error
-    if not isinstance(content, dict) or not content:
-        raise ValueError(
-            f"{path} must map table names to tables, got {type(content).__name__}. "
-            "See docs/energy.md for an example."
-        )
+    content = read_yaml(path, "See docs/energy.md for an example.")
+    if not content:
+        raise ValueError(f"{path} must hold at least one table. See docs/energy.md.")
     return {
         str(name): _table(f"{path}: table {str(name)!r}", str(name), entry)
         for name, entry in content.items()

@@ -23,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from firstspike._files import atomic_write, read_json
+from firstspike._files import atomic_write
+from firstspike._reading import parse_json, read_json
 from firstspike.measure.energy import EnergyEstimate
 from firstspike.measure.environment import Environment
 
@@ -265,8 +266,8 @@ def _write(text: str, path: str | Path | None) -> str:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the JSON text is not whole: {error}. Was it cut off?") from error
 
 

@@ -16,7 +16,6 @@ from firstspike.networks.ops import (
     Op,
     Rectifier,
     WeightOp,
-    build_op,
     describe_op,
 )
 
@@ -260,7 +259,7 @@ class Network(nn.Module):
         return tuple(name for name, op in self.ops.items() if isinstance(op, MaxPool))
 
     def describe(self) -> dict[str, Any]:
-        """Plain-data description: everything but the values of the tensors."""
+        """Plain data: everything but the values of the tensors; `rebuild` reads it."""
         return {
             "notes": list(self.notes),
             "nodes": [
@@ -274,13 +273,3 @@ class Network(nn.Module):
                 for node in self.nodes
             ],
         }
-
-    @classmethod
-    def from_description(cls, description: dict[str, Any]) -> Network:
-        """Rebuild the structure; load the tensors with `load_state_dict`."""
-        nodes = [
-            Node(n["name"], tuple(n["inputs"]), tuple(n["shape"]), n.get("source", ""))
-            for n in description["nodes"]
-        ]
-        ops = {n["name"]: build_op(n) for n in description["nodes"] if n["name"] != INPUT}
-        return cls(nodes, ops, description.get("notes", ()))

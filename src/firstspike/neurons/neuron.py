@@ -74,6 +74,15 @@ class Neuron(nn.Module, ABC):
         """Whether it may fire at any time of its window, between steps."""
         return False
 
+    def check(self) -> None:
+        """Refuse numbers that no population can have, as a damaged file may hold them.
+
+        Raises:
+            ValueError: naming the number and the rule.
+        """
+        if not bool((self.scale > 0).all()):
+            raise ValueError(f"`scale` must be positive, got {float(self.scale.min()):g}")
+
     def normalize(self, potential: Tensor) -> Tensor:
         """`potential / scale`, the same rounding in every engine."""
         return potential * self.scale.reciprocal()

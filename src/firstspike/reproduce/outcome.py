@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from firstspike._files import atomic_write, read_json
+from firstspike._files import atomic_write
+from firstspike._reading import read_json
 from firstspike.measure.environment import Environment
 from firstspike.measure.result import Result
 

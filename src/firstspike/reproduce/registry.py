@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from firstspike._reading import read_yaml
 from firstspike.config import build
 from firstspike.conversion.normalization import Normalization
 from firstspike.measure.energy import EnergyReference
 from firstspike.reproduce.metrics import METRICS, Claim
-from firstspike.runs.recipe import read_yaml
 
 Values = dict[str, dict[str, dict[str, float]]]  # setting -> network -> metric -> value
 

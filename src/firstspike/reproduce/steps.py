@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from firstspike._files import atomic_write, read_json, sha256_of, write_json
+from firstspike._files import atomic_write, sha256_of, write_json
+from firstspike._reading import read_json, read_json_lines, reading
 from firstspike.codes import Code
 from firstspike.config import build
 from firstspike.conversion import KernelOptimization, convert
@@ -61,7 +62,7 @@ def finished_run(folder: Path) -> tuple[nn.Module, Recipe]:
 def curve_of(folder: Path) -> list[dict[str, Any]]:
     """The epochs of a run so far."""
     file = folder / "metrics.jsonl"
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+    return read_json_lines(file) if file.is_file() else []
 
 
 def make_network(
@@ -155,7 +156,8 @@ def check_engines_agree(
     """Accuracy and spikes of both engines in float64, kept in `store`."""
     file = store / f"engines-{made.sha256[:20]}-{len(images)}.json"
     if file.is_file():
-        return EngineCheck(**(read_json(file) | where))
+        with reading(file, "a stored comparison of engines", "Remove it to compare again."):
+            return EngineCheck(**(read_json(file) | where))
     doubled = copy.deepcopy(spiking).double()
     correct, predictions, spikes = [0, 0], 0, 0
     for x, labels in images.to(doubled.input_low.device).batches(50, dtype=torch.float64):

@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from firstspike._files import atomic_write, read_json, sha256_of, write_json
+from firstspike._files import atomic_write, sha256_of, write_json
+from firstspike._reading import read_json, read_yaml
 from firstspike.measure.result import Result
-from firstspike.runs.recipe import load_network, read_yaml
+from firstspike.runs.recipe import load_network
 
 _FORMAT = 1
 
@@ -87,10 +88,10 @@ def verify(file: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} must be a manifest of format {_FORMAT}. Write it with `firstspike export`."
         )
-    found = sha256_of(file)
-    if found != manifest["sha256"]:
+    found, stated = sha256_of(file), manifest.get("sha256")
+    if found != stated:
         raise ValueError(
-            f"{file} must have the SHA-256 {manifest['sha256']}, got {found}. The file was changed "
+            f"{file} must have the SHA-256 {stated}, got {found}. The file was changed "
             "or is not whole; copy it again."
         )
     load_network(file)

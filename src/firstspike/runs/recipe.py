@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from torch import nn
 
-from firstspike._files import load_tensors
+from firstspike._reading import read_yaml, reading
+from firstspike._tensors import load_into, load_tensors
 from firstspike.data import Dataset, load_dataset
 from firstspike.config import build
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -47,14 +47,15 @@ class Recipe:
             FileNotFoundError: if there is no such file.
             ValueError: if it is not a recipe; the message names the key.
         """
-        content = read_yaml(Path(path))
+        content = read_yaml(path)
         missing = [key for key in ("model", "data") if not isinstance(content.get(key), dict)]
         if missing:
             raise ValueError(
                 f"{path} must have `{missing[0]}: {{name: ...}}`. See recipes/ for examples."
             )
         known = {key: content[key] for key in ("model", "data", "training") if key in content}
-        return cls(**known)
+        with reading(path, "a recipe", "See recipes/ for examples."):
+            return cls(**known)
 
     def with_training(self, **changes: Any) -> Recipe:
         """The recipe with other training arguments; None leaves one as it is."""
@@ -80,19 +81,6 @@ class Recipe:
 
 def _options(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if key != "name"}
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; errors name the file."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}. Pass a recipe or the folder of a run.")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a mapping, got {type(content).__name__}.")
-    return content
 
 
 def train(
@@ -178,8 +166,8 @@ def load_run(run_dir: str | Path) -> tuple[nn.Module, Recipe]:
     model = recipe.build()
     tensors, _ = load_tensors(path)
     try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
+        load_into(model, tensors)
+    except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"{path} does not fit the model of {folder / 'config.yaml'}: {error}. The folder "
             "mixes two runs; train again into an empty one."

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from firstspike._reading import read_yaml
 from firstspike.codes import Code
 from firstspike.config import build
 from firstspike.conversion import convert
@@ -16,7 +17,7 @@ from firstspike.conversion.normalization import Normalization
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.runs.recipe import Recipe, load_run, read_yaml
+from firstspike.runs.recipe import Recipe, load_run
 from firstspike.training import Method, TrainConfig, fit
 from firstspike.training.output_spikes import with_output_spikes
 from firstspike.training.surrogate import folded
@@ -88,10 +89,8 @@ class SpikingRecipe:
                 "recipes/mnist_dta.yaml."
             )
         _refuse_unknown(path, own, known | _ANN_KEYS)
-        try:
+        with reading(path, "a recipe of a spiking network", "See recipes/mnist_dta.yaml."):
             return cls(base, source=path, **own)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from error
 
     def with_training(self, **changes: Any) -> SpikingRecipe:
         """The recipe with other training arguments; None leaves one as it is."""
@@ -162,7 +161,7 @@ def read_recipe(path: str | Path) -> Recipe | SpikingRecipe:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not a recipe; the message names the key.
     """
-    content = read_yaml(Path(path))
+    content = read_yaml(path)
     if "code" in content:
         return SpikingRecipe.read(path)
     # `method` is in the config.yaml of an ANN's run

@@ -8,15 +8,18 @@ it; a run that was killed in between writes them again when it resumes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from torch import Tensor
 
-from firstspike._files import atomic_write, load_tensors, save_tensors
+from firstspike._files import atomic_write
+from firstspike._tensors import load_tensors, save_tensors
 from firstspike.training._checks import differences
 from firstspike.training.config import TrainConfig
 
@@ -56,8 +59,7 @@ class RunFolder:
             with atomic_write(self._config, "w") as file:
                 yaml.safe_dump(self.settings, file, sort_keys=False)
             return None
-        tensors, metadata = load_tensors(self._last)
-        state = json.loads(metadata.get("state", "{}"))
+        tensors, state = load_tensors(self._last, "a whole checkpoint")
         if state.get("format") != FORMAT:
             raise ValueError(
                 f"{self._last} must be a checkpoint of format {FORMAT}, got "
@@ -78,8 +80,7 @@ class RunFolder:
 
     def save_checkpoint(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Replace the last checkpoint."""
-        content = {"format": FORMAT, "settings": self.settings, **state}
-        save_tensors(self._last, tensors, {"state": json.dumps(content, allow_nan=False)})
+        save_tensors(self._last, tensors, {"format": FORMAT, "settings": self.settings, **state})
 
     def save_metrics(self, history: list[dict[str, Any]]) -> None:
         """Write one line of JSON for each epoch."""
@@ -88,9 +89,12 @@ class RunFolder:
 
     def save_best(self, weights: Mapping[str, Tensor], best: Mapping[str, Any]) -> None:
         """Write the selected weights, with the model's description in the metadata."""
-        content = {"model": self.settings.get("model"), **best}
-        # one entry, for safetensors writes several in random order: equal runs, equal bytes
-        save_tensors(self._model, weights, {"firstspike": json.dumps(content)})
+        save_tensors(self._model, weights, {"model": self.settings.get("model"), **best})
+
+    @property
+    def checkpoint(self) -> Path:
+        """Path of the last checkpoint."""
+        return self._last
 
     def load_best(self) -> dict[str, Tensor]:
         """The selected weights."""
@@ -106,11 +110,25 @@ def open_run(path: str | Path, settings: Mapping[str, Any]) -> Iterator[RunFolde
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with _open_lock(folder / ".lock") as lock:
         _lock(lock.fileno(), folder)
         for leftover in folder.glob(".*.tmp"):  # of a process killed while it was writing
             leftover.unlink(missing_ok=True)
         yield RunFolder(folder, settings)
+
+
+def _open_lock(path: Path) -> IO[bytes]:
+    """The lock file, created when missing; what a symbolic link points to is never touched."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(
+                f"{path} must be a file of the run, got a symbolic link. Remove it, or pass "
+                "another `run_dir`."
+            ) from error
+        raise
+    return os.fdopen(descriptor, "rb+")
 
 
 def _lock(descriptor: int, folder: Path) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from firstspike._reading import reading
+from firstspike._tensors import load_into
 from firstspike.training._checks import DivergenceError, diverged, non_finite
 from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import RunFolder
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 
 _CHECK_STEPS = 32  # steps between two looks at the loss for NaN
 _EVALUATION_BATCH = 500
+_RESTART = "Restore a copy, or pass resume='restart' to begin again."
 
 
 class Trainer:
@@ -316,24 +319,26 @@ class Trainer:
                 f"with, got {self.world.size}. Start as many with torchrun, or pass "
                 "resume='restart' to begin again."
             )
-        self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
-        self.history, self.best = state["history"], state["best"]
-        if self.batch > 0:
-            self._enter_epoch()
+        with reading(run.checkpoint, "a whole checkpoint", _RESTART):
+            self.epoch, self.batch, self.seconds = state["epoch"], state["batch"], state["seconds"]
+            self.history, self.best = state["history"], state["best"]
+            if self.batch > 0:
+                self._enter_epoch()
         try:
-            self.model.load_state_dict(unprefixed("model", tensors))
-        except RuntimeError as error:
+            load_into(self.model, unprefixed("model", tensors))
+        except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint in {run.path} is of another model: {error}. Build the model it "
                 "was trained with, pass another `run_dir`, or resume='restart' to begin again."
             ) from error
-        load_optimizer(self.optimizer, unprefixed("optimizer", tensors))
-        self.method.load_state_dict(unprefixed("method", tensors))
-        for number, tensor in unprefixed("slow", tensors).items():
-            self.slow[int(number)].copy_(tensor)
-        load_random_state(unprefixed(f"random{self.world.rank or ''}", tensors), self.device)
-        self.tally.load(unprefixed("tally", tensors).items(), state["samples"])
-        self.scaler.load_state_dict(state["scaler"])
+        with reading(run.checkpoint, "a whole checkpoint", _RESTART):
+            load_optimizer(self.optimizer, unprefixed("optimizer", tensors))
+            self.method.load_state_dict(unprefixed("method", tensors))
+            for number, tensor in unprefixed("slow", tensors).items():
+                self.slow[int(number)].copy_(tensor)
+            load_random_state(unprefixed(f"random{self.world.rank or ''}", tensors), self.device)
+            self.tally.load(unprefixed("tally", tensors).items(), state["samples"])
+            self.scaler.load_state_dict(state["scaler"])
         if self.batch == 0:  # the process may have been killed before it wrote these
             self._publish(run, better=self.best["epoch"] == self.epoch - 1)
 

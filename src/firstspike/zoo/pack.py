@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from firstspike._files import load_tensors, read_json, save_tensors, write_json
+from firstspike._files import write_json
+from firstspike._reading import read_json
+from firstspike._tensors import load_tensors, save_tensors
 from firstspike.measure.evaluate import evaluate
 from firstspike.runs.export import export
 from firstspike.runs.recipe import find_dataset, load_network
@@ -24,7 +26,7 @@ def pack(source: str | Path, target: str | Path) -> None:
     Raises:
         ValueError: if a weight is beyond the range of half precision.
     """
-    tensors, metadata = load_tensors(source)
+    tensors, description = load_tensors(source)
     halved = {}
     for name, tensor in tensors.items():
         if tensor.dtype == torch.float32 and tensor.ndim > 1 and name.endswith("weight"):
@@ -34,7 +36,7 @@ def pack(source: str | Path, target: str | Path) -> None:
                     f"{source}: {name} must lie within half precision, got values up to "
                     f"{float(tensor.abs().max()):.3g}. Keep the network as it is."
                 )
-    save_tensors(target, {**tensors, **halved}, metadata)
+    save_tensors(target, {**tensors, **halved}, description)
 
 
 def add(

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from firstspike.networks.ops.affine import Add, Affine, BatchNorm
 from firstspike.networks.ops.layers import Convolution, Dense, TransposedConvolution
 from firstspike.networks.ops.maps import Concatenate, Pad, Reshape
@@ -54,25 +52,6 @@ def describe_op(op: Op) -> dict[str, Any]:
     return {"op": type(op).__name__, "hyper": op.hyper, "tensors": tensors}
 
 
-def build_op(description: dict[str, Any]) -> Op:
-    """Inverse of `describe_op`; tensors are empty and wait for `load_state_dict`.
-
-    Raises:
-        LookupError: if the operation is not registered.
-    """
-    if description["op"] not in OPS:
-        raise LookupError(
-            f"operation {description['op']!r} must be registered, it is not. Import the module "
-            "that calls `register_operation` for it."
-        )
-    tensors = {
-        name: None if shape is None else torch.zeros(shape)
-        for name, shape in description["tensors"].items()
-    }
-    hyper = {k: tuple(v) if isinstance(v, list) else v for k, v in description["hyper"].items()}
-    return OPS[description["op"]](tensors, **hyper)
-
-
 __all__ = [
     "OPS",
     "AdaptiveAveragePool",
@@ -93,6 +72,5 @@ __all__ = [
     "Reshape",
     "TransposedConvolution",
     "WeightOp",
-    "build_op",
     "describe_op",
 ]
