@@ -1,11 +1,13 @@
 """Both kinds of causal-set layers learn the same, and memory tells them apart."""
 
+import pytest
 import torch
 
 from firstspike.bench.causal_set import BASE, passes
 from firstspike.measure.peak_memory import peak_bytes
 
 
+@pytest.mark.slow
 def test_walk_and_sort_and_cumulate_need_the_memory_they_must():
     torch.manual_seed(0)
     hidden, batch = 40, 6

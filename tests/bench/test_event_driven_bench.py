@@ -41,6 +41,7 @@ def test_the_crossover_is_interpolated_and_may_be_missing() -> None:
     assert event_driven.crossover([]) is None
 
 
+@pytest.mark.slow
 def test_rows_say_operations_and_what_is_missing() -> None:
     rows = {row.name: row for row in event_driven.rows(quick=True)}
     few, many = rows["events, 5 % fire"], rows["events, 50 % fire"]

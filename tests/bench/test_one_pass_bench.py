@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from firstspike.bench import closed_form, early_firing
@@ -27,6 +28,7 @@ def test_without_numba_ends_where_it_ends() -> None:
     assert lookup.has_numba()
 
 
+@pytest.mark.slow
 def test_early_firing_against_the_ann_and_the_clock() -> None:
     rows = early_firing._rows(DigitsCNN(width=0.25).eval(), (1, 8, 8), "tiny", 3.0, repeats=1)
     names = [early_firing.ANN, early_firing.EARLY, early_firing.RECORD, early_firing.CLOCK]

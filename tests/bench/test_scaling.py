@@ -33,6 +33,7 @@ def test_an_exponent_needs_two_sizes_and_positive_costs(sizes, costs) -> None:
         exponent(sizes, costs)
 
 
+@pytest.mark.slow
 def test_memory_of_a_tiny_network_grows_as_it_must() -> None:
     base = Sizes(steps=4, depth=2, width=4, batch=2, image=8)
     rows = {

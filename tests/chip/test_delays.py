@@ -74,6 +74,7 @@ def test_each_core_integrates_what_it_hears(dense):
         torch.testing.assert_close(logits[0], expected)
 
 
+@pytest.mark.slow
 def test_in_time_the_result_is_that_of_the_ideal_network(dense):
     network, x, mapping, fan = dense
     for image in x[:3].split(1):

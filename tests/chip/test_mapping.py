@@ -186,7 +186,7 @@ def test_saved_mappings_come_back_and_belong_to_their_network(tmp_path):
     with pytest.raises(ValueError, match=r"is not a whole mapping"):
         Mapping.load(tmp_path / "m.json")
     (tmp_path / "m.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"is not a mapping of format 1"):
+    with pytest.raises(ValueError, match=r"is not a whole mapping"):
         Mapping.load(tmp_path / "m.json")
 
 

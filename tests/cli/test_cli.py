@@ -184,6 +184,7 @@ def test_compare_measures_every_code_once(trained: Path, tmp_path: Path) -> None
         run("compare", "--model", trained, "--code", "ReLPSP")
 
 
+@pytest.mark.slow
 def test_demo_trains_converts_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from firstspike import demo
 
@@ -231,6 +232,7 @@ def test_bad_codes_say_what_is_wrong_and_where(trained: Path) -> None:
         run("convert", trained, "--normalization", "Percentile(99, dots=3)")
 
 
+@pytest.mark.slow
 def test_convert_takes_an_input_window_and_scales_of_least_error(
     trained: Path, tmp_path: Path
 ) -> None:

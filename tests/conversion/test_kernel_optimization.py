@@ -148,6 +148,7 @@ def test_silent_populations_are_left_alone() -> None:
     )
 
 
+@pytest.mark.slow
 def test_convert_keeps_the_curves_for_every_population() -> None:
     model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10), nn.ReLU())
     model = nn.Sequential(model, nn.Linear(10, 3))

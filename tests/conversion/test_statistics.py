@@ -173,6 +173,7 @@ def coding_error(values: torch.Tensor, scale: float, code: fs.TTFS) -> float:
     return float((values - neuron.activate(values).detach()).square().mean())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     seed=st.integers(0, 1000),

@@ -110,7 +110,7 @@ def test_npz_files_that_cannot_be_used(tmp_path):
     middle[200] ^= 0xFF  # in the compressed pixels
     for data in (b"", whole[:-30], whole[: len(whole) // 2], b"text", bytes(middle)):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"mine\.npz is truncated or corrupt"):
+        with pytest.raises(ValueError, match=r"mine\.npz is not a whole \.npz file"):
             load_npz(path)
     save(path, x=GREY, y=LABELS)
     with pytest.raises(ValueError, match=r"must hold the arrays x_train, .* it has x, y"):
@@ -162,12 +162,12 @@ def test_packed_sheets(tmp_path, images):
 def test_packed_sheets_that_cannot_be_used(tmp_path):
     path = tmp_path / "a_test.npz"
     for change, message in (
-        ({"labels": LABELS[1:]}, "12 images, but 11 labels"),
-        ({"side": 4}, "is no column of 4x4"),
+        ({"labels": LABELS[1:]}, "no column of at most [0-9]+ images"),
+        ({"side": 4}, "is no column of"),
         ({"offsets": np.array([3, 90])}, "cannot identify image"),
     ):
         save_sheets(path, COLOR_SQUARE, **change)
-        with pytest.raises(ValueError, match=rf"a_test\.npz is truncated or corrupt: .*{message}"):
+        with pytest.raises(ValueError, match=rf"a_test\.npz is not a whole \.npz file .*{message}"):
             read_packed(tmp_path, "a", False)
 
 

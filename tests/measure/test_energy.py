@@ -409,7 +409,7 @@ def test_own_table(tmp_path: Path) -> None:
         ("spikes: {", "static: {", "must stand beside `costs`"),
         ("{value: 2, unit: nJ, source: assumed}", "2", "must be a mapping"),
         ("kind: counted", "kind: normalized", "unknown keys"),
-        (OWN, "- a list", "must map table names to tables, got list"),
+        (OWN, "- a list", "must hold a mapping, got list"),
         (OWN, "a: {b", "is not a YAML file"),
         (OWN, "mychip: 3", "table 'mychip' must be a mapping"),
     ],
@@ -431,7 +431,7 @@ def test_own_normalized_table_must_sum_to_one(tmp_path: Path) -> None:
 
 
 def test_missing_table_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no energy table file"):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
         read_energy_tables(tmp_path / "absent.yaml")
 
 

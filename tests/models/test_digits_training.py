@@ -1,5 +1,6 @@
 """The small network learns the bundled digits in seconds, as its docstring says."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -7,6 +8,7 @@ from firstspike.data import Digits, load_dataset
 from firstspike.models import DigitsCNN
 
 
+@pytest.mark.slow
 def test_digits_cnn_reaches_98_percent():
     model, train = DigitsCNN(), load_dataset("digits", "train")
     epochs, rate = 30, 4e-3

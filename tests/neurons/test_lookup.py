@@ -163,6 +163,7 @@ def test_a_changed_kernel_is_noticed() -> None:
     torch.testing.assert_close(after, record.logits)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from within torch.compile
 @pytest.mark.parametrize("gradient", [False, True])
 def test_compiled_networks_have_no_graph_breaks(gradient: bool) -> None:

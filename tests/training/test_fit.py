@@ -71,8 +71,7 @@ def test_learns_and_writes_its_files(model, train_set, validation_set, tmp_path)
     assert lines == result.history
     assert {"epoch", "learning_rate", "train_loss", "train_accuracy", "validation_loss",
             "validation_accuracy", "seconds", "samples_per_second"} == set(lines[0])  # fmt: skip
-    weights, metadata = load_tensors(tmp_path / "model.safetensors")
-    about = json.loads(metadata["firstspike"])
+    weights, about = load_tensors(tmp_path / "model.safetensors")
     assert about["epoch"] == result.best_epoch and about["model"] == {"name": "tiny"}
     for name, value in model.state_dict().items():
         assert torch.equal(value, weights[name])
@@ -251,8 +250,8 @@ def test_divergence_is_named_and_leaves_the_checkpoint(
     config = TrainConfig(epochs=3, batch_size=16, learning_rate=0.02, optimizer=optimizer)
     with pytest.raises(DivergenceError, match=r"epoch 2, step 3 of 6, at learning rate 0\.0\d+"):
         fit(model, train_set, validation_set, config, method=Explodes(), run_dir=tmp_path)
-    tensors, metadata = load_tensors(tmp_path / "last.safetensors")
-    assert json.loads(metadata["state"])["epoch"] == 2
+    tensors, state = load_tensors(tmp_path / "last.safetensors")
+    assert state["epoch"] == 2
     assert all(torch.isfinite(t).all() for n, t in tensors.items() if n.startswith("model."))
 
 

@@ -25,8 +25,7 @@ def outcome(folder: Path):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     lines = [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
     weights = (folder / "model.safetensors").read_bytes()
-    last, metadata = load_tensors(folder / "last.safetensors")
-    state = json.loads(metadata["state"])
+    last, state = load_tensors(folder / "last.safetensors")
     state["history"] = lines
     return lines, weights, {name: t.numpy().tobytes() for name, t in last.items()}, state
 
@@ -139,7 +138,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     run(tmp_path, replace(CONFIG, epochs=1))
     last = tmp_path / "last.safetensors"
     last.write_bytes(last.read_bytes()[:500])
-    with pytest.raises(ValueError, match=r"last\.safetensors is not a whole safetensors file"):
+    with pytest.raises(ValueError, match=r"last\.safetensors is not a whole checkpoint"):
         run(tmp_path, replace(CONFIG, epochs=1))
 
 

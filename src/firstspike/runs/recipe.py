@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from firstspike._reading import read_yaml, reading
+from firstspike._reading import read_yaml
 from firstspike._tensors import load_into, load_tensors
 from firstspike.data import Dataset, load_dataset
 from firstspike.config import build
@@ -54,8 +54,10 @@ class Recipe:
                 f"{path} must have `{missing[0]}: {{name: ...}}`. See recipes/ for examples."
             )
         known = {key: content[key] for key in ("model", "data", "training") if key in content}
-        with reading(path, "a recipe", "See recipes/ for examples."):
+        try:
             return cls(**known)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def with_training(self, **changes: Any) -> Recipe:
         """The recipe with other training arguments; None leaves one as it is."""

@@ -89,8 +89,10 @@ class SpikingRecipe:
                 "recipes/mnist_dta.yaml."
             )
         _refuse_unknown(path, own, known | _ANN_KEYS)
-        with reading(path, "a recipe of a spiking network", "See recipes/mnist_dta.yaml."):
+        try:
             return cls(base, source=path, **own)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: {error}") from error
 
     def with_training(self, **changes: Any) -> SpikingRecipe:
         """The recipe with other training arguments; None leaves one as it is."""
