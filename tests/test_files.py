@@ -115,12 +115,12 @@ def test_json_that_cannot_be_read(tmp_path):
     whole = path.read_text()
     path.write_text(whole[:30])
     with pytest.raises(
-        ValueError, match=r"r\.json is not a whole JSON file .*ends too early at line 3, column \d+"
+        ValueError, match=r"r\.json is not .*ends too early at line 3, column \d+"
     ):
         read_json(path)
     path.write_text(whole.replace(":", "=", 1))
     with pytest.raises(
-        ValueError, match=r"r\.json is not a whole JSON file .*at line 2, column 13"
+        ValueError, match=r"r\.json is not .*at line 2, column 13"
     ):
         read_json(path)
     path.write_bytes(b"\x80\x81")

@@ -116,7 +116,7 @@ def test_npz_files_that_cannot_be_used(tmp_path):
     with pytest.raises(ValueError, match=r"must hold the arrays x_train, .* it has x, y"):
         load_npz(path)
     save(path, **good | {"x_train": np.array([object()])})
-    with pytest.raises(ValueError, match="x_train holds Python objects, which are not read"):
+    with pytest.raises(ValueError, match=r"x_train\.npy holds Python objects, which are not read"):
         load_npz(path)
     save(path, **good | {"y_train": LABELS[1:]})
     with pytest.raises(ValueError, match=r"mine\.npz: x_train or y_train cannot be used: `labels`"):

@@ -229,7 +229,7 @@ def test_missing_truncated_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the JSON text is not whole"):
         Result.from_json(whole[:100])
     path.write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(ValueError, match="is not a whole JSON file .* is not UTF-8 text"):
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
         read_results(path)
     path.write_text("3")
     with pytest.raises(ValueError, match=r"must hold a result \(an object\), got int"):
@@ -260,7 +260,7 @@ def test_a_rule_broken_in_a_file_is_named_with_its_place(tmp_path: Path) -> None
 
 def test_nan_in_a_file_is_refused() -> None:
     text = Result(**values()).to_json().replace('"seconds": 1.5', '"seconds": NaN')
-    with pytest.raises(ValueError, match="`seconds`"):
+    with pytest.raises(ValueError, match="NaN is no JSON number"):
         Result.from_json(text)
 
 

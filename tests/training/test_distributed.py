@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_task import make_set
 
-from firstspike._files import load_tensors
+from firstspike._tensors import load_tensors
 from firstspike.training import TrainConfig, fit
 from firstspike.training.distributed import World, check_batches
 
@@ -87,8 +87,7 @@ def test_a_killed_process_leaves_a_whole_checkpoint_and_a_message(tmp_path):
     last = errors[0].strip().splitlines()[-1]
     assert "process 0 of 2 lost another one while training" in last
     assert last.endswith("start the same command again to continue from it.")
-    tensors, metadata = load_tensors(tmp_path / "killed" / "last.safetensors")
-    state = json.loads(metadata["state"])
+    tensors, state = load_tensors(tmp_path / "killed" / "last.safetensors")
     assert state["batch"] > 0 and state["processes"] == 2
     assert all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point())
 
@@ -104,10 +103,9 @@ def test_a_run_from_before_an_option_existed_is_continued(tmp_path):
     body = parallel_run.model()
     config = dataclasses.replace(TrainConfig(), epochs=1)
     fit(body, make_set(90, 0), make_set(31, 5), config, run_dir=tmp_path)
-    from firstspike._files import save_tensors
+    from firstspike._tensors import save_tensors
 
-    tensors, metadata = load_tensors(tmp_path / "last.safetensors")
-    state = json.loads(metadata["state"])
+    tensors, state = load_tensors(tmp_path / "last.safetensors")
     del state["settings"]["training"]["synchronize_batch_norm"], state["processes"]
-    save_tensors(tmp_path / "last.safetensors", tensors, {"state": json.dumps(state)})
+    save_tensors(tmp_path / "last.safetensors", tensors, state)
     assert fit(body, make_set(90, 0), make_set(31, 5), config, run_dir=tmp_path).best_epoch == 1
