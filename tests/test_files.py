@@ -114,14 +114,10 @@ def test_json_that_cannot_be_read(tmp_path):
     write_json(path, {"accuracy": 0.5, "layers": [1, 2, 3]})
     whole = path.read_text()
     path.write_text(whole[:30])
-    with pytest.raises(
-        ValueError, match=r"r\.json is not .*ends too early at line 3, column \d+"
-    ):
+    with pytest.raises(ValueError, match=r"r\.json is not .*ends too early at line 3, column \d+"):
         read_json(path)
     path.write_text(whole.replace(":", "=", 1))
-    with pytest.raises(
-        ValueError, match=r"r\.json is not .*at line 2, column 13"
-    ):
+    with pytest.raises(ValueError, match=r"r\.json is not .*at line 2, column 13"):
         read_json(path)
     path.write_bytes(b"\x80\x81")
     with pytest.raises(ValueError, match="byte 0 is not UTF-8"):
