@@ -62,7 +62,7 @@ def networks(epochs: int) -> tuple[dict[str, nn.Module], dict[str, Any], Dataset
         print(name, learned[name], flush=True)
 
     learn("ANN", Method())
-    found[DTA_NAME] = fs.convert(ann, fs.ReLPSP(input=fs.Regular()), calibration=images)
+    found[DTA_NAME] = fs.convert(ann, fs.ReLPSP(input=fs.inputs.Regular()), calibration=images)
     learn(DTA_NAME, DTA())
     torch.manual_seed(0)
     found[CAUSAL_NAME] = CausalSetNetwork(trace(copy.deepcopy(ann), images)).initialize(6.0)

@@ -24,14 +24,14 @@ from firstspike.data import load_dataset
 from firstspike.engines import event_by_event
 from firstspike.measure.environment import describe_environment
 from firstspike.models import ResNet20
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 
 STORE = Path(__file__).parent / "results" / "exact_map.json"
 
 
 def converted(model: nn.Module, images: Tensor) -> fs.SpikingNetwork:
     """The exact map of `model`, its windows as long as these images and a margin ask for."""
-    return fs.convert(model, fs.ExactReLU(), calibration=images, normalization=fs.Maximum())
+    return fs.convert(model, fs.ExactReLU(), calibration=images, normalization=fs.scales.Maximum())
 
 
 @torch.no_grad()
@@ -118,7 +118,8 @@ def main() -> None:
     parser.add_argument("--events", type=int, nargs=2, default=(5, 1), help="images event by event")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, recipe = load_run(arguments.run)
+    run_folder = Run(Path(arguments.run))
+    model, recipe = run_folder.model, run_folder.recipe
     test, training = recipe.datasets("test", "train")
     cifar = load_dataset("cifar10", "test").subset(64).float_images(torch.float64)
     model = model.double()

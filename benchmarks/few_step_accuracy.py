@@ -37,7 +37,7 @@ from firstspike.measure.energy_tables import estimate_energy
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.evaluate import OPERATION_ENERGY
 from firstspike.networks.structure import fan_out, targets
-from firstspike.runs.recipe import Recipe
+from firstspike.runs import Recipe
 from firstspike.training import Method, TrainConfig, evaluate_accuracy, fit
 from firstspike.training.clipped import plain, read_out, with_trained_ranges
 from firstspike.training.sgl import SGL
@@ -240,10 +240,12 @@ def quantized_rows(experiment: Experiment, levels: list[int]) -> list[Row]:
         rows.append(_ann_row(experiment, "quantized ann", accuracy, levels=count))
         few = FewStep(steps=count, thresholds=Fixed())
         for reading, code in {
-            "TTFS, linear table": fs.TTFS(window=count, kernel=fs.Linear()),
+            "TTFS, linear table": fs.TTFS(window=count, kernel=fs.kernels.Linear()),
             "few-step": replace(few, initial_potential=0.5),
             "few-step, bias shift": replace(few, bias_shift=0.5),
-            "few-step, bias shift, spiking input": replace(few, bias_shift=0.5, input=fs.Regular()),
+            "few-step, bias shift, spiking input": replace(
+                few, bias_shift=0.5, input=fs.inputs.Regular()
+            ),
         }.items():
             network = read_out(model, code, experiment.calibration)
             row = experiment.measure(

@@ -16,7 +16,7 @@ import torch
 
 import firstspike as fs
 from firstspike.plots import plot_kernel_losses, plot_raster, plot_spike_time_histograms
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 
@@ -25,7 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of a trained MNIST CNN")
     torch.set_num_threads(1)
-    model, recipe = load_run(parser.parse_args().run)
+    run_folder = Run(Path(parser.parse_args().run))
+    model, recipe = run_folder.model, run_folder.recipe
     training, validation = recipe.datasets("train", "validation")
     calibration, images = training.subset(1000), validation.subset(200).float_images()
     IMAGES.mkdir(parents=True, exist_ok=True)
@@ -33,9 +34,9 @@ def main() -> None:
     def convert(tau: float | None = None, optimize: bool = False) -> fs.SpikingNetwork:
         return fs.convert(
             model,
-            fs.TTFS(20, fs.Exponential(tau)),
+            fs.TTFS(20, fs.kernels.Exponential(tau)),
             calibration=calibration,
-            kernel_optimization=fs.KernelOptimization() if optimize else None,
+            kernel_optimization=fs.kernels.KernelOptimization() if optimize else None,
         )
 
     for name, network in {"plain": convert(), "optimized": convert(optimize=True)}.items():

@@ -42,7 +42,7 @@ from firstspike.measure.environment import describe_environment
 from firstspike.models import VGG16
 from firstspike.plots.hardware import hardware_figures
 from firstspike.quantized import Quantization, quantize
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 from firstspike.training import TrainConfig, fit
 
 STORE = Path(__file__).parent / "results" / "hardware_noc.json"
@@ -58,7 +58,7 @@ def brief_vgg16(folder: Path, steps: int) -> tuple[fs.SpikingNetwork, Dataset, D
         config = TrainConfig(epochs=1, batch_size=32, learning_rate=3e-4)
         fit(model, train.subset(32 * steps), train.subset(64), config, progress=False)
         images = train.subset(64).float_images()
-        fs.convert(model, fs.TTFS(16, fs.Linear()), calibration=images).save(path)
+        fs.convert(model, fs.TTFS(16, fs.kernels.Linear()), calibration=images).save(path)
     note = f"VGG-16 trained for {steps} steps of 32 CIFAR-100 images, T = 16, linear kernel"
     return fs.SpikingNetwork.load(path), train, test, note
 
@@ -167,9 +167,12 @@ def pictures(network: fs.SpikingNetwork, images: torch.Tensor, name: str) -> dic
 
 
 def main(run: Path, vgg16: Path, steps: int) -> None:
-    model, recipe = load_run(run)
+    run_folder = Run(Path(run))
+    model, recipe = run_folder.model, run_folder.recipe
     train, test = recipe.datasets("train", "test")
-    cnn = fs.convert(model, fs.TTFS(16, fs.Linear()), calibration=train.subset(1000).float_images())
+    cnn = fs.convert(
+        model, fs.TTFS(16, fs.kernels.Linear()), calibration=train.subset(1000).float_images()
+    )
     rows = {}
     rows["mnist_cnn"] = measure(cnn, train, test, 20, f"trained {recipe.model}, T = 16, linear")
     rows["mnist_cnn"] |= pictures(cnn, test.subset(20).float_images(), "mnist")

@@ -24,7 +24,7 @@ from firstspike.measure.environment import describe_environment
 from firstspike.plots.accuracy_bits import plot_accuracy_bits
 from firstspike.quantized import LearnedRounding, Quantization, finetune, quantize, to_integers
 from firstspike.quantized.bits import accuracy
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 from firstspike.training import Adam, TrainConfig
 
 STORE = Path(__file__).parent / "results" / "hardware_quantization.json"
@@ -69,10 +69,11 @@ def against_integers(network: fs.SpikingNetwork, dataset: Dataset) -> dict[str, 
 
 def main(run: Path, out: Path, window: int, epochs: int, learning_rate: float) -> None:
     torch.manual_seed(0)
-    model, recipe = load_run(run)
+    run_folder = Run(Path(run))
+    model, recipe = run_folder.model, run_folder.recipe
     train, validation, test = recipe.datasets("train", "validation", "test")
     network = fs.convert(
-        model, fs.TTFS(window, fs.Linear()), calibration=train.subset(1000).float_images()
+        model, fs.TTFS(window, fs.kernels.Linear()), calibration=train.subset(1000).float_images()
     )
     images = train.subset(256).float_images()
     rows: list[dict[str, Any]] = []

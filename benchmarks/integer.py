@@ -22,14 +22,14 @@ from firstspike._reading import read_json
 from firstspike.data import Dataset
 from firstspike.measure.environment import describe_environment
 from firstspike.quantized import Int8, Quantization, quantize, to_integers
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 
 COMMAND = "`python benchmarks/integer.py RUN`"
 STORE = Path(__file__).parent / "results" / "integer.json"
 CODES = {
-    "linear T=255": (fs.TTFS(255, fs.Linear()), 8),
-    "linear T=16": (fs.TTFS(16, fs.Linear()), 8),
-    "powers of two T=8": (fs.TTFS(8, fs.PowerOfTwo()), 8),
+    "linear T=255": (fs.TTFS(255, fs.kernels.Linear()), 8),
+    "linear T=16": (fs.TTFS(16, fs.kernels.Linear()), 8),
+    "powers of two T=8": (fs.TTFS(8, fs.kernels.PowerOfTwo()), 8),
     "exponential T=16, values of 8 bits": (fs.TTFS(16), 8),
     "exponential T=16, values of 7 bits": (fs.TTFS(16), 7),
 }
@@ -84,7 +84,8 @@ def markdown_of(store: Path) -> str:
 
 def main(run: Path) -> None:
     torch.manual_seed(0)
-    model, recipe = load_run(run)
+    run_folder = Run(Path(run))
+    model, recipe = run_folder.model, run_folder.recipe
     train, test = recipe.datasets("train", "test")
     calibration = train.subset(1000).float_images()
     rows = {}

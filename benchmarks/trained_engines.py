@@ -24,7 +24,7 @@ from firstspike._files import write_json
 from firstspike.data import Dataset
 from firstspike.engines import event_by_event
 from firstspike.measure.environment import describe_environment
-from firstspike.runs.recipe import find_dataset, load_network
+from firstspike.runs import Run
 
 STORE = Path(__file__).parent / "results" / "trained_engines.json"
 _EVENTS = 3  # images event by event
@@ -114,8 +114,8 @@ def main() -> None:
     content = json.loads(STORE.read_text()) if STORE.exists() else {"networks": {}}
     content["environment"] = describe_environment(torch.device("cpu")).model_dump()
     for run in arguments.runs:
-        network = load_network(run)
-        data, _ = find_dataset(run, None, "test")
+        network = Run(Path(run)).network
+        data = Run(Path(run)).dataset("test")
         data = data.subset(min(arguments.images, len(data)))
         key = "/".join(run.parts[-2:])
         if getattr(network.code, "steps", 0) is None:

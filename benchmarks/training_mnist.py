@@ -18,8 +18,7 @@ import torch
 
 from firstspike._files import atomic_write
 from firstspike.measure.evaluate import evaluate
-from firstspike.runs.recipe import load_network
-from firstspike.runs.spiking import SpikingRecipe, train_spiking
+from firstspike.runs import Recipe, Run, train
 
 STORE = Path(__file__).parent / "results" / "training_mnist.json"
 COMMAND = "`python benchmarks/training_mnist.py recipes/NAME.yaml --seeds 0 1 2 --test`"
@@ -38,14 +37,14 @@ FINDINGS = """\
   rotated and sheared images with 99.56 % on validation images, which did not help on tests."""
 
 
-def store(recipe: SpikingRecipe, path: Path, folder: Path, seeds: list[int]) -> None:
+def store(recipe: Recipe, path: Path, folder: Path, seeds: list[int]) -> None:
     """Read the test split once per seed and write one JSON file."""
-    (images,) = recipe.base.datasets("test")
+    (images,) = recipe.datasets("test")
     runs = []
     for seed in seeds:
         run = folder / str(seed)
-        network = load_network(run)
-        closed = evaluate(network, images, model=recipe.base.model["name"], seed=seed)
+        network = Run(Path(run)).network
+        closed = evaluate(network, images, model=recipe.model["name"], seed=seed)
         history = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         runs.append({"seed": seed, "test": json.loads(closed.to_json()), "history": history})
         print(
@@ -99,10 +98,10 @@ def main() -> None:
     parser.add_argument("--test", action="store_true", help="read the test split and store")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    recipe = SpikingRecipe.read(arguments.recipe)
+    recipe = Recipe.read(arguments.recipe)
     folder = arguments.runs / recipe.name
     for seed in arguments.seeds:
-        result = train_spiking(recipe, folder / str(seed), seed=seed, progress=False)
+        result = train(recipe.with_training(seed=seed), folder / str(seed), progress=False).result
         print(f"seed {seed}: validation {result.accuracy:.4f}", flush=True)
     if arguments.test:
         store(recipe, arguments.recipe, folder, arguments.seeds)

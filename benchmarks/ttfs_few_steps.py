@@ -27,7 +27,7 @@ from firstspike.engines import closed_form
 from firstspike.engines.evaluation import score
 from firstspike.measure.environment import describe_environment
 from firstspike.networks import INPUT
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 
 STORE = Path(__file__).parent / "results" / "ttfs_few_steps.json"
 COMMAND = "`python benchmarks/ttfs_few_steps.py runs/cifar10_resnet20 runs/cifar10_vgg11`"
@@ -36,19 +36,20 @@ WINDOWS = (3, 4, 8, 16)
 INPUT_WINDOW = 32
 PLAIN, BEST = "linear, 99.9th percentile", "+ scales per channel"
 FORMS: dict[str, tuple[bool, Normalization, Kernel]] = {  # column -> (input window, ...)
-    PLAIN: (False, fs.Percentile(), fs.Linear()),
-    "+ input window 32": (True, fs.Percentile(), fs.Linear()),
-    "+ least error": (True, fs.LeastError(), fs.Linear()),
-    "+ per channel": (True, fs.LeastError(per_channel=True), fs.Linear()),
-    "learned table, input window 32": (True, fs.LeastError(), fs.Learned()),
-    BEST: (True, fs.LeastError(per_channel=True), fs.Learned()),
-    "learned table alone": (False, fs.Percentile(), fs.Learned()),
+    PLAIN: (False, fs.scales.Percentile(), fs.kernels.Linear()),
+    "+ input window 32": (True, fs.scales.Percentile(), fs.kernels.Linear()),
+    "+ least error": (True, fs.scales.LeastError(), fs.kernels.Linear()),
+    "+ per channel": (True, fs.scales.LeastError(per_channel=True), fs.kernels.Linear()),
+    "learned table, input window 32": (True, fs.scales.LeastError(), fs.kernels.Learned()),
+    BEST: (True, fs.scales.LeastError(per_channel=True), fs.kernels.Learned()),
+    "learned table alone": (False, fs.scales.Percentile(), fs.kernels.Learned()),
 }
 
 
 def measure(run: Path, samples: int) -> list[dict[str, object]]:
     """One row per window: accuracies in percent of every form."""
-    model, recipe = load_run(run)
+    run_folder = Run(Path(run))
+    model, recipe = run_folder.model, run_folder.recipe
     training, images = recipe.datasets("train", "validation")
     images = images.subset(samples)
     ann = 100 * score(model, images, BATCH)[0]

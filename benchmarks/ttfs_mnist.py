@@ -19,7 +19,7 @@ import torch
 
 import firstspike as fs
 from firstspike.measure.result import Result, read_results, write_results
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 
 STORE = Path(__file__).parent / "results" / "ttfs_mnist.json"
 COMMAND = "`python benchmarks/ttfs_mnist.py RUN`"
@@ -29,9 +29,11 @@ WINDOWS = (4, 8, 16, 32, 80)
 def variants() -> list[tuple[fs.TTFS, bool]]:
     """(code, whether kernels are optimized), in the order of the table."""
     rows = []
-    for kernel, window in itertools.product((fs.Exponential(), fs.Linear()), WINDOWS):
+    for kernel, window in itertools.product(
+        (fs.kernels.Exponential(), fs.kernels.Linear()), WINDOWS
+    ):
         for half_step, optimize, early in itertools.product((True, False), repeat=3):
-            if optimize and isinstance(kernel, fs.Linear):
+            if optimize and isinstance(kernel, fs.kernels.Linear):
                 continue
             rows.append(
                 (fs.TTFS(window, kernel, window // 2 if early else None, half_step), optimize)
@@ -126,7 +128,8 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=STORE)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model, recipe = load_run(arguments.run)
+    run_folder = Run(Path(arguments.run))
+    model, recipe = run_folder.model, run_folder.recipe
     training, images = recipe.datasets("train", arguments.split)
     results: dict[tuple[Any, ...], Result] = {}
     if arguments.store.exists():
@@ -140,7 +143,7 @@ def main() -> None:
             model,
             code,
             calibration=training.subset(1000),
-            kernel_optimization=fs.KernelOptimization() if optimize else None,
+            kernel_optimization=fs.kernels.KernelOptimization() if optimize else None,
         )
         results[row] = fs.evaluate(network, images, model=recipe.model["name"], seed=0)
         write_results(results.values(), arguments.store)

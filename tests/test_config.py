@@ -18,15 +18,19 @@ from firstspike.training.single_spike import SingleSpikeMethod
 
 WINDOWS = st.integers(1, 24)
 KERNELS = st.one_of(
-    st.builds(fs.Exponential, tau=st.none() | st.floats(1.0, 99.0), delay=st.floats(0.0, 2.0)),
-    st.builds(fs.Linear),
-    st.builds(fs.PowerOfTwo),
-    st.builds(fs.Learned, iterations=st.integers(1, 99)),
+    st.builds(
+        fs.kernels.Exponential, tau=st.none() | st.floats(1.0, 99.0), delay=st.floats(0.0, 2.0)
+    ),
+    st.builds(fs.kernels.Linear),
+    st.builds(fs.kernels.PowerOfTwo),
+    st.builds(fs.kernels.Learned, iterations=st.integers(1, 99)),
 )
 CODES = st.one_of(
     st.builds(fs.TTFS, WINDOWS, KERNELS, st.none(), st.booleans(), st.none() | WINDOWS),
-    st.builds(fs.Rate, WINDOWS, input=st.builds(fs.Bernoulli, st.integers(0, 9))),
-    st.builds(fs.FewStep, WINDOWS, thresholds=st.builds(fs.GridSearch, st.integers(2, 9))),
+    st.builds(fs.Rate, WINDOWS, input=st.builds(fs.inputs.Bernoulli, st.integers(0, 9))),
+    st.builds(
+        fs.FewStep, WINDOWS, thresholds=st.builds(fs.thresholds.GridSearch, st.integers(2, 9))
+    ),
 )
 
 
@@ -40,16 +44,16 @@ def test_codes_come_back_from_plain_data_and_from_their_own_text(code: fs.codes.
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("TTFS(16, Linear())", fs.TTFS(16, fs.Linear())),
-        ("TTFS(16, kernel=Linear, offset=8)", fs.TTFS(16, fs.Linear(), offset=8)),
+        ("TTFS(16, Linear())", fs.TTFS(16, fs.kernels.Linear())),
+        ("TTFS(16, kernel=Linear, offset=8)", fs.TTFS(16, fs.kernels.Linear(), offset=8)),
         (
             " fs.TTFS(window=16, kernel=fs.kernels.Exponential(tau=4.0))",
-            fs.TTFS(16, fs.Exponential(4.0)),
+            fs.TTFS(16, fs.kernels.Exponential(4.0)),
         ),
-        ("Rate(32, input=FirstSpikes(period=8))", fs.Rate(32, input=fs.FirstSpikes(8))),
+        ("Rate(32, input=FirstSpikes(period=8))", fs.Rate(32, input=fs.inputs.FirstSpikes(8))),
         (
             "FewStep(2, thresholds=Fixed(0.5, beta=0.75))",
-            fs.FewStep(2, thresholds=fs.Fixed(0.5, 0.75)),
+            fs.FewStep(2, thresholds=fs.thresholds.Fixed(0.5, 0.75)),
         ),
         ("ReLPSP", fs.ReLPSP()),
     ],
@@ -124,14 +128,14 @@ def test_what_is_registered_is_known_by_name_and_as_a_parameter() -> None:
     @dataclass(frozen=True)
     class Halves(Kernel):
         power: int = 1
-        inner: Kernel = field(default_factory=fs.Linear)
+        inner: Kernel = field(default_factory=fs.kernels.Linear)
 
         def build(self, window, distribution):
-            return fs.PowerOfTwo().build(window, distribution)
+            return fs.kernels.PowerOfTwo().build(window, distribution)
 
     try:
         code = build("code", "TTFS(8, kernel=Halves(2, inner=PowerOfTwo()))")
-        assert code.kernel == Halves(2, fs.PowerOfTwo())
+        assert code.kernel == Halves(2, fs.kernels.PowerOfTwo())
         assert build("code", code.describe()) == code
         with pytest.raises(ValueError, match="`name` must be new among the kernels, got 'Linear'"):
             register(Halves, name="Linear")

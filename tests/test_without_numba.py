@@ -24,7 +24,7 @@ model = nn.Sequential(
 )
 x = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 codes = [
-    fs.TTFS(8), fs.TTFS(8, fs.Linear(), offset=4), fs.Rate(8), fs.Phase(16), fs.Burst(16),
+    fs.TTFS(8), fs.TTFS(8, fs.kernels.Linear(), offset=4), fs.Rate(8), fs.Phase(16), fs.Burst(16),
     fs.Reverse(8), fs.TemporalSwitch(8), fs.FewStep(2), fs.ReLPSP(), fs.ReLPSP(8),
 ]
 found = {}

@@ -1,5 +1,9 @@
 """Temporal-coded deep spiking neural networks: convert, train, simulate, measure.
 
+Here are the verbs, the codes and the central types. Everything else stands in a space of its own:
+`kernels`, `inputs`, `scales`, `thresholds`, `stopping`, `methods`, `energy`, `training`, `data`,
+`models`, `codes`, `engines`, `networks`, `quantized`, `chip`, `plots`, `report`.
+
 Names are imported on first use, so that `import firstspike` and `firstspike --help` stay quick.
 """
 
@@ -10,54 +14,52 @@ from typing import Any
 
 from firstspike._version import __version__
 
-# public name -> module that defines it
-_PUBLIC: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            *("TTFS", "Exponential", "Learned", "Linear", "PowerOfTwo"),
-            *("Burst", "Phase", "Rate", "Reverse", "TemporalSwitch"),
-            *("FewStep", "Fixed", "GridSearch", "PercentileSearch", "LIF"),
-            *("ExactReLU", "ReLPSP"),
-            *("Bernoulli", "Direct", "FirstSpikes", "Regular", "WeightedSpikes"),
-        ),
-        "firstspike.codes",
-    ),
-    **dict.fromkeys(("ConversionError", "trace"), "firstspike.networks"),
-    **dict.fromkeys(
-        ("KernelOptimization", "LeastError", "Maximum", "Percentile", "convert"),
-        "firstspike.conversion",
-    ),
-    "from_nir": "firstspike.exchange.nir_read",
-    "load_record": "firstspike.exchange.spike_files",
-    "to_nir": "firstspike.exchange.nir_write",
-    "Result": "firstspike.measure.result",
-    "load": "firstspike.zoo",
+_VERBS = {
+    "check_engines": "firstspike.engines",
     "compare": "firstspike.measure.compare",
+    "convert": "firstspike.conversion",
     "evaluate": "firstspike.measure.evaluate",
+    "fit": "firstspike.training",
+    "from_nir": "firstspike.exchange.nir_read",
+    "load": "firstspike.runs",
+    "register": "firstspike.config",
+    "simulate": "firstspike.engines",
+    "to_nir": "firstspike.exchange.nir_write",
+    "trace": "firstspike.networks",
+    "train": "firstspike.runs",
     "view": "firstspike.viewer",
-    **dict.fromkeys(
-        (
-            "Certain",
-            "EventDriven",
-            "Margin",
-            "Record",
-            "SpikingNetwork",
-            "check_engines",
-            "compare_records",
-            "simulate",
-        ),
-        "firstspike.engines",
-    ),
 }
-
+_CODES = (
+    *("TTFS", "Burst", "ExactReLU", "FewStep", "LIF"),
+    *("Phase", "Rate", "ReLPSP", "Reverse", "TemporalSwitch"),
+)
+_TYPES = {
+    "ConversionError": "firstspike.networks",
+    "Recipe": "firstspike.runs",
+    "Record": "firstspike.engines",
+    "Result": "firstspike.measure.result",
+    "Run": "firstspike.runs",
+    "SpikingNetwork": "firstspike.engines",
+    "TrainConfig": "firstspike.training",
+}
+_SPACES = (
+    *("chip", "codes", "data", "energy", "engines", "inputs", "kernels", "methods", "models"),
+    *("networks", "plots", "quantized", "report", "scales", "stopping", "thresholds", "training"),
+)
+# public name -> module that defines it
+_PUBLIC = {**_VERBS, **dict.fromkeys(_CODES, "firstspike.codes"), **_TYPES}
 _MORE_ENGINES = ("firstspike.quantized.int8_engine",)  # add themselves to the list of engines
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_SPACES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SPACES:
+        return importlib.import_module(f"firstspike.{name}")
     if name in _PUBLIC:
-        if _PUBLIC[name].startswith(("firstspike.engines", "firstspike.measure")):
+        if _PUBLIC[name].startswith(
+            ("firstspike.engines", "firstspike.measure", "firstspike.runs")
+        ):
             for module in _MORE_ENGINES:
                 importlib.import_module(module)
         return getattr(importlib.import_module(_PUBLIC[name]), name)

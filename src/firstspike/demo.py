@@ -12,7 +12,7 @@ from firstspike.engines.agreement import Agreement, check_engines
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import write_results
-from firstspike.runs.recipe import Recipe, load_run, train
+from firstspike.runs import Recipe, train
 
 if TYPE_CHECKING:
     from firstspike.measure.result import Result
@@ -55,9 +55,8 @@ def run_demo(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: b
     from firstspike.report.network import report_network
 
     out = Path(out)
-    train(RECIPE.with_training(seed=seed), out, device=device, progress=progress)
-    model, recipe = load_run(out)
-    model.to(device)
+    run = train(RECIPE.with_training(seed=seed), out, device=device, progress=progress)
+    model, recipe = run.model, run.recipe
     training, test = recipe.datasets("train", "test")
     optimized = KernelOptimization(seed=seed)
     networks = {

@@ -20,7 +20,7 @@ def dense():
         nn.Linear(20, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 4)
     )
     x = torch.rand(12, 20, dtype=torch.float64)
-    network = fs.convert(model.double(), fs.TTFS(6, fs.Linear()), calibration=x)
+    network = fs.convert(model.double(), fs.TTFS(6, fs.kernels.Linear()), calibration=x)
     mapping = map_network(network, CHIP, bits=4)
     return network, x, mapping, fanout(network, mapping)
 

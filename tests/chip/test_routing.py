@@ -39,7 +39,7 @@ def routed():
         nn.Linear(12 * 9, 90), nn.ReLU(), nn.Linear(90, 10),
     )  # fmt: skip
     x = torch.rand(6, 1, 10, 10)
-    network = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=x)
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)
     mapping = map_network(network, CHIP, bits=4)
     return network, x, mapping, fanout(network, mapping)
 
@@ -184,7 +184,7 @@ def test_every_code_sends_each_of_its_spikes(routed, code):
 @pytest.mark.slow
 def test_vgg16_hops_fall_by_more_than_two_on_real_spikes():
     x = torch.rand(4, 3, 32, 32)
-    network = fs.convert(VGG16(), fs.TTFS(16, fs.Linear()), calibration=x)
+    network = fs.convert(VGG16(), fs.TTFS(16, fs.kernels.Linear()), calibration=x)
     mapping = map_network(network, load_chip("canmore22"), bits=4)
     fan = fanout(network, mapping)
     counts = fan.count(spikes_per_neuron(record_spikes(network, x).spike_counts))

@@ -32,7 +32,7 @@ def cnn() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 
 def test_report_is_consistent_and_plain(cnn, tmp_path):
     model, x, labels = cnn
-    network = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=x)
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)
     report = run_hardware(network, x, labels, chip=CHIP, bits=4)
     record = fs.simulate(report.network, x, "closed_form")
     spikes = sum(float(c.sum()) for c in record.spike_counts.values()) / len(x)
@@ -60,7 +60,7 @@ def test_report_is_consistent_and_plain(cnn, tmp_path):
 
 def test_a_given_mapping_is_used_as_it_is_and_late_packets_change_the_report(cnn):
     model, x, labels = cnn
-    network = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=x)
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)
     first = run_hardware(network, x, labels, chip=CHIP, placement="row-major", routing="unicast")
     assert first.hop_reduction == pytest.approx(1.0)
     slow = CHIP.replace(step__duration=20.0)  # ten cycles a step
@@ -85,7 +85,7 @@ def test_codes_without_closed_form_run_too(cnn, code):
 
 def test_bad_arguments_are_refused(cnn):
     model, x, _ = cnn
-    network = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=x)
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)
     for arguments, message in (
         ({"images": x[:0]}, r"`images` must hold at least one image"),
         ({"placement": "best"}, r"`placement` must be one of row-major, spectral, annealed"),
@@ -122,7 +122,7 @@ def test_command(cnn, tmp_path):
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10)
     )  # fmt: skip
-    network = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=cnn[1])
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=cnn[1])
     network.save(tmp_path / "n.safetensors")
     arguments = ["--network", str(tmp_path / "n.safetensors"), "--data", "digits", "--bits", "4"]
     arguments += ["--samples", "3", "--mesh", "3x2", "--json", str(tmp_path / "r.json")]
@@ -150,6 +150,6 @@ def test_synaptic_operations_are_those_of_evaluate() -> None:
         nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(3), nn.Conv2d(4, 4, 2),
         nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4, 5),
     )  # fmt: skip
-    network = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=x)
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)
     counted = fs.evaluate(network, [(x, labels)], engine="clock").operations["synaptic"]
     assert run_hardware(network, x, labels).counts["synaptic_operations"] == pytest.approx(counted)

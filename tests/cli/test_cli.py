@@ -12,7 +12,7 @@ import firstspike as fs
 from firstspike.cli import main
 from firstspike.cli.app import app
 from firstspike.measure.result import read_results
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 
 
 def run(*arguments: object) -> str:
@@ -124,8 +124,7 @@ def test_bad_disturbances_name_the_option(
 
 
 def test_an_untrained_relpsp_network_says_what_it_lacks(trained: Path, tmp_path: Path) -> None:
-    model, recipe = load_run(trained)
-    (images,) = recipe.datasets("train")
+    model, images = Run(trained).model, Run(trained).dataset("train")
     network = fs.convert(model, fs.ReLPSP(), calibration=images.subset(200))
     assert any("method DTA" in note for note in network.notes)
     network.save(tmp_path / "network.safetensors")

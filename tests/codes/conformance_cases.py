@@ -168,15 +168,17 @@ def ttfs(kernel: codes.Kernel | Callable[[int], codes.Kernel], half_step: bool =
 
 
 CASES: dict[str, Case] = {
-    "TTFS exponential": Case(ttfs(fs.Exponential()), table(exponential), (8, 32, 128)),
-    "TTFS exponential, down": Case(ttfs(fs.Exponential(), False), table(exponential)),
+    "TTFS exponential": Case(ttfs(fs.kernels.Exponential()), table(exponential), (8, 32, 128)),
+    "TTFS exponential, down": Case(ttfs(fs.kernels.Exponential(), False), table(exponential)),
     "TTFS delayed": Case(
-        ttfs(lambda window: fs.Exponential(tau=window / 3, delay=0.5)), table(delayed)
+        ttfs(lambda window: fs.kernels.Exponential(tau=window / 3, delay=0.5)), table(delayed)
     ),
-    "TTFS linear": Case(ttfs(fs.Linear()), table(linear)),
-    "TTFS linear, down": Case(ttfs(fs.Linear(), False), table(linear)),
+    "TTFS linear": Case(ttfs(fs.kernels.Linear()), table(linear)),
+    "TTFS linear, down": Case(ttfs(fs.kernels.Linear(), False), table(linear)),
     "TTFS powers of two": Case(
-        ttfs(fs.PowerOfTwo()), table(power, lambda t, window: 0.75 * power(t, window)), (1, 4)
+        ttfs(fs.kernels.PowerOfTwo()),
+        table(power, lambda t, window: 0.75 * power(t, window)),
+        (1, 4),
     ),
     "Rate": Case(fs.Rate, rate),
     "Rate, down": Case(lambda steps: fs.Rate(steps, initial_potential=0.0), rate),

@@ -99,7 +99,7 @@ def assert_error_falls_as_one_over_steps(codes: list[fs.codes.Code], limit: floa
     for pool in (nn.AvgPool2d, nn.MaxPool2d):
         errors = []
         for code in codes:
-            network = fs.convert(cnn(pool), code, calibration=x, normalization=fs.Maximum())
+            network = fs.convert(cnn(pool), code, calibration=x, normalization=fs.scales.Maximum())
             errors.append(relative_error(network, x) * network.code.latency(1))
         assert max(errors) < 1.6 * errors[0], errors
         assert errors[0] < limit

@@ -34,7 +34,7 @@ def test_a_large_potential_leaves_in_doubling_spikes() -> None:
     assert neuron.spikes(state).item() == 4
 
 
-@pytest.mark.parametrize("input", [fs.Direct(), fs.Regular()])
+@pytest.mark.parametrize("input", [fs.inputs.Direct(), fs.inputs.Regular()])
 def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
     codes = [fs.Burst(steps, input=input) for steps in (128, 512, 2048)]
     assert_error_falls_as_one_over_steps(codes, limit=80.0)
@@ -66,7 +66,7 @@ def test_certainty_has_no_bound_to_stand_on() -> None:
     nn.init.ones_(model[0].weight)
     network = fs.convert(model, fs.Burst(8), calibration=torch.rand(4, 1))
     with pytest.raises(TypeError, match="no bound on what it may still deliver"):
-        fs.simulate(network, torch.rand(2, 1), decide=fs.Certain())
+        fs.simulate(network, torch.rand(2, 1), decide=fs.stopping.Certain())
 
 
 @pytest.mark.parametrize(

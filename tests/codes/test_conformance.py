@@ -227,7 +227,7 @@ def network_of(name: str, dtype: torch.dtype, per_channel: bool = False) -> fs.S
         nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 6), nn.ReLU()
     )
     model = nn.Sequential(model, nn.Linear(6, 4)).to(dtype)
-    normalization = fs.Percentile(per_channel=per_channel)
+    normalization = fs.scales.Percentile(per_channel=per_channel)
     code = CASES[name].make(8)
     return fs.convert(model, code, calibration=torch.rand(40, 1, 6, 6), normalization=normalization)
 
@@ -251,7 +251,7 @@ def test_networks_are_saved_and_loaded_bit_for_bit(
     with torch.no_grad():
         assert torch.equal(loaded(x), network(x))
     a, b = fs.simulate(network, x), fs.simulate(loaded, x)
-    assert fs.compare_records(network, a, b).identical and torch.equal(a.logits, b.logits)
+    assert fs.engines.compare_records(network, a, b).identical and torch.equal(a.logits, b.logits)
     assert str(loaded) == str(network)
 
 

@@ -85,7 +85,7 @@ def test_many_steps_approach_the_ann():
     errors = []
     for steps in (4, 32, 256):
         code = FewStep(steps, initial_potential=0.5, thresholds=Fixed())
-        network = fs.convert(model, code, calibration=x, normalization=fs.Maximum())
+        network = fs.convert(model, code, calibration=x, normalization=fs.scales.Maximum())
         errors.append((network(x) - model(x)).abs().max().item())
     assert errors[2] < errors[1] / 3 < errors[0] / 9
 

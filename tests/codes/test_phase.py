@@ -28,11 +28,11 @@ def test_engine_agrees_with_the_naive_loop_neuron_by_neuron(pool: type[nn.Module
         size = scale * 2.0 ** -(1 + t % 5)
         return (u >= size).to(u.dtype), size
 
-    code = fs.Phase(33, period=5, input=fs.Direct())
+    code = fs.Phase(33, period=5, input=fs.inputs.Direct())
     assert_engine_follows(code, fire, pool, steps=33, start=0.5 * 2.0**-5)
 
 
-@pytest.mark.parametrize("input", [fs.Regular(), fs.Direct()])
+@pytest.mark.parametrize("input", [fs.inputs.Regular(), fs.inputs.Direct()])
 def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
     codes = [fs.Phase(steps, input=input) for steps in (128, 512, 2048)]
     assert_error_falls_as_one_over_steps(codes, limit=60.0)
@@ -41,7 +41,7 @@ def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> No
 def test_weighted_spikes_bring_the_same_digits_to_codes_that_repeat_at_every_step() -> None:
     x = torch.arange(256).reshape(2, 128) / 256
     state, digits = _said(fs.Phase(16, initial_potential=0.0), x)
-    same, weighted = _said(fs.Burst(16, input=fs.WeightedSpikes(8)), x)
+    same, weighted = _said(fs.Burst(16, input=fs.inputs.WeightedSpikes(8)), x)
     assert torch.equal(weighted, 8 * digits)
     assert torch.equal(weighted[:8].mean(0), x)
     assert torch.equal(state["count"], same["count"])
@@ -88,4 +88,4 @@ def test_nonsense_is_refused(arguments: dict, message: str) -> None:
 
 def test_first_spike_input_does_not_go_with_the_rhythm() -> None:
     with pytest.raises(ValueError, match="`input` must go with the code's rhythm"):
-        fs.Phase(8, input=fs.FirstSpikes()).input_neuron(torch.tensor(1.0))
+        fs.Phase(8, input=fs.inputs.FirstSpikes()).input_neuron(torch.tensor(1.0))

@@ -31,7 +31,7 @@ def test_direct_input_sends_no_spikes() -> None:
     assert not record.spike_counts[INPUT].any()
 
 
-@pytest.mark.parametrize("input", [fs.Direct(), fs.Regular()])
+@pytest.mark.parametrize("input", [fs.inputs.Direct(), fs.inputs.Regular()])
 def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
     codes = [fs.Rate(steps, input=input) for steps in (64, 256, 1024)]
     assert_error_falls_as_one_over_steps(codes, limit=10.0)
@@ -61,15 +61,15 @@ def test_first_spike_input_is_exact_to_its_levels_and_bernoulli_on_average() -> 
     x = torch.tensor([[0.0, 0.25, 0.5, 1.0, 0.51]])
     model = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 2))
     for input, spikes in (
-        (fs.FirstSpikes(4), [0, 20, 20, 20, 20]),
-        (fs.Bernoulli(), [0, 20, 40, 80, 41]),
-        (fs.Regular(), [0, 20, 40, 80, 41]),
+        (fs.inputs.FirstSpikes(4), [0, 20, 20, 20, 20]),
+        (fs.inputs.Bernoulli(), [0, 20, 40, 80, 41]),
+        (fs.inputs.Regular(), [0, 20, 40, 80, 41]),
     ):
         network = fs.convert(model, fs.Rate(80, input=input), calibration=x)
         counts = fs.simulate(network, x).spike_counts[INPUT][0]
-        tolerance = 15 if isinstance(input, fs.Bernoulli) else 0
+        tolerance = 15 if isinstance(input, fs.inputs.Bernoulli) else 0
         assert ((counts - torch.tensor(spikes)).abs() <= tolerance).all()
-    neuron = fs.Rate(8, input=fs.FirstSpikes(4)).input_neuron(torch.tensor(1.0))
+    neuron = fs.Rate(8, input=fs.inputs.FirstSpikes(4)).input_neuron(torch.tensor(1.0))
     _, values = neuron.run(neuron.start(x), None, range(8))
     assert torch.allclose(values.mean(0), torch.tensor([[0.0, 0.25, 0.5, 1.0, 0.5]]))
 
@@ -78,7 +78,7 @@ def test_bernoulli_spikes_depend_on_the_seed_alone() -> None:
     x, model = images(4), cnn()
     runs = [
         fs.simulate(
-            fs.convert(model, fs.Rate(40, input=fs.Bernoulli(seed)), calibration=x),
+            fs.convert(model, fs.Rate(40, input=fs.inputs.Bernoulli(seed)), calibration=x),
             x,
             memory=memory,
         )
@@ -167,7 +167,7 @@ def _compare_with_peer(network: fs.SpikingNetwork, x: Tensor, peers: list[nn.Mod
     [
         ({"steps": 0}, "`steps` must be at least 1"),
         ({"steps": 8, "initial_potential": 2.0}, "`initial_potential` must lie in"),
-        ({"steps": 8, "input": fs.FirstSpikes(8), "initial_potential": -0.1}, "lie in"),
+        ({"steps": 8, "input": fs.inputs.FirstSpikes(8), "initial_potential": -0.1}, "lie in"),
     ],
 )
 def test_nonsense_is_refused(arguments: dict, message: str) -> None:

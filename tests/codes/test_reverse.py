@@ -88,7 +88,7 @@ def test_output_tends_to_the_anns_and_engines_agree(pool: type[nn.Module]) -> No
     x, errors = images(), []
     for window in (16, 64, 256):
         code = fs.Reverse(window, tau=window / 8)
-        network = fs.convert(cnn(pool), code, calibration=x, normalization=fs.Maximum())
+        network = fs.convert(cnn(pool), code, calibration=x, normalization=fs.scales.Maximum())
         errors.append(relative_error(network, x))
         clock = fs.simulate(network, x, over_time=True)
         closed = fs.simulate(network, x, "closed_form", over_time=True)

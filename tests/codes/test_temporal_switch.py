@@ -58,7 +58,10 @@ def test_output_tends_to_the_anns() -> None:
     x = images()
     errors = [
         relative_error(
-            fs.convert(cnn(), fs.TemporalSwitch(w), calibration=x, normalization=fs.Maximum()), x
+            fs.convert(
+                cnn(), fs.TemporalSwitch(w), calibration=x, normalization=fs.scales.Maximum()
+            ),
+            x,
         )
         for w in (16, 64, 256)
     ]
@@ -68,7 +71,7 @@ def test_output_tends_to_the_anns() -> None:
 def test_certain_decisions_are_those_of_the_full_run() -> None:
     x = images()
     network = fs.convert(cnn(), fs.TemporalSwitch(32), calibration=x)
-    full, early = fs.simulate(network, x), fs.simulate(network, x, decide=fs.Certain())
+    full, early = fs.simulate(network, x), fs.simulate(network, x, decide=fs.stopping.Certain())
     assert torch.equal(full.predictions, early.predictions)
     assert (early.decided_at < network.latency).any()
 

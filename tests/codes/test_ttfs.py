@@ -31,12 +31,12 @@ class Values:
 
 SAMPLE = Values(torch.rand(5000, generator=torch.Generator().manual_seed(0)) ** 3)
 KERNELS: dict[str, Kernel] = {
-    "exponential": fs.Exponential(),
-    "delayed": fs.Exponential(tau=3.0, delay=1.5),
-    "late": fs.Exponential(tau=3.0, delay=-1.5),
-    "linear": fs.Linear(),
-    "powers of two": fs.PowerOfTwo(),
-    "learned": fs.Learned(),
+    "exponential": fs.kernels.Exponential(),
+    "delayed": fs.kernels.Exponential(tau=3.0, delay=1.5),
+    "late": fs.kernels.Exponential(tau=3.0, delay=-1.5),
+    "linear": fs.kernels.Linear(),
+    "powers of two": fs.kernels.PowerOfTwo(),
+    "learned": fs.kernels.Learned(),
 }
 
 
@@ -67,7 +67,7 @@ def test_relative_error_of_the_exponential_kernel(tau: float) -> None:
     """Rounding down loses at most exp(1/tau) - 1 of the value said, half a step half of it."""
     u = torch.rand(20_000, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     for half_step in (True, False):
-        neuron = neuron_of(fs.Exponential(tau), 16, half_step)
+        neuron = neuron_of(fs.kernels.Exponential(tau), 16, half_step)
         thresholds, values = neuron.table()
         inside = u[(u >= thresholds[-1]) & (u <= values[0])]
         error = (inside - neuron.activate(inside)) / neuron.activate(inside)
@@ -81,10 +81,10 @@ def test_relative_error_of_the_exponential_kernel(tau: float) -> None:
 @pytest.mark.parametrize("window", [1, 4, 7, 32])
 def test_the_linear_table_is_a_uniform_quantizer(window: int) -> None:
     u = torch.linspace(-0.5, 1.5, 5003, dtype=torch.float64)
-    rounded = neuron_of(fs.Linear(), window).activate(u)
+    rounded = neuron_of(fs.kernels.Linear(), window).activate(u)
     expected = torch.floor(u * window + 0.5).clamp(0, window) / window
     torch.testing.assert_close(rounded, expected, rtol=1e-12, atol=0)
-    down = neuron_of(fs.Linear(), window, half_step=False).activate(u)
+    down = neuron_of(fs.kernels.Linear(), window, half_step=False).activate(u)
     torch.testing.assert_close(down, torch.floor(u * window).clamp(0, window) / window)
 
 
@@ -117,7 +117,7 @@ def test_borders_of_the_number_line(name, dtype) -> None:
 
 
 def test_at_most_one_spike_and_what_comes_later_is_ignored() -> None:
-    neuron = neuron_of(fs.Linear(), 4)
+    neuron = neuron_of(fs.kernels.Linear(), 4)
     state = neuron.start(torch.tensor([[0.3, 0.0]]).double())
     spikes = []
     for t, current in enumerate([0.0, 0.0, 0.9, 0.9]):
@@ -129,7 +129,7 @@ def test_at_most_one_spike_and_what_comes_later_is_ignored() -> None:
 
 
 def test_gradient_reaches_tau_and_delay_through_the_values() -> None:
-    code = fs.TTFS(8, fs.Exponential(tau=3.0, delay=0.25))
+    code = fs.TTFS(8, fs.kernels.Exponential(tau=3.0, delay=0.25))
     neuron = code.neuron(torch.tensor(2.0, dtype=torch.float64))
     u = torch.tensor([0.3, 1.1, 1.9, -1.0]).double()
     y = neuron.activate(u)
@@ -148,7 +148,7 @@ def test_the_learned_table_is_the_best_quantizer_of_its_sample() -> None:
         return float((neuron_of(kernel, 8).activate(sample) - sample).pow(2).mean())
 
     best = min(error(KERNELS[name]) for name in KERNELS if name != "learned")
-    assert error(fs.Learned()) < 0.8 * best
+    assert error(fs.kernels.Learned()) < 0.8 * best
     values = lloyd_max(sample, 8, 500).double().flip(0)
     edges = 0.5 * (values + torch.cat([torch.zeros(1).double(), values[:-1]]))
     cells = torch.bucketize(sample, edges)
@@ -160,7 +160,7 @@ def test_the_learned_table_is_the_best_quantizer_of_its_sample() -> None:
     "sample", [torch.zeros(0), torch.zeros(50), torch.full((50,), 0.4), torch.tensor([0.2, 0.9])]
 )
 def test_learned_tables_fall_whatever_the_sample(sample: Tensor) -> None:
-    kernel = fs.Learned().build(6, Values(sample))
+    kernel = fs.kernels.Learned().build(6, Values(sample))
     thresholds, values = kernel.table(6, True)
     assert bool((values.diff() < 0).all()) and bool((thresholds.diff() < 0).all())
     assert bool((thresholds > 0).all())
@@ -174,17 +174,23 @@ def test_learned_tables_fall_whatever_the_sample(sample: Tensor) -> None:
         (lambda: fs.TTFS(8, offset=9), r"`offset` must be at most the window \(8\), got 9"),
         (lambda: fs.TTFS(8, offset=0), "`offset` must be at least 1, got 0"),
         (lambda: fs.TTFS(8, "linear"), "`kernel` must be a kernel config, got 'linear'"),
-        (lambda: fs.TTFS(8, fs.Linear), "`kernel` must be a kernel config"),
-        (lambda: fs.Exponential(tau=0.0), "`tau` must be positive, got 0.0. Pass .* in steps"),
-        (lambda: fs.Exponential(tau=-2.0), "`tau` must be positive, got -2.0"),
-        (lambda: fs.Exponential(tau=NAN), "`tau` must be positive, got nan"),
-        (lambda: fs.Exponential(delay=INF), "`delay` must be finite, got inf"),
-        (lambda: fs.Learned(iterations=0), "`iterations` must be at least 1, got 0"),
-        (lambda: neuron_of(fs.PowerOfTwo(), 25), "`window` must be at most 24"),
-        (lambda: fs.TTFS(4, fs.Learned()).neuron(torch.tensor(1.0)), "must be fitted to activ"),
+        (lambda: fs.TTFS(8, fs.kernels.Linear), "`kernel` must be a kernel config"),
+        (
+            lambda: fs.kernels.Exponential(tau=0.0),
+            "`tau` must be positive, got 0.0. Pass .* in steps",
+        ),
+        (lambda: fs.kernels.Exponential(tau=-2.0), "`tau` must be positive, got -2.0"),
+        (lambda: fs.kernels.Exponential(tau=NAN), "`tau` must be positive, got nan"),
+        (lambda: fs.kernels.Exponential(delay=INF), "`delay` must be finite, got inf"),
+        (lambda: fs.kernels.Learned(iterations=0), "`iterations` must be at least 1, got 0"),
+        (lambda: neuron_of(fs.kernels.PowerOfTwo(), 25), "`window` must be at most 24"),
+        (
+            lambda: fs.TTFS(4, fs.kernels.Learned()).neuron(torch.tensor(1.0)),
+            "must be fitted to activ",
+        ),
         (lambda: fs.Reverse(80, tau=0.5), "`tau` must be at least 0.941 with window=80, got 0.5"),
         (
-            lambda: neuron_of(fs.Exponential(tau=0.5), 80),
+            lambda: neuron_of(fs.kernels.Exponential(tau=0.5), 80),
             r"`tau` must be at least 0.941 with window=80 and delay=0, got 0.5. .*shorter",
         ),
     ],
@@ -196,7 +202,9 @@ def test_nonsense_is_refused(make, message: str) -> None:
 
 def test_shortest_time_constants_still_have_a_table() -> None:
     for window, tau in ((80, 0.95), (16, 0.2), (2, 0.03)):
-        thresholds, values = neuron_of(fs.Exponential(tau), window, dtype=torch.float32).table()
+        thresholds, values = neuron_of(
+            fs.kernels.Exponential(tau), window, dtype=torch.float32
+        ).table()
         assert bool((thresholds > 0).all()) and bool((values.diff() < 0).all())
 
 
@@ -298,14 +306,16 @@ def test_potentials_of_another_type_are_cast_first() -> None:
 def test_the_input_is_not_changed() -> None:
     u = torch.randn(100)
     before = u.clone()
-    neuron = neuron_of(fs.Linear(), 4, dtype=torch.float32)
+    neuron = neuron_of(fs.kernels.Linear(), 4, dtype=torch.float32)
     neuron.activate(u)
     neuron.encode(u)
     neuron.step(neuron.start(u), torch.ones(100), 0)
     assert torch.equal(u, before)
 
 
-@pytest.mark.parametrize("kernel", [fs.Linear(), fs.Exponential(), fs.Learned()], ids=str)
+@pytest.mark.parametrize(
+    "kernel", [fs.kernels.Linear(), fs.kernels.Exponential(), fs.kernels.Learned()], ids=str
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(), (5, 1, 1)])
 def test_decoding_is_the_same_with_and_without_gradients(kernel, dtype, shape) -> None:
@@ -321,7 +331,7 @@ def test_decoding_is_the_same_with_and_without_gradients(kernel, dtype, shape) -
 
 
 def test_times_of_another_type_are_decoded_in_the_scales_type() -> None:
-    neuron = fs.TTFS(9, fs.Linear()).neuron(torch.tensor(1.5))
+    neuron = fs.TTFS(9, fs.kernels.Linear()).neuron(torch.tensor(1.5))
     times = torch.tensor([[0.0, 3.0, 8.0]])
     with torch.no_grad():
         expected = neuron.decode(times)

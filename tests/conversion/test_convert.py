@@ -39,7 +39,7 @@ def test_the_model_its_mode_its_data_and_the_random_state_stay_as_they_were() ->
     modes = [m.training for m in model.modules()]
     random = torch.get_rng_state()
     network = fs.convert(
-        model, fs.TTFS(8), calibration=x, kernel_optimization=fs.KernelOptimization(steps=3)
+        model, fs.TTFS(8), calibration=x, kernel_optimization=fs.kernels.KernelOptimization(steps=3)
     )
     assert torch.equal(torch.get_rng_state(), random)
     assert [m.training for m in model.modules()] == modes
@@ -57,7 +57,9 @@ def test_logits_come_back_in_the_units_of_the_model_and_approach_it() -> None:
     with torch.no_grad():
         expected = model(X)
         for window in (4, 16, 64, 256):
-            network = fs.convert(model, fs.TTFS(window), calibration=X, normalization=fs.Maximum())
+            network = fs.convert(
+                model, fs.TTFS(window), calibration=X, normalization=fs.scales.Maximum()
+            )
             torch.testing.assert_close(network.analog(X), expected)
             errors.append(float((network(X) - expected).abs().mean()))
     assert all(b < a for a, b in itertools.pairwise(errors))
@@ -69,14 +71,14 @@ def test_scales_are_the_percentile_of_the_activations_per_layer_and_channel() ->
     z = activations(model, X)
     for normalization, exact in (
         (None, z.flatten().quantile(0.999)),
-        (fs.Maximum(), z.max()),
-        (fs.Percentile(95.0), z.flatten().quantile(0.95)),
+        (fs.scales.Maximum(), z.max()),
+        (fs.scales.Percentile(95.0), z.flatten().quantile(0.95)),
     ):
         network = fs.convert(model, fs.TTFS(8), calibration=X, normalization=normalization)
         got = network.neuron(network.populations[1]).scale
         assert got.shape == () and float(got) == pytest.approx(float(exact), rel=2e-2)
     network = fs.convert(
-        model, fs.TTFS(8), calibration=X, normalization=fs.Percentile(95.0, per_channel=True)
+        model, fs.TTFS(8), calibration=X, normalization=fs.scales.Percentile(95.0, per_channel=True)
     )
     got = network.neuron(network.populations[1]).scale
     assert got.shape == (4, 1, 1)
@@ -167,7 +169,7 @@ def test_dead_layers_are_refused_and_dead_channels_are_not() -> None:
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))
     model[0].bias.data[1] = -100
     network = fs.convert(
-        model, fs.TTFS(8), calibration=X, normalization=fs.Percentile(per_channel=True)
+        model, fs.TTFS(8), calibration=X, normalization=fs.scales.Percentile(per_channel=True)
     )
     assert bool(network(X).isfinite().all())
     model[0].bias.data.fill_(-100)

@@ -60,7 +60,7 @@ def test_a_channel_in_other_units_says_the_same() -> None:
     equal[:, 1] /= 100
     same[0].running_mean[1] /= 100
     same[0].running_var[1] /= 1e4
-    code = fs.TTFS(16, fs.Linear())
+    code = fs.TTFS(16, fs.kernels.Linear())
     scores = [
         float((fs.convert(m, code, calibration=data)(data).argmax(1) == y).double().mean())
         for m, data in ((model, x), (same, equal))
@@ -125,7 +125,7 @@ POOLED = {
 
 
 @pytest.mark.parametrize("name", POOLED)
-@pytest.mark.parametrize("code", [fs.TTFS(64, fs.Linear()), fs.Rate(256)], ids=str)
+@pytest.mark.parametrize("code", [fs.TTFS(64, fs.kernels.Linear()), fs.Rate(256)], ids=str)
 def test_pools_of_a_signed_input_are_exact_in_every_engine(name: str, code: Code) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(POOLED[name], nn.ReLU(), nn.Linear(16, 4)).double().requires_grad_(False)

@@ -24,7 +24,7 @@ class Values:
 def neuron(
     tau: float, delay: float = 0.0, window: int = 20, half_step: bool = False
 ) -> TableNeuron:
-    code = TTFS(window, fs.Exponential(tau, delay), half_step=half_step)
+    code = TTFS(window, fs.kernels.Exponential(tau, delay), half_step=half_step)
     return code.neuron(torch.tensor(1.0, dtype=torch.float64))
 
 
@@ -80,7 +80,7 @@ def activations() -> torch.Tensor:
 @pytest.mark.parametrize("tau", [2.0, 18.0])
 def test_optimization_lowers_the_losses_as_in_figure_4(tau: float) -> None:
     population = neuron(tau)
-    config = fs.KernelOptimization(steps=400, learning_rate=0.05)
+    config = fs.kernels.KernelOptimization(steps=400, learning_rate=0.05)
     history = optimize_kernel(population, Values(activations()), config)
     assert all(len(curve) == 401 for curve in history.values())
 
@@ -103,7 +103,7 @@ def test_optimization_lowers_the_losses_as_in_figure_4(tau: float) -> None:
 
 def test_the_delay_follows_the_largest_value() -> None:
     population = neuron(5.0)
-    config = fs.KernelOptimization(steps=300, maximum_percentile=100.0)
+    config = fs.kernels.KernelOptimization(steps=300, maximum_percentile=100.0)
     history = optimize_kernel(population, Values(0.6 * activations()), config)
     assert history["maximum"][-1] < 0.01 * history["maximum"][0]
     largest = math.exp(history["delay"][-1] / history["tau"][-1])
@@ -114,7 +114,7 @@ def test_outliers_do_not_decide() -> None:
     z = activations()
     z[:5] = 50.0
     a, b = neuron(5.0), neuron(5.0)
-    config = fs.KernelOptimization(steps=100, maximum_percentile=99.0)
+    config = fs.kernels.KernelOptimization(steps=100, maximum_percentile=99.0)
     optimize_kernel(a, Values(activations()), config)
     optimize_kernel(b, Values(z), config)
     assert a.kernel.delay.item() == pytest.approx(b.kernel.delay.item(), abs=0.1)
@@ -125,7 +125,7 @@ def test_it_is_repeatable_leaves_no_gradients_and_spares_the_global_generator() 
     taus = []
     for _ in range(2):
         population = neuron(3.0)
-        optimize_kernel(population, Values(activations()), fs.KernelOptimization(steps=20))
+        optimize_kernel(population, Values(activations()), fs.kernels.KernelOptimization(steps=20))
         assert all(p.grad is None for p in population.parameters())
         taus.append(population.kernel.tau.item())
     assert taus[0] == taus[1] != 3.0
@@ -135,14 +135,16 @@ def test_it_is_repeatable_leaves_no_gradients_and_spares_the_global_generator() 
 def test_tau_stays_where_the_table_can_be_represented() -> None:
     population = neuron(1.0, window=80)
     tiny = torch.full((100,), 1e-30, dtype=torch.float64)
-    optimize_kernel(population, Values(tiny), fs.KernelOptimization(steps=200, learning_rate=0.5))
+    optimize_kernel(
+        population, Values(tiny), fs.kernels.KernelOptimization(steps=200, learning_rate=0.5)
+    )
     thresholds, values = population.float().table()
     assert bool((thresholds > 0).all()) and bool((values.diff() < 0).all())
 
 
 def test_silent_populations_are_left_alone() -> None:
     population = neuron(3.0)
-    history = optimize_kernel(population, Values(torch.zeros(9)), fs.KernelOptimization())
+    history = optimize_kernel(population, Values(torch.zeros(9)), fs.kernels.KernelOptimization())
     assert (
         set(history.values().__iter__().__next__()) == set() and population.kernel.tau.item() == 3
     )
@@ -153,10 +155,10 @@ def test_convert_keeps_the_curves_for_every_population() -> None:
     model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 10), nn.ReLU())
     model = nn.Sequential(model, nn.Linear(10, 3))
     x = torch.rand(400, 20)
-    config = fs.KernelOptimization(steps=250)
-    plain = fs.convert(model, fs.TTFS(20, fs.Exponential(2.0)), calibration=x)
+    config = fs.kernels.KernelOptimization(steps=250)
+    plain = fs.convert(model, fs.TTFS(20, fs.kernels.Exponential(2.0)), calibration=x)
     tuned = fs.convert(
-        model, fs.TTFS(20, fs.Exponential(2.0)), calibration=x, kernel_optimization=config
+        model, fs.TTFS(20, fs.kernels.Exponential(2.0)), calibration=x, kernel_optimization=config
     )
     kept = tuned.origin["kernel_optimization"]
     assert set(kept["history"]) == set(tuned.populations)
@@ -171,7 +173,7 @@ def test_convert_keeps_the_curves_for_every_population() -> None:
 
 
 def test_record_keeps_about_a_hundred_points() -> None:
-    kept = record(fs.KernelOptimization(steps=1000), {"p": {"tau": [0.0] * 1001}})
+    kept = record(fs.kernels.KernelOptimization(steps=1000), {"p": {"tau": [0.0] * 1001}})
     assert len(kept["history"]["p"]["tau"]) == 101 and kept["config"]["steps"] == 1000
 
 
@@ -180,16 +182,16 @@ def test_other_kernels_and_codes_are_refused() -> None:
     with pytest.raises(ValueError, match="must have an exponential kernel, got LinearKernel"):
         fs.convert(
             model,
-            fs.TTFS(8, fs.Linear()),
+            fs.TTFS(8, fs.kernels.Linear()),
             calibration=torch.rand(9, 4),
-            kernel_optimization=fs.KernelOptimization(),
+            kernel_optimization=fs.kernels.KernelOptimization(),
         )
     with pytest.raises(ValueError, match="`kernel_optimization` must go with a TTFS code"):
         fs.convert(
             model,
             fs.Rate(8),
             calibration=torch.rand(9, 4),
-            kernel_optimization=fs.KernelOptimization(),
+            kernel_optimization=fs.kernels.KernelOptimization(),
         )
 
 
@@ -207,4 +209,4 @@ def test_other_kernels_and_codes_are_refused() -> None:
 )
 def test_nonsense_is_refused_at_construction(options, message) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
-        fs.KernelOptimization(**options)
+        fs.kernels.KernelOptimization(**options)

@@ -91,7 +91,7 @@ def test_what_cannot_be_folded_or_shown_is_refused():
         Joined().double(),
         FewStep(2, thresholds=Fixed()),
         calibration=x,
-        normalization=fs.Percentile(per_channel=True),
+        normalization=fs.scales.Percentile(per_channel=True),
     )
     with pytest.raises(ValueError, match="must have one scale for an error surface"):
         error_surfaces(wide, x)

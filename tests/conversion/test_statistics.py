@@ -120,7 +120,7 @@ def test_a_percentile_that_falls_among_the_zeros_takes_the_maximum() -> None:
 def test_the_percentile_is_the_first_argument() -> None:
     assert Percentile(50).percentile == 50 and Percentile(50).per_channel is False
     with pytest.raises(TypeError):
-        fs.Maximum(True)
+        fs.scales.Maximum(True)
     for wrong in (0, -1, 100.1):
         with pytest.raises(ValueError, match=r"`percentile` must lie in \(0, 100\], got"):
             Percentile(wrong)
@@ -178,7 +178,9 @@ def coding_error(values: torch.Tensor, scale: float, code: fs.TTFS) -> float:
 @given(
     seed=st.integers(0, 1000),
     window=st.integers(1, 24),
-    kernel=st.sampled_from([fs.Linear(), fs.Exponential(), fs.PowerOfTwo()]),
+    kernel=st.sampled_from(
+        [fs.kernels.Linear(), fs.kernels.Exponential(), fs.kernels.PowerOfTwo()]
+    ),
     half_step=st.booleans(),
 )
 def test_no_other_scale_has_a_clearly_smaller_error(
@@ -199,7 +201,7 @@ def test_the_fewer_steps_the_more_is_clipped() -> None:
         generator=torch.Generator().manual_seed(1)
     )
     scales = [
-        float(LeastError().scale("p", filled(values), fs.TTFS(steps, fs.Linear())))
+        float(LeastError().scale("p", filled(values), fs.TTFS(steps, fs.kernels.Linear())))
         for steps in (2, 4, 8, 64)
     ]
     assert scales == sorted(scales) and scales[0] < 0.5 * scales[-1]
@@ -208,7 +210,7 @@ def test_the_fewer_steps_the_more_is_clipped() -> None:
 def test_least_error_per_channel_is_that_of_each_channel_alone() -> None:
     generator = torch.Generator().manual_seed(2)
     values = torch.rand(3, 5000, generator=generator) * torch.tensor([[1.0], [0.0], [10.0]])
-    code = fs.TTFS(4, fs.Linear())
+    code = fs.TTFS(4, fs.kernels.Linear())
     got = LeastError(per_channel=True).scale("p", filled(values), code)
     for channel in (0, 2):
         alone = LeastError().scale("p", filled(values[channel : channel + 1]), code)
@@ -218,7 +220,7 @@ def test_least_error_per_channel_is_that_of_each_channel_alone() -> None:
 
 def test_tables_that_are_fitted_are_fitted_at_every_scale() -> None:
     values = torch.rand(1, 5000, generator=torch.Generator().manual_seed(2))
-    assert float(LeastError().scale("p", filled(values), fs.TTFS(4, fs.Learned()))) > 0.5
+    assert float(LeastError().scale("p", filled(values), fs.TTFS(4, fs.kernels.Learned()))) > 0.5
 
 
 def test_least_error_makes_better_networks_at_few_steps() -> None:
@@ -226,8 +228,8 @@ def test_least_error_makes_better_networks_at_few_steps() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8))
     x = torch.rand(500, 16)
     errors = []
-    for normalization in (fs.Percentile(), fs.LeastError()):
-        code = fs.TTFS(3, fs.Linear(), input_window=64)
+    for normalization in (fs.scales.Percentile(), fs.scales.LeastError()):
+        code = fs.TTFS(3, fs.kernels.Linear(), input_window=64)
         network = fs.convert(model, code, calibration=x, normalization=normalization)
         errors.append(float((network(x) - model(x)).detach().square().mean()))
     assert errors[1] < errors[0]
@@ -236,7 +238,9 @@ def test_least_error_makes_better_networks_at_few_steps() -> None:
 def test_least_error_needs_a_table() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     with pytest.raises(ValueError, match=r"must not be LeastError under Rate.*Percentile"):
-        fs.convert(model, fs.Rate(8), calibration=torch.rand(9, 16), normalization=fs.LeastError())
+        fs.convert(
+            model, fs.Rate(8), calibration=torch.rand(9, 16), normalization=fs.scales.LeastError()
+        )
     with pytest.raises(ValueError, match="`candidates` must be"):
         LeastError(candidates=1)
 
@@ -258,7 +262,7 @@ def test_least_error_keeps_weak_channels_beside_a_strong_one() -> None:
     values = torch.rand(2, 20_000, generator=torch.Generator().manual_seed(3))
     values *= torch.rand(2, 20_000, generator=torch.Generator().manual_seed(4)) < 0.2
     values[1] *= 400
-    code = fs.TTFS(16, fs.Linear())
+    code = fs.TTFS(16, fs.kernels.Linear())
     got = LeastError(per_channel=True).scale("p", filled(values), code)
     alone = LeastError().scale("p", filled(values[:1]), code)
     weak = values[0].double()

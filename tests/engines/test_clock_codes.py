@@ -14,7 +14,7 @@ from firstspike.engines.pooling import SpikePool
 from firstspike.networks import INPUT
 from firstspike.networks.ops import MaxPool
 
-CODES = [fs.Rate(20), fs.Rate(20, input=fs.Regular()), fs.TTFS(10), fs.TTFS(10, offset=4)]
+CODES = [fs.Rate(20), fs.Rate(20, input=fs.inputs.Regular()), fs.TTFS(10), fs.TTFS(10, offset=4)]
 
 
 class Residual(nn.Module):
@@ -103,7 +103,7 @@ def test_watch_names_what_is_wrong() -> None:
         fs.simulate(network, x, watch={INPUT: [64]})
     ttfs = converted(fs.TTFS(4))
     with pytest.raises(ValueError, match="`engine` must be 'clock'"):
-        fs.simulate(ttfs, x, "closed_form", decide=fs.Certain())
+        fs.simulate(ttfs, x, "closed_form", decide=fs.stopping.Certain())
 
 
 @pytest.mark.parametrize("code", CODES, ids=str)
@@ -171,7 +171,7 @@ def test_two_neurons_that_take_turns_pool_to_the_rate_of_one() -> None:
 def test_certain_decisions_are_those_of_the_full_run(code: fs.codes.Code) -> None:
     network, x = converted(code), images(40)
     full = fs.simulate(network, x, over_time=True)
-    early = fs.simulate(network, x, decide=fs.Certain(), over_time=True)
+    early = fs.simulate(network, x, decide=fs.stopping.Certain(), over_time=True)
     assert torch.equal(early.predictions, full.predictions)
     assert early.decided_at is not None
     assert (early.decided_at >= full.decision_steps()).all() or isinstance(code, fs.Rate)
@@ -185,7 +185,9 @@ def test_certain_decisions_are_those_of_the_full_run(code: fs.codes.Code) -> Non
 
 def test_margins_stop_samples_with_the_counts_and_logits_of_that_step() -> None:
     network, x = converted(fs.Rate(60)), images(20)
-    record = fs.simulate(network, x, decide=fs.Margin(0.05, every=3, after=6), over_time=True)
+    record = fs.simulate(
+        network, x, decide=fs.stopping.Margin(0.05, every=3, after=6), over_time=True
+    )
     assert record.decided_at is not None
     stops = record.decided_at.unique().tolist()
     assert all(stop % 3 == 0 for stop in stops) and min(stops) >= 7 and len(stops) > 1
@@ -205,7 +207,7 @@ def test_certain_needs_a_linear_readout_and_says_so() -> None:
     )
     network = fs.convert(model, fs.TTFS(8), calibration=images())
     with pytest.raises(ValueError, match=r"which is not linear\. Use Margin"):
-        fs.simulate(network, images(), decide=fs.Certain())
+        fs.simulate(network, images(), decide=fs.stopping.Certain())
 
 
 def test_readout_weights_are_those_of_the_last_layer() -> None:
@@ -223,9 +225,9 @@ def test_conversion_says_what_max_pooling_does() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: fs.Margin(0.0), "`margin` must be positive"),
-        (lambda: fs.Margin(1.0, after=-1), "`after` must be at least 0"),
-        (lambda: fs.Certain(every=0), "`every` must be at least 1"),
+        (lambda: fs.stopping.Margin(0.0), "`margin` must be positive"),
+        (lambda: fs.stopping.Margin(1.0, after=-1), "`after` must be at least 0"),
+        (lambda: fs.stopping.Certain(every=0), "`every` must be at least 1"),
     ],
 )
 def test_nonsense_is_refused(build, message: str) -> None:
@@ -234,7 +236,12 @@ def test_nonsense_is_refused(build, message: str) -> None:
 
 
 def test_a_rate_network_survives_saving(tmp_path) -> None:
-    for input in (fs.Direct(), fs.Bernoulli(3), fs.FirstSpikes(5), fs.Regular()):
+    for input in (
+        fs.inputs.Direct(),
+        fs.inputs.Bernoulli(3),
+        fs.inputs.FirstSpikes(5),
+        fs.inputs.Regular(),
+    ):
         network = converted(fs.Rate(12, 0.25, input))
         network.save(tmp_path / "network.safetensors")
         again = fs.SpikingNetwork.load(tmp_path / "network.safetensors")

@@ -20,7 +20,7 @@ from firstspike.models import VGG11
 def assert_as_clock(network, x: Tensor) -> None:
     early = fs.simulate(network, x, "early_firing", potentials=True)
     clock = fs.simulate(network, x, "clock", potentials=True)
-    agreement = fs.compare_records(network, early, clock)
+    agreement = fs.engines.compare_records(network, early, clock)
     assert agreement.identical, str(agreement)
     torch.testing.assert_close(early.logits, clock.logits, rtol=1e-9, atol=1e-12)
     for name in network.populations:
@@ -54,7 +54,7 @@ def test_spike_times_are_the_clocks_for_every_kernel(kernel: str, half_step: boo
 
 
 def test_negative_inputs_and_scales_per_channel() -> None:
-    for normalization in (fs.Percentile(99.0, per_channel=True), fs.Maximum()):
+    for normalization in (fs.scales.Percentile(99.0, per_channel=True), fs.scales.Maximum()):
         for name in ("branches", "VGG-11"):
             code = fs.TTFS(9, offset=3)
             assert_as_clock(*spiking(name, code, low=-1.0, normalization=normalization))
@@ -143,7 +143,7 @@ def test_random_networks(
     model = random_model(RandomNet(kinds, channels, side))
     x = images(12, 2, side, side)
     code = fs.TTFS(window, KERNELS[kernel], offset=max(1, round(part * window)))
-    normalization = fs.Percentile(99.0, per_channel=per_channel)
+    normalization = fs.scales.Percentile(99.0, per_channel=per_channel)
     try:
         network = fs.convert(model, code, calibration=x, normalization=normalization)
     except ValueError as error:
@@ -180,7 +180,7 @@ def dyadic(offset: int, kernel=None):
             layer.weight.copy_(torch.randint(-3, 4, shape, generator=generator) / 4)
             layer.bias.copy_(torch.randint(-2, 3, shape[:1], generator=generator) / 8)
     x = torch.randint(0, 9, (40, 12), generator=generator).double() / 8
-    code = fs.TTFS(8, kernel or fs.Linear(), offset=offset, half_step=False)
+    code = fs.TTFS(8, kernel or fs.kernels.Linear(), offset=offset, half_step=False)
     network = fs.convert(nn.Sequential(*layers).double(), code, calibration=x)
     for name in network.populations:
         network.neuron(name).scale.fill_(2.0 if name != "input" else 1.0)
@@ -189,7 +189,7 @@ def dyadic(offset: int, kernel=None):
 
 @pytest.mark.parametrize("offset", range(1, 9))
 def test_potentials_that_equal_a_threshold_fire_as_on_the_clock(offset: int) -> None:
-    for kernel in (fs.Linear(), fs.PowerOfTwo()):
+    for kernel in (fs.kernels.Linear(), fs.kernels.PowerOfTwo()):
         network, x = dyadic(offset, kernel)
         assert_as_clock(network, x)
         record = fs.simulate(network, x, "early_firing", potentials=True)
@@ -244,7 +244,7 @@ def test_any_batch_size_and_two_threads(samples: int) -> None:
         got = fs.simulate(network, x, "early_firing")
     finally:
         torch.set_num_threads(1)
-    assert fs.compare_records(network, expected, got).identical
+    assert fs.engines.compare_records(network, expected, got).identical
     if samples:
         one_by_one = torch.cat([network(image.unsqueeze(0)) for image in x])
         torch.testing.assert_close(one_by_one, expected.logits, rtol=1e-9, atol=1e-12)
@@ -361,7 +361,7 @@ class TokenNet(nn.Sequential):
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_small_networks_of_any_linear_operations(per_channel: bool) -> None:
     x = images(10, 6, 2, 3)
-    code, normalization = fs.TTFS(10, offset=3), fs.Percentile(99.0, per_channel=per_channel)
+    code, normalization = fs.TTFS(10, offset=3), fs.scales.Percentile(99.0, per_channel=per_channel)
     model = random_model(TokenNet())
     network = fs.convert(model, code, calibration=x, normalization=normalization)
     assert_as_clock(network, x)

@@ -16,11 +16,11 @@ from firstspike.models import MNISTCNN, VGG11, VGG16, DigitsCNN, ResNet18, ResNe
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 KERNELS = {
-    "exponential": fs.Exponential(),
-    "delayed": fs.Exponential(tau=3.0, delay=0.7),
-    "linear": fs.Linear(),
-    "powers of two": fs.PowerOfTwo(),
-    "learned": fs.Learned(),
+    "exponential": fs.kernels.Exponential(),
+    "delayed": fs.kernels.Exponential(tau=3.0, delay=0.7),
+    "linear": fs.kernels.Linear(),
+    "powers of two": fs.kernels.PowerOfTwo(),
+    "learned": fs.kernels.Learned(),
 }
 
 
@@ -123,7 +123,7 @@ def test_engines_agree_for_every_kernel(kernel: str, half_step: bool) -> None:
 
 
 def test_engines_agree_with_negative_inputs_and_scales_per_channel() -> None:
-    for normalization in (fs.Percentile(99.0, per_channel=True), fs.Maximum()):
+    for normalization in (fs.scales.Percentile(99.0, per_channel=True), fs.scales.Maximum()):
         network, x = spiking("branches", fs.TTFS(8), low=-1.0, normalization=normalization)
         assert bool((network.input_low < -0.5).all())
         assert_identical(network, x)
@@ -149,7 +149,7 @@ def test_engines_agree_on_trained_weights(pool: str) -> None:
     data = load_dataset("digits", "train")
     x, labels = data.float_images(), data.labels
     model = trained(DigitsCNN(batch_norm=True, pool=pool, width=0.5), x, labels, epochs=8)
-    for code in (fs.TTFS(16), fs.TTFS(6, fs.Linear())):
+    for code in (fs.TTFS(16), fs.TTFS(6, fs.kernels.Linear())):
         assert_identical(fs.convert(model.double(), code, calibration=x), x[:100].double())
 
 
@@ -271,7 +271,7 @@ def test_early_firing_follows_a_naive_simulation(chain: str, offset: int | None)
     torch.testing.assert_close(record.logits, logits, rtol=1e-10, atol=1e-12)
     if offset is not None:
         plain = fs.simulate(network.with_offset(None), x, "closed_form")
-        agreement = fs.compare_records(network, plain, record)
+        agreement = fs.engines.compare_records(network, plain, record)
         assert agreement.explained and not agreement.identical
         assert agreement.first is not None and agreement.first.reason == "early firing"
         reasons = {reason for p in agreement.populations for reason in p.reasons}
@@ -284,7 +284,7 @@ def test_the_memory_budget_does_not_change_results(memory: int, offset: int | No
     network, x = spiking("branches", fs.TTFS(10, offset=offset))
     expected = fs.simulate(network, x)
     got = fs.simulate(network, x, memory=memory)
-    assert fs.compare_records(network, expected, got).identical
+    assert fs.engines.compare_records(network, expected, got).identical
 
 
 def test_latency_is_that_of_the_paper() -> None:
@@ -365,13 +365,13 @@ def on_the_grid(kernel) -> tuple:
     model = nn.Sequential(layer, nn.ReLU(), readout).double()
     x = torch.cat([torch.eye(8), torch.arange(1, 9).div(8).expand(8, 8)]).double()
     network = fs.convert(
-        model, fs.TTFS(8, kernel, half_step=False), calibration=x, normalization=fs.Maximum()
+        model, fs.TTFS(8, kernel, half_step=False), calibration=x, normalization=fs.scales.Maximum()
     )
     return network, x
 
 
 def test_equality_fires_in_both_engines_and_a_strict_comparison_is_reported(monkeypatch) -> None:
-    network, x = on_the_grid(fs.Linear())
+    network, x = on_the_grid(fs.kernels.Linear())
     assert fs.check_engines(network, x).identical
 
     def strict(self, state, current, t):
@@ -427,7 +427,7 @@ def test_a_lost_input_is_inherited_downstream(monkeypatch) -> None:
     monkeypatch.setattr(ttfs.TableNeuron, "encode", forgetful)
     b = fs.simulate(network, x, "closed_form", potentials=True)
     monkeypatch.undo()
-    agreement = fs.compare_records(network, a, b)
+    agreement = fs.engines.compare_records(network, a, b)
     counts = [p.different for p in agreement.populations]
     assert counts[:2] == [0, 1] and agreement.populations[1].reasons == {"unexplained": 1}
     assert all(set(p.reasons) <= {"inherited"} for p in agreement.populations[2:])
@@ -435,32 +435,32 @@ def test_a_lost_input_is_inherited_downstream(monkeypatch) -> None:
 
 
 def test_late_clipping_is_named() -> None:
-    network, x = on_the_grid(fs.Exponential())
+    network, x = on_the_grid(fs.kernels.Exponential())
     a = fs.simulate(network, 1.5 * x, "clock", potentials=True)
     late = {n: t.clone() for n, t in a.spike_times.items()}
     big = (late["input"] == 0).nonzero()[0]
     late["input"][tuple(big)] = 2.0
     b = dataclasses.replace(a, spike_times=late)
-    first = fs.compare_records(network, a, b).first
+    first = fs.engines.compare_records(network, a, b).first
     assert first is not None and first.reason == "clipping" and first.times == (0.0, 2.0)
 
 
 def test_rounding_is_named_and_its_margin_stated() -> None:
-    network, x = on_the_grid(fs.Linear())
+    network, x = on_the_grid(fs.kernels.Linear())
     name = network.populations[1]
     a = fs.simulate(network, x, "clock", potentials=True)
     u = a.potentials[name].clone()
     u[8, 3] *= 1 - 1e-15  # a few ulp below its threshold
     times = {**a.spike_times, name: network.neuron(name).encode(u)}
     b = dataclasses.replace(a, spike_times=times, potentials={**a.potentials, name: u})
-    agreement = fs.compare_records(network, a, b)
+    agreement = fs.engines.compare_records(network, a, b)
     assert agreement.different == 1 and agreement.explained
     first = agreement.first
     assert first is not None and first.reason == "rounding"
     assert (first.sample, first.neuron) == (8, (3,)) and first.margin <= 1.0
     assert first.threshold == pytest.approx(0.5) and first.times == (4.0, 5.0)
     without = dataclasses.replace(a, potentials={}), dataclasses.replace(b, potentials={})
-    assert fs.compare_records(network, *without).explained
+    assert fs.engines.compare_records(network, *without).explained
 
 
 def test_records_must_belong_together() -> None:
@@ -468,11 +468,11 @@ def test_records_must_belong_together() -> None:
     other, y = spiking("ReLU at the end", fs.TTFS(8))
     a, b = fs.simulate(network, x), fs.simulate(other, y)
     with pytest.raises(ValueError, match="records of one network and batch"):
-        fs.compare_records(network, a, b)
+        fs.engines.compare_records(network, a, b)
     with pytest.raises(ValueError, match="records of one network and batch"):
-        fs.compare_records(network, a, fs.simulate(network, x[:2]))
+        fs.engines.compare_records(network, a, fs.simulate(network, x[:2]))
     with pytest.raises(ValueError, match="`network` must be the one that was run"):
-        fs.compare_records(network, b, b)
+        fs.engines.compare_records(network, b, b)
 
 
 def test_agreement_is_frozen_and_prints_a_table() -> None:

@@ -44,7 +44,7 @@ def assert_same(network: fs.SpikingNetwork, x: Tensor) -> fs.Record:
     record = engine.run(x, potentials=True, over_time=True)
     for other in ("closed_form", "clock"):
         reference = fs.simulate(network, x, other, potentials=True, over_time=True)
-        agreement = fs.compare_records(network, record, reference)
+        agreement = fs.engines.compare_records(network, record, reference)
         assert agreement.identical, str(agreement)
         torch.testing.assert_close(record.logits, reference.logits, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(
@@ -128,11 +128,15 @@ def test_spikes_are_those_of_the_other_engines(name: str) -> None:
 
 @pytest.mark.parametrize("half_step", [True, False])
 @pytest.mark.parametrize(
-    "kernel", [fs.Exponential(), fs.Linear(), fs.PowerOfTwo(), fs.Learned()], ids=str
+    "kernel",
+    [fs.kernels.Exponential(), fs.kernels.Linear(), fs.kernels.PowerOfTwo(), fs.kernels.Learned()],
+    ids=str,
 )
 def test_every_table_and_scales_per_channel(kernel, half_step: bool) -> None:
     code = fs.TTFS(11, kernel, half_step=half_step)
-    network = converted(Odd(), (3, 13, 9), code, normalization=fs.Percentile(99, per_channel=True))
+    network = converted(
+        Odd(), (3, 13, 9), code, normalization=fs.scales.Percentile(99, per_channel=True)
+    )
     assert_same(network, images(2, 3, 13, 9))
 
 
@@ -171,7 +175,7 @@ def test_random_small_networks(data: st.DataObject) -> None:
         layer.bias.data.fill_(2.0)  # alive, for conversion
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64]), "dtype")
     window = data.draw(st.sampled_from([2, 4, 8, 16]), "window")
-    code = fs.TTFS(window, fs.Linear(), half_step=data.draw(st.booleans(), "half step"))
+    code = fs.TTFS(window, fs.kernels.Linear(), half_step=data.draw(st.booleans(), "half step"))
     network = fs.convert(model.to(dtype), code, calibration=x.to(dtype))
     share = data.draw(st.sampled_from([0.0, 0.3, 1.0]), "share of weights")
     with torch.no_grad():
@@ -182,7 +186,9 @@ def test_random_small_networks(data: st.DataObject) -> None:
         network.neuron(name).scale.fill_(2.0 ** data.draw(st.integers(-1, 1), name))
     record = EventDriven(network).run(x.to(dtype))
     for other in ("closed_form", "clock"):
-        agreement = fs.compare_records(network, record, fs.simulate(network, x.to(dtype), other))
+        agreement = fs.engines.compare_records(
+            network, record, fs.simulate(network, x.to(dtype), other)
+        )
         assert agreement.identical and agreement.logits < 1e-5, str(agreement)
     torch.testing.assert_close(EventDriven(network)(x.to(dtype)), record.logits)
 
@@ -231,7 +237,7 @@ def test_float32_differs_by_rounding_alone() -> None:
     x = images(4, 3, 32, 32, dtype=torch.float32)
     record = EventDriven(network).run(x, potentials=True)
     reference = fs.simulate(network, x, "closed_form", potentials=True)
-    agreement = fs.compare_records(network, record, reference)
+    agreement = fs.engines.compare_records(network, record, reference)
     assert agreement.explained, str(agreement)
     assert agreement.different < 1e-3 * sum(p.neurons for p in agreement.populations)
 
@@ -276,7 +282,10 @@ def test_a_prepared_engine_serves_a_stream() -> None:
         assert torch.equal(u, whole.potentials[name])
 
 
-@pytest.mark.parametrize("rule", [fs.Certain(), fs.Margin(0.02), fs.Margin(0.01, after=2, every=3)])
+@pytest.mark.parametrize(
+    "rule",
+    [fs.stopping.Certain(), fs.stopping.Margin(0.02), fs.stopping.Margin(0.01, after=2, every=3)],
+)
 def test_decisions_are_those_of_the_clock(rule) -> None:
     for build, shape in (NETWORKS["digits"], NETWORKS["VGG-11, average"]):
         network = converted(build(), shape)
@@ -284,7 +293,7 @@ def test_decisions_are_those_of_the_clock(rule) -> None:
         record = fs.simulate(network, x, "event", decide=rule, over_time=True)
         clock = fs.simulate(network, x, "clock", decide=rule, over_time=True)
         assert torch.equal(record.decided_at, clock.decided_at)
-        if isinstance(rule, fs.Margin):
+        if isinstance(rule, fs.stopping.Margin):
             assert bool((record.decided_at < network.latency).any())
         torch.testing.assert_close(record.logits, clock.logits)
         torch.testing.assert_close(record.logits_over_time, clock.logits_over_time)
@@ -297,7 +306,7 @@ def test_deciding_early_spares_the_readout() -> None:
     network = converted(DigitsCNN(), (1, 8, 8))
     x, readout = images(6, 1, 8, 8), network.network.output.name
     full = fs.simulate(network, x, "event").synaptic_operations
-    early = fs.simulate(network, x, "event", decide=fs.Margin(1e-6)).synaptic_operations
+    early = fs.simulate(network, x, "event", decide=fs.stopping.Margin(1e-6)).synaptic_operations
     assert 0 < early[readout] < full[readout]
     assert {k: v for k, v in early.items() if k != readout} == {
         k: v for k, v in full.items() if k != readout
@@ -315,7 +324,7 @@ def test_rounded_weights_are_another_network_run_exactly(precision: str) -> None
             op.weight.data = stored.float() * scale.reshape(-1, *[1] * (op.weight.ndim - 1))
     record = EventDriven(network, weights=precision).run(x, potentials=True)
     reference = fs.simulate(twin, x, "closed_form", potentials=True)
-    agreement = fs.compare_records(twin, record, reference)
+    agreement = fs.engines.compare_records(twin, record, reference)
     assert agreement.explained and agreement.different <= 3, str(agreement)
     exact = fs.simulate(network, x, "closed_form")
     assert not torch.allclose(record.logits, exact.logits, rtol=1e-6, atol=0)
@@ -362,7 +371,7 @@ def test_autocast_changes_nothing() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         engine = EventDriven(network)
         assert torch.equal(engine(x), expected)
-        torch.testing.assert_close(engine.run(x, decide=fs.Margin(1e9)).logits, expected)
+        torch.testing.assert_close(engine.run(x, decide=fs.stopping.Margin(1e9)).logits, expected)
 
 
 def test_refusals_name_the_alternative() -> None:
@@ -395,7 +404,7 @@ def test_refusals_name_the_alternative() -> None:
         EventDriven(uneven)
     pooled = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(6), nn.Flatten())
     with pytest.raises(ValueError, match=r"`decide` needs a linear readout .*'_2' pools.*clock"):
-        fs.simulate(converted(pooled, (1, 8, 8)), x, "event", decide=fs.Margin(1.0))
+        fs.simulate(converted(pooled, (1, 8, 8)), x, "event", decide=fs.stopping.Margin(1.0))
 
 
 def test_rows_are_added_for_every_width_and_type() -> None:

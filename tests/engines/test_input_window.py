@@ -18,7 +18,7 @@ def test_engines_agree(name: str, input_window: int) -> None:
     clock = fs.simulate(network, x, "clock", over_time=True)
     for engine in ("closed_form", "event"):
         other = fs.simulate(network, x, engine, over_time=True)
-        assert fs.compare_records(network, other, clock).identical
+        assert fs.engines.compare_records(network, other, clock).identical
         torch.testing.assert_close(other.logits_over_time, clock.logits_over_time)
     assert clock.spike_times[INPUT][clock.spike_times[INPUT].isfinite()].max() == input_window - 1
 
@@ -30,7 +30,7 @@ def test_early_firing_agrees(name: str, input_window: int, offset: int) -> None:
     network, x = spiking(name, fs.TTFS(8, offset=offset, input_window=input_window))
     early = fs.simulate(network, x, "early_firing", over_time=True)
     clock = fs.simulate(network, x, "clock", over_time=True)
-    assert fs.compare_records(network, early, clock).identical
+    assert fs.engines.compare_records(network, early, clock).identical
     torch.testing.assert_close(early.logits_over_time, clock.logits_over_time)
     first = network.network.populations[0]
     late = early.spike_times[INPUT] + clock.window_start[INPUT] > clock.window_start[first]
@@ -39,7 +39,7 @@ def test_early_firing_agrees(name: str, input_window: int, offset: int) -> None:
 
 @pytest.mark.parametrize("input_window", [3, 20])
 def test_integers_agree(input_window: int) -> None:
-    network, x = spiking("digits CNN", fs.TTFS(8, fs.Linear(), input_window=input_window))
+    network, x = spiking("digits CNN", fs.TTFS(8, fs.kernels.Linear(), input_window=input_window))
     quantized = quantize(network.float(), Quantization(bits=8))
     integers, x = to_integers(quantized, potential_bits=32), x.float()
     expected = fs.simulate(quantized, x, "closed_form")
@@ -96,7 +96,9 @@ def test_it_survives_saving_and_is_named_in_results(tmp_path) -> None:
 def test_more_steps_for_the_input_bring_its_values_closer_to_the_pixels() -> None:
     errors = []
     for input_window in (4, 16, 64):
-        network, x = spiking("digits CNN", fs.TTFS(4, fs.Linear(), input_window=input_window))
+        network, x = spiking(
+            "digits CNN", fs.TTFS(4, fs.kernels.Linear(), input_window=input_window)
+        )
         errors.append(float((network.neuron(INPUT).activate(x) - x).abs().mean()))
     assert errors[0] > 3 * errors[1] > 9 * errors[2]
 

@@ -32,7 +32,7 @@ def network_of(kernel=None, dtype: torch.dtype = torch.float32, **options) -> fs
         nn.Linear(36, 3),
     )
     model[4], model[3] = model[3], model[4]
-    code = fs.TTFS(8, kernel or fs.Exponential(), half_step=kernel is None)
+    code = fs.TTFS(8, kernel or fs.kernels.Exponential(), half_step=kernel is None)
     return fs.convert(model.to(dtype), code, calibration=X, **options)
 
 
@@ -40,11 +40,19 @@ def network_of(kernel=None, dtype: torch.dtype = torch.float32, **options) -> fs
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "kernel",
-    [None, fs.Exponential(2.0, 0.5), fs.Linear(), fs.PowerOfTwo(), fs.Learned()],
+    [
+        None,
+        fs.kernels.Exponential(2.0, 0.5),
+        fs.kernels.Linear(),
+        fs.kernels.PowerOfTwo(),
+        fs.kernels.Learned(),
+    ],
     ids=str,
 )
 def test_round_trip(kernel, dtype: torch.dtype, per_channel: bool, tmp_path: Path) -> None:
-    network = network_of(kernel, dtype, normalization=fs.Percentile(99.0, per_channel=per_channel))
+    network = network_of(
+        kernel, dtype, normalization=fs.scales.Percentile(99.0, per_channel=per_channel)
+    )
     path = tmp_path / "folder" / "network.safetensors"
     network.save(path)
     loaded = fs.SpikingNetwork.load(path)
@@ -54,7 +62,7 @@ def test_round_trip(kernel, dtype: torch.dtype, per_channel: bool, tmp_path: Pat
         assert torch.equal(loaded(x), network(x)) and torch.equal(
             loaded.analog(x), network.analog(x)
         )
-    agreement = fs.compare_records(loaded, fs.simulate(network, x), fs.simulate(loaded, x))
+    agreement = fs.engines.compare_records(loaded, fs.simulate(network, x), fs.simulate(loaded, x))
     assert agreement.identical
     loaded.save(tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
@@ -66,7 +74,7 @@ def test_kernel_optimization_early_firing_and_notes_are_kept(tmp_path: Path) -> 
         model,
         fs.TTFS(8, offset=4),
         calibration=X,
-        kernel_optimization=fs.KernelOptimization(steps=5),
+        kernel_optimization=fs.kernels.KernelOptimization(steps=5),
     )
     tuned.save(tmp_path / "n.safetensors")
     loaded = fs.SpikingNetwork.load(tmp_path / "n.safetensors")

@@ -69,10 +69,10 @@ CODES = [
     fs.LIF(12, tau_mem=8.0),
     fs.LIF(12, tau_mem=8.0, tau_syn=3.0),
     fs.Rate(12),
-    fs.Rate(12, input=fs.Bernoulli(seed=3)),
+    fs.Rate(12, input=fs.inputs.Bernoulli(seed=3)),
     fs.FewStep(4, leak=0.9),
     fs.TTFS(8),
-    fs.TTFS(8, fs.Learned(), offset=4, input_window=16),
+    fs.TTFS(8, fs.kernels.Learned(), offset=4, input_window=16),
     fs.Phase(16),
     fs.Burst(16),
     fs.ReLPSP(steps=8),
@@ -89,7 +89,7 @@ def network_of(
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.uniform_(module.bias, -0.2, 0.2)
     x = torch.rand(24, 2, 9, 8, dtype=dtype) - 0.25 * torch.rand(2, 1, 1).to(dtype)
-    normalization = fs.Percentile(99.0, per_channel=per_channel)
+    normalization = fs.scales.Percentile(99.0, per_channel=per_channel)
     return fs.convert(built, code, calibration=x, normalization=normalization), x[:6]
 
 
@@ -116,7 +116,7 @@ def test_a_file_of_ours_comes_back_bit_for_bit(model, code, tmp_path: Path) -> N
     back = fs.from_nir(path)
     assert same(network, back)
     a, b = fs.simulate(network, x), fs.simulate(back, x)
-    assert fs.compare_records(network, a, b).identical and torch.equal(a.logits, b.logits)
+    assert fs.engines.compare_records(network, a, b).identical and torch.equal(a.logits, b.logits)
 
 
 @settings(max_examples=25, deadline=None)

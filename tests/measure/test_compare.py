@@ -73,7 +73,7 @@ def test_finished_results_are_kept_and_others_are_not_taken_for_them(
         {"seed": 5},
         {"calibration": images[:5]},
         {"dataset": from_arrays(1 - images, data.labels, channels_last=False)},
-        {"normalization": fs.Maximum()},
+        {"normalization": fs.scales.Maximum()},
     ]
     for number, change in enumerate(changes, start=3):
         arguments = {"dataset": data, "calibration": images, "store": tmp_path} | change
@@ -95,7 +95,7 @@ def test_a_damaged_stored_result_is_measured_again(setting, tmp_path: Path) -> N
 
 def test_a_spiking_network_takes_part(setting) -> None:
     model, data, images = setting
-    network = fs.convert(model, fs.TTFS(4, fs.Linear()), calibration=images)
+    network = fs.convert(model, fs.TTFS(4, fs.kernels.Linear()), calibration=images)
     (result,) = compare(model, [network], data, calibration=images)
     assert result.code == network.code.describe() and not result.energy.get("truenorth")
 

@@ -66,7 +66,7 @@ def test_counts_agree_with_the_record(network, data) -> None:
 
 
 def test_early_decisions_report_when_samples_stopped(network, data) -> None:
-    rule = fs.Margin(0.05)
+    rule = fs.stopping.Margin(0.05)
     result = fs.evaluate(network, [data], decide=rule)
     record = fs.simulate(network, data[0], "clock", decide=rule)
     assert result.accuracy == pytest.approx(float((record.predictions == data[1]).float().mean()))

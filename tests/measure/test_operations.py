@@ -69,7 +69,7 @@ def test_every_synaptic_event_of_ttfs_is_counted_and_costs_a_multiplication() ->
 
 
 def test_powers_of_two_shift() -> None:
-    total = tallied(fs.TTFS(8, fs.PowerOfTwo()))[2].total()
+    total = tallied(fs.TTFS(8, fs.kernels.PowerOfTwo()))[2].total()
     assert "multiply" not in total and total["shift"] == total["synaptic"] == total["add"]
 
 

@@ -52,7 +52,7 @@ def test_saved_bytes_counts_each_storage_once_and_no_parameters():
 
 @pytest.mark.parametrize(
     "code",
-    [fs.TTFS, lambda steps: fs.TTFS(steps, fs.Linear()), fs.ReLPSP],
+    [fs.TTFS, lambda steps: fs.TTFS(steps, fs.kernels.Linear()), fs.ReLPSP],
     ids=["exponential", "linear", "ReL-PSP"],
 )
 def test_training_on_single_spikes_keeps_the_same_for_any_number_of_steps(code):

@@ -64,8 +64,8 @@ def test_converts_with_little_error_in_many_steps(training, pool, whitening):
     images = training.float_images()[:20]
     model.train()(images)  # statistics of batch norm
     model.eval()
-    code = fs.TTFS(4096, fs.Linear())
-    network = fs.convert(model, code, calibration=images, normalization=fs.Percentile(100))
+    code = fs.TTFS(4096, fs.kernels.Linear())
+    network = fs.convert(model, code, calibration=images, normalization=fs.scales.Percentile(100))
     with torch.no_grad():
         expected, said = model(images), network(images)
     assert (said - expected).abs().max() < 0.03 * expected.std()

@@ -58,14 +58,14 @@ def plain() -> nn.Module:
 
 
 CODES = {
-    "linear 255": fs.TTFS(255, fs.Linear()),
-    "linear 63": fs.TTFS(63, fs.Linear()),
-    "linear 16": fs.TTFS(16, fs.Linear()),
-    "linear 12, down": fs.TTFS(12, fs.Linear(), half_step=False),
-    "linear 1": fs.TTFS(1, fs.Linear()),
-    "powers of two": fs.TTFS(8, fs.PowerOfTwo()),
-    "exponential": fs.TTFS(10, fs.Exponential(tau=3.0)),
-    "learned": fs.TTFS(8, fs.Learned()),
+    "linear 255": fs.TTFS(255, fs.kernels.Linear()),
+    "linear 63": fs.TTFS(63, fs.kernels.Linear()),
+    "linear 16": fs.TTFS(16, fs.kernels.Linear()),
+    "linear 12, down": fs.TTFS(12, fs.kernels.Linear(), half_step=False),
+    "linear 1": fs.TTFS(1, fs.kernels.Linear()),
+    "powers of two": fs.TTFS(8, fs.kernels.PowerOfTwo()),
+    "exponential": fs.TTFS(10, fs.kernels.Exponential(tau=3.0)),
+    "learned": fs.TTFS(8, fs.kernels.Learned()),
 }
 
 
@@ -79,7 +79,7 @@ def integers(
         for parameter in model.parameters():
             parameter.mul_(gain)
     network = fs.convert(
-        model, code, calibration=x, normalization=fs.Percentile(per_channel=scales)
+        model, code, calibration=x, normalization=fs.scales.Percentile(per_channel=scales)
     )
     config = Quantization(bits=bits, per_channel=per_channel, value_bits=value_bits)
     network = to_integers(quantize(network, config), potential_bits=32)
@@ -268,10 +268,10 @@ def test_int8_pool_is_the_maximum(size, stride, padding, ceil):
 
 
 def test_what_does_not_fit_is_refused_with_the_reason():
-    long, _ = integers(plain, fs.TTFS(512, fs.Linear()))
+    long, _ = integers(plain, fs.TTFS(512, fs.kernels.Linear()))
     with pytest.raises(ValueError, match=r"values of population 'input' reach 512.*at most 255"):
         Int8(long)
-    early, _ = integers(plain, fs.TTFS(16, fs.Linear(), offset=8))
+    early, _ = integers(plain, fs.TTFS(16, fs.kernels.Linear(), offset=8))
     with pytest.raises(ValueError, match=r"must fit int8.*populations fire early"):
         Int8(early)
     torch.manual_seed(0)
@@ -308,7 +308,7 @@ def test_machines_without_int8_products_are_seen_and_stay_exact(isa):
 def test_an_empty_batch() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     x = torch.rand(5, 1, 6, 6)
-    network = fs.convert(model, fs.TTFS(16, kernel=fs.Linear()), calibration=x)
+    network = fs.convert(model, fs.TTFS(16, kernel=fs.kernels.Linear()), calibration=x)
     engine = Int8(to_integers(quantize(network, Quantization(bits=8)), potential_bits=32))
     assert engine(x).shape == (5, 3)
     assert engine(x[:0]).shape == (0, 3)

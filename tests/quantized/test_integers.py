@@ -50,16 +50,16 @@ def plain() -> nn.Module:
 
 
 CODES = [
-    fs.TTFS(16, fs.Linear()),
-    fs.TTFS(6, fs.PowerOfTwo(), half_step=False),
-    fs.TTFS(10, fs.Exponential(tau=3.0)),
-    fs.TTFS(8, fs.Learned(), offset=3),
+    fs.TTFS(16, fs.kernels.Linear()),
+    fs.TTFS(6, fs.kernels.PowerOfTwo(), half_step=False),
+    fs.TTFS(10, fs.kernels.Exponential(tau=3.0)),
+    fs.TTFS(8, fs.kernels.Learned(), offset=3),
 ]
 
 
 def quantized(build, code, x, bits=4, per_channel=True) -> fs.SpikingNetwork:
     torch.manual_seed(0)
-    scales = fs.Percentile(per_channel=per_channel)
+    scales = fs.scales.Percentile(per_channel=per_channel)
     network = fs.convert(build().eval(), code, calibration=x, normalization=scales)
     return quantize(network, Quantization(bits=bits, per_channel=per_channel))
 
@@ -197,7 +197,7 @@ def test_every_tensor_is_an_integer_of_its_width_and_float32_where_sums_are_smal
     many = nn.Sequential(nn.Linear(1000, 8), nn.ReLU(), nn.Linear(8, 2))
     nn.init.constant_(many[0].weight, 1.0)
     x = torch.rand(4, 1000)
-    spiking = fs.convert(many, fs.TTFS(255, fs.Linear()), calibration=x)
+    spiking = fs.convert(many, fs.TTFS(255, fs.kernels.Linear()), calibration=x)
     wide = to_integers(quantize(spiking, Quantization(bits=8)), 32)
     assert wide.input_low.dtype == torch.float64  # 1000 * 127 * 255 is beyond 2^24
 
@@ -208,7 +208,7 @@ def narrow(bits: int) -> tuple[fs.SpikingNetwork, Tensor]:
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[7.0, 7.0, -7.0]]) / 8)
     x = torch.tensor([[1.0, 1.0, 0.25], [0.25, 0.25, 0.25]])
-    network = fs.convert(model, fs.TTFS(4, fs.Linear()), calibration=x)
+    network = fs.convert(model, fs.TTFS(4, fs.kernels.Linear()), calibration=x)
     return to_integers(quantize(network, Quantization(bits=4)), bits), x
 
 
@@ -247,7 +247,7 @@ def test_saturation_clips_and_is_counted_as_in_a_naive_loop(bits):
 
 def test_clipping_minds_the_order_in_blocks_of_any_length():
     torch.manual_seed(0)
-    half = fs.Percentile(50.0)  # half of what is not zero lies above the thresholds
+    half = fs.scales.Percentile(50.0)  # half of what is not zero lies above the thresholds
     floats = fs.convert(Residual().eval(), CODES[0], calibration=images(), normalization=half)
     floats = quantize(floats, Quantization(bits=8))
     network = to_integers(floats, fewest_bits(floats))

@@ -44,7 +44,7 @@ def test_best_exponent_is_the_least_squared_error_over_all_exponents(bits):
 
 
 def test_weights_lie_on_the_grid_and_are_nearest():
-    network, _ = converted(fs.TTFS(16, fs.Linear()))
+    network, _ = converted(fs.TTFS(16, fs.kernels.Linear()))
     prepared = power_of_two_network(network, 8)
     coarse = quantize(network, Quantization(bits=4, per_channel=False))
     for name in ("_0", "_3", "_7", "_9"):
@@ -59,7 +59,7 @@ def test_weights_lie_on_the_grid_and_are_nearest():
 
 
 def test_power_of_two_scales_leave_spike_times_and_logits_as_they_are():
-    network, x = converted(fs.TTFS(16, fs.Linear()))
+    network, x = converted(fs.TTFS(16, fs.kernels.Linear()))
     network, x = network.double(), x.double()
     twin = power_of_two_network(network, 8)
     for name in twin.network.populations:
@@ -83,7 +83,7 @@ def test_tables_that_are_not_dyadic_are_rounded_or_refused():
 
 
 def test_error_falls_with_bits():
-    network, x = converted(fs.TTFS(32, fs.Linear()))
+    network, x = converted(fs.TTFS(32, fs.kernels.Linear()))
     with torch.no_grad():
         reference = network(x)
         networks = [quantize(network, Quantization(bits)) for bits in (2, 4, 8)]
@@ -93,7 +93,7 @@ def test_error_falls_with_bits():
 
 @torch.no_grad()
 def test_learned_rounding_never_loses_to_nearest_layer_by_layer():
-    network, x = converted(fs.TTFS(16, fs.Linear()))
+    network, x = converted(fs.TTFS(16, fs.kernels.Linear()))
     nearest = quantize(network, Quantization(bits=3))
     learned = quantize(
         network, Quantization(3, rounding=LearnedRounding(iterations=80)), calibration=x
@@ -132,7 +132,7 @@ def test_finetuning_beats_rounding_and_returns_a_quantized_network():
     from firstspike.training import fit
 
     fit(model, train, validation, fs_train, progress=False)
-    network = fs.convert(model, fs.TTFS(16, fs.Linear()), calibration=train.float_images())
+    network = fs.convert(model, fs.TTFS(16, fs.kernels.Linear()), calibration=train.float_images())
     config = Quantization(bits=2)
     short = TrainConfig(epochs=4, batch_size=64, learning_rate=2e-3)
     rows = accuracy_against_bits(

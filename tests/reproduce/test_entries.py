@@ -14,7 +14,7 @@ from firstspike.reproduce.registry import build_entry, entry_content, merge, pla
 from firstspike.reproduce.scales import Scale, Setting, at_scale, settings_of, spiking_recipe
 from firstspike.reproduce.tables import goal_rows
 from firstspike.reproduce.verdicts import claims_of, judge
-from firstspike.runs.recipe import Recipe
+from firstspike.runs import Recipe
 
 CPU = SCALES["cpu"]
 
@@ -30,7 +30,7 @@ def test_every_entry_holds_recipes_and_codes_that_can_be_built(
             plan = plan_of(entry, network, setting.label)
             if "train" in plan:
                 recipe = spiking_recipe(plan, setting, SCALES[scale], tmp_path)
-                assert recipe.base.model == setting.recipe.model
+                assert recipe.model == setting.recipe.model
             else:
                 build("code", plan["code"])
 
@@ -68,15 +68,15 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     plan = {"train": "cifar10_vgg16_surrogate", "method": {"pruning": 1e-4}}
     full = spiking_recipe(plan, setting, SCALES["full"], tmp_path)
     short = spiking_recipe(plan, setting, CPU, tmp_path)
-    assert (full.base.training["epochs"], short.base.training["epochs"]) == (80, 12)
+    assert (full.training["epochs"], short.training["epochs"]) == (80, 12)
     assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 6)
-    assert short.base.training["precision"] == "auto", "the ANN's own"
-    assert short.base.training["augmentation"] == setting.recipe.training["augmentation"]
+    assert short.training["precision"] == "auto", "the ANN's own"
+    assert short.training["augmentation"] == setting.recipe.training["augmentation"]
     assert short.keep_batch_norm
     assert not spiking_recipe(
         plan | {"keep_batch_norm": False}, setting, CPU, tmp_path
     ).keep_batch_norm
-    assert short.method["pruning"] == 1e-4 and short.base.model == {"name": "resnet20"}
+    assert short.method["pruning"] == 1e-4 and short.model == {"name": "resnet20"}
     assert short.code == full.code
     three = spiking_recipe(plan | {"training": {"epochs": 3}}, setting, CPU, tmp_path)
     assert three.method["relaxed_epochs"] == 2, "the same share of the training"

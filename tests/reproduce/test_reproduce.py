@@ -102,7 +102,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_ann_is_refused(tmp_path: Path) -> None:
-    from firstspike.runs.recipe import Recipe, train
+    from firstspike.runs import Recipe, train
 
     recipe = Recipe({"name": "digits_cnn"}, {"name": "digits"}, {"epochs": 1})
     train(recipe, tmp_path / "ann", progress=False)

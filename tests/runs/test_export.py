@@ -13,7 +13,7 @@ from firstspike._files import sha256_of
 from firstspike.cli.app import app
 from firstspike.data import load_dataset
 from firstspike.runs.export import export, manifest_path, verify
-from firstspike.runs.recipe import load_network
+from firstspike.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_an_export_says_what_it_is_and_verifies(run: Path, tmp_path: Path) -> No
     assert manifest["result"]["samples"] == 500
     assert verify(out) == manifest
     x = load_dataset("digits", "test").float_images()[:5]
-    assert torch.equal(load_network(out)(x), load_network(run)(x))
+    assert torch.equal(Run(out).network(x), Run(run).network(x))
 
 
 def test_a_changed_file_and_a_missing_manifest_are_refused(run: Path, tmp_path: Path) -> None:

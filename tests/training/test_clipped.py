@@ -72,7 +72,7 @@ def models(levels, **options):
 @pytest.mark.parametrize("levels", [1, 2, 4, 8])
 def test_ttfs_read_out_computes_what_the_quantized_model_computes(levels):
     _, quantized, x = models(levels, quantize_input=True)
-    network = read_out(quantized, fs.TTFS(levels, kernel=fs.Linear()), x)
+    network = read_out(quantized, fs.TTFS(levels, kernel=fs.kernels.Linear()), x)
     expected = quantized(x).detach()
     torch.testing.assert_close(network(x).detach(), expected, rtol=1e-10, atol=1e-10)
     clock = fs.simulate(network, x, engine="clock").logits

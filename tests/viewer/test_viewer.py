@@ -35,7 +35,7 @@ def model() -> nn.Module:
 
 
 def network(offset: int | None = None, kernel: fs.codes.Kernel | None = None) -> fs.SpikingNetwork:
-    code = fs.TTFS(16, kernel or fs.Exponential(), offset=offset)
+    code = fs.TTFS(16, kernel or fs.kernels.Exponential(), offset=offset)
     images = load_dataset("digits", "train").float_images(torch.float64)[:300]
     return fs.convert(model().double().eval(), code, calibration=images)
 
@@ -165,7 +165,7 @@ def test_several_networks_share_a_page_and_large_ones_do_not_run_there() -> None
 
 
 def test_tables_are_the_neurons_own() -> None:
-    spiking = network(kernel=fs.Linear())
+    spiking = network(kernel=fs.kernels.Linear())
     described = describe_population(spiking, spiking.populations[1])
     thresholds, values = spiking.neuron(spiking.populations[1]).table()
     assert described["thresholds"] == thresholds.tolist() and described["values"] == values.tolist()

@@ -26,8 +26,8 @@ PLAIN = "exponential T=80, without numba"
 CODES = {
     "exponential T=80": fs.TTFS(80),
     "exponential T=16": fs.TTFS(16),
-    "linear T=16": fs.TTFS(16, fs.Linear()),
-    "learned T=8": fs.TTFS(8, fs.Learned()),
+    "linear T=16": fs.TTFS(16, fs.kernels.Linear()),
+    "learned T=8": fs.TTFS(8, fs.kernels.Learned()),
 }
 
 

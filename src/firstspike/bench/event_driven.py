@@ -66,7 +66,7 @@ def rows(quick: bool) -> list[Row]:
 class Case:
     """A prepared engine with the share of neurons that fire and its weights."""
 
-    engine: fs.EventDriven
+    engine: fs.engines.EventDriven
     share: float
     weights: str
     spikes: float  # per frame, input and hidden populations
@@ -81,7 +81,7 @@ def prepare(network: fs.SpikingNetwork, frames: Tensor, shares: Sequence[float])
         for precision, weights in _PRECISIONS.items():
             if precision is not None and share not in NARROW:
                 continue
-            engine = fs.EventDriven(active, precision)
+            engine = fs.engines.EventDriven(active, precision)
             record = engine.run(frames)
             spikes = sum(float(counts.sum()) for counts in record.spike_counts.values())
             operations = sum(record.synaptic_operations.values())

@@ -22,8 +22,8 @@ from firstspike.quantized import Int8, Quantization, quantize, to_integers
 ANN = "ANN, float32"
 INT8_ANN = "int8 ANN, same kernels"
 CODES = {
-    "TTFS, linear T=255": (fs.TTFS(255, fs.Linear()), 8),
-    "TTFS, linear T=16": (fs.TTFS(16, fs.Linear()), 8),
+    "TTFS, linear T=255": (fs.TTFS(255, fs.kernels.Linear()), 8),
+    "TTFS, linear T=16": (fs.TTFS(16, fs.kernels.Linear()), 8),
     "TTFS, exponential T=16, values of 7 bits": (fs.TTFS(16), 7),
     "TTFS, exponential T=16, values of 8 bits": (fs.TTFS(16), 8),
 }

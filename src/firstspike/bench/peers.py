@@ -26,7 +26,7 @@ from firstspike.bench.rate_networks import PACKAGES, quiet, rate_networks
 from firstspike.bench.timing import Row, interleaved, missing, ratio_rows
 from firstspike.data import Dataset, load_dataset
 from firstspike.models import MNISTCNN
-from firstspike.runs.recipe import load_run
+from firstspike.runs import Run
 
 RUN = Path("runs/mnist_cnn")
 WINDOW = 8
@@ -40,7 +40,7 @@ def rows(quick: bool) -> list[Row]:
     count, most, batch, repeats = (100, 10, 25, 5) if quick else (2_000, 32, 50, 9)
     model, data, note = _trained(count)
     images = data.float_images()[:batch]
-    ttfs = fs.convert(model, fs.TTFS(WINDOW, fs.Linear()), calibration=data)
+    ttfs = fs.convert(model, fs.TTFS(WINDOW, fs.kernels.Linear()), calibration=data)
     rate = fs.convert(model, fs.Rate(most), calibration=data)
     target = float(accuracy_over_steps(lambda x: ttfs(x)[None], data)[0])
     with quiet():
@@ -105,7 +105,7 @@ def _rate_course(network: fs.SpikingNetwork, x: Tensor) -> Tensor:
 def _trained(count: int) -> tuple[nn.Module, Dataset, str]:
     """The trained CNN and validation images; random ones, and a note, where there is no run."""
     try:
-        return load_run(RUN)[0].eval(), load_dataset("mnist", "validation").subset(count), ""
+        return Run(RUN).model, load_dataset("mnist", "validation").subset(count), ""
     except FileNotFoundError:
         data = Dataset(torch.rand(count, 1, 28, 28), torch.arange(count) % 10)
         return (

@@ -81,12 +81,16 @@ def _networks(
     model: nn.Module, images: Tensor, quick: bool
 ) -> dict[str, tuple[nn.Module, Method, str]]:
     """name -> model, method and precision of a training."""
-    exponential = fs.TTFS(16, fs.Exponential(tau=4.0))
+    exponential = fs.TTFS(16, fs.kernels.Exponential(tau=4.0))
     convert = lambda code: fs.convert(model, code, calibration=images)  # noqa: E731
     found: dict[str, tuple[nn.Module, Method, str]] = {
         ANN: (copy.deepcopy(model), Method(), "float32"),
         "surrogate T=16": (convert(exponential), Surrogate(), "float32"),
-        "quantizer-aware T=4": (convert(fs.TTFS(4, fs.Linear())), QuantizerAware(), "float32"),
+        "quantizer-aware T=4": (
+            convert(fs.TTFS(4, fs.kernels.Linear())),
+            QuantizerAware(),
+            "float32",
+        ),
         "DTA": (convert(fs.ReLPSP()), DTA(), "float32"),
     }
     if multiplies_bfloat16(images.device):

@@ -91,16 +91,16 @@ def compare(
         equal_steps_rows,
         operation_rows,
     )
-    from firstspike.runs.recipe import load_run
+    from firstspike.runs import Run
 
     prepare(seed, device, threads)
     codes = chosen_codes(code or [])
-    ann, recipe = load_run(model)
-    recipe = recipe.with_data(data, root)
+    run = Run(model, device)
+    recipe = run.recipe.with_data(data, root)
     training, images = recipe.datasets("train", split)
     folder = out or model / "compare"
     results = fs.compare(
-        ann.to(device),
+        run.model,
         codes,
         images,
         calibration=training.subset(min(calibration, len(training))),

@@ -66,19 +66,19 @@ def convert(
     from firstspike.codes import Code
     from firstspike.config import build
     from firstspike.conversion.normalization import Normalization
-    from firstspike.runs.recipe import load_run
+    from firstspike.runs import Run
 
     prepare(seed, device, threads)
     chosen, scales = build(Code, code), build(Normalization, normalization)
-    model, recipe = load_run(run)
-    recipe = recipe.with_data(data, root)
+    opened = Run(run, device)
+    recipe = opened.recipe.with_data(data, root)
     training, validation = recipe.datasets("train", "validation")
     network = fs.convert(
-        model.to(device),
+        opened.model,
         chosen,
         calibration=training.subset(min(calibration, len(training))),
         normalization=scales,
-        kernel_optimization=fs.KernelOptimization(seed=seed) if optimize else None,
+        kernel_optimization=fs.kernels.KernelOptimization(seed=seed) if optimize else None,
     )
     target = out or run / "network.safetensors"
     network.save(target)

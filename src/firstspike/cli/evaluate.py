@@ -73,18 +73,20 @@ def evaluate(
     """
     import firstspike as fs
     from firstspike.engines import able_engines
-    from firstspike.runs.recipe import find_dataset, load_network
+    from firstspike.runs import Run
+    from firstspike.runs.run import RESULT
 
     prepare(seed, device, threads)
     strengths = _strengths(perturb or [])
     if figure is not None:
         _check_figure(figure, bool(strengths))
-    spiking = load_network(network).to(device)
+    run = Run(network, device)
+    spiking, name = run.network, run.name
     if strengths and "closed_form" not in able_engines(spiking):
         raise ValueError(
             f"`--perturb` must go with a code that has a closed form, {network} has {spiking.code}."
         )
-    dataset, name = find_dataset(network, data, split, root)
+    dataset = run.dataset(split, data, root)
     result = fs.evaluate(
         spiking,
         dataset,
@@ -94,11 +96,13 @@ def evaluate(
         model=name,
         seed=seed,
         progress=True,
-        decide=None if margin is None else fs.Margin(margin),
+        decide=None if margin is None else fs.stopping.Margin(margin),
         perturb=strengths or None,
         **measuring(energy, memory),
     )
     show([result], json_file)
+    if network.is_dir():
+        result.to_json(network / RESULT)
     if result.ann_accuracy is not None and result.accuracy < result.ann_accuracy - 0.01:
         for note in spiking.code.notes(spiking.network.max_pools()):
             typer.echo(f"note: {note}", err=True)

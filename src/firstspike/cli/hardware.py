@@ -70,11 +70,11 @@ def hardware(
     """
     from firstspike._files import write_json
     from firstspike.chip import Mapping, hardware_tables, run_hardware
-    from firstspike.runs.recipe import find_dataset, load_network
+    from firstspike.runs import Run
 
     prepare(seed, device, threads)
-    spiking = load_network(network)
-    dataset, _ = find_dataset(network, data, split, root)
+    run = Run(network)
+    spiking, dataset = run.network, run.dataset(split, data, root)
     chosen = dataset.subset(min(samples, len(dataset)))
     report = run_hardware(
         spiking,

@@ -36,11 +36,12 @@ def report(
     """
     import firstspike as fs
     from firstspike.report.network import report_network
-    from firstspike.runs.recipe import find_dataset, load_network
+    from firstspike.runs import Run
 
     prepare(seed, device, threads)
-    network = load_network(run).to(device)
-    dataset, name = find_dataset(run, data, split, root)
+    opened = Run(run, device)
+    network, name = opened.network, opened.name
+    dataset = opened.dataset(split, data, root)
     result = fs.evaluate(network, dataset, samples=samples, model=name, seed=seed, progress=True)
     folder = run if run.is_dir() else run.parent
     page = report_network(

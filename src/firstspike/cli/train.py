@@ -44,32 +44,28 @@ def train(
     """
     from dataclasses import replace
 
-    from firstspike.runs import recipe as runs
-    from firstspike.runs.spiking import SpikingRecipe, read_recipe, train_spiking
-    from firstspike.training.distributed import is_first_process
+    from firstspike.runs import Recipe
+    from firstspike.runs import train as run_training
 
     prepare(0, device, threads)
-    plan: runs.Recipe | SpikingRecipe
     if recipe is not None:
         if model or data:
             raise ValueError("pass either `--recipe` or `--model` and `--data`, not both.")
-        plan = read_recipe(recipe)
+        plan = Recipe.read(recipe)
     elif model and data:
-        plan = runs.Recipe({"name": model}, {"name": data})
+        plan = Recipe({"name": model}, {"name": data})
     else:
         raise ValueError("pass `--recipe FILE`, or `--model NAME` and `--data NAME`.")
     plan = plan.with_data(None, root).with_training(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
     )
-    if isinstance(plan, SpikingRecipe):
-        plan = plan if start is None else replace(plan, start=str(start))
-        result = train_spiking(plan, out, device=device, restart=restart)
-    elif start is not None:
-        raise ValueError(
-            "`--start` goes with recipes of spiking networks, which have `code` and `method`; this "
-            "one trains an ANN from the beginning."
-        )
-    else:
-        result = runs.train(plan, out, device=device, restart=restart)
-    if is_first_process():
-        show([result], json_file, title=f"{out}: best epoch on validation data")
+    if start is not None:
+        if plan.code is None:
+            raise ValueError(
+                "`--start` goes with recipes of spiking networks, which have `code` and `method`; "
+                "this one trains an ANN from the beginning."
+            )
+        plan = replace(plan, start=str(start))
+    run = run_training(plan, out, device=device, restart=restart)
+    assert run.result is not None
+    show([run.result], json_file, title=f"{out}: best epoch on validation data")

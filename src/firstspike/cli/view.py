@@ -34,12 +34,13 @@ def view(
 
     Example: firstspike view runs/digits --offset 8
     """
-    from firstspike.runs.recipe import find_dataset, load_network
+    from firstspike.runs import Run
     from firstspike.viewer import view as make
 
     prepare(0, "cpu", threads)
-    network = load_network(run)
-    dataset, name = find_dataset(run, data, split, root)
+    opened = Run(run)
+    network, name = opened.network, opened.name
+    dataset = opened.dataset(split, data, root)
     few = dataset.subset(min(samples, len(dataset)))
     networks = {f"offset {network.code.shift}": network}  # type: ignore[attr-defined]
     if offset is not None:

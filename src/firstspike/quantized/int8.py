@@ -70,7 +70,7 @@ class Int8:
     >>> from torch import nn
     >>> from firstspike.quantized import Quantization, quantize, to_integers
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    >>> spiking = fs.convert(model, fs.TTFS(16, fs.Linear()), calibration=torch.rand(100, 4))
+    >>> spiking = fs.convert(model, fs.TTFS(16, fs.kernels.Linear()), calibration=torch.rand(99, 4))
     >>> integers, x = to_integers(quantize(spiking, Quantization(bits=8))), torch.rand(2, 4)
     >>> torch.equal(Int8(integers)(x), integers(x))
     True

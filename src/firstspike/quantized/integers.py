@@ -72,7 +72,7 @@ def to_integers(network: SpikingNetwork, potential_bits: int = 24) -> SpikingNet
     >>> from torch import nn
     >>> from firstspike.quantized import Quantization, quantize
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    >>> spiking = fs.convert(model, fs.TTFS(255, fs.Linear()), calibration=torch.rand(100, 4))
+    >>> spiking = fs.convert(model, fs.TTFS(255, fs.kernels.Linear()), calibration=torch.rand(9, 4))
     >>> quantized = quantize(spiking, Quantization(bits=8))
     >>> integers, x = to_integers(quantized), torch.rand(2, 4)
     >>> int(integers.network.op("_0").weight.abs().max()) <= 127

@@ -126,7 +126,7 @@ def quantize(
     >>> import firstspike as fs
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    >>> spiking = fs.convert(model, fs.TTFS(8, fs.Linear()), calibration=torch.rand(100, 4))
+    >>> spiking = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=torch.rand(100, 4))
     >>> coarse = quantize(spiking, Quantization(bits=4, per_channel=False))
     >>> len(coarse.network.op("_0").weight.unique()) <= 15
     True

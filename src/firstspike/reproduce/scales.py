@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from firstspike.codes import Code
 from firstspike.data import load_dataset
 from firstspike.data.splits import stratified_indices
 from firstspike.reproduce.registry import Entry, build_entry, merge, recipe_path
-from firstspike.runs.recipe import Recipe
-from firstspike.runs.spiking import SpikingRecipe
+from firstspike.runs import Recipe
 
 _SALT = 3  # of the small data sets
 _FEW_STEPS = 8
@@ -216,18 +215,16 @@ def small_data(name: str, scale: Scale, folder: Path) -> tuple[Path, tuple[int, 
     return path, images[0].shape[1:]
 
 
-def spiking_recipe(
-    plan: Mapping[str, Any], setting: Setting, scale: Scale, start: Path
-) -> SpikingRecipe:
+def spiking_recipe(plan: Mapping[str, Any], setting: Setting, scale: Scale, start: Path) -> Recipe:
     """The spiking recipe of a network of an entry (`train`), on a setting's ANN in `start`."""
-    recipe = SpikingRecipe.read(recipe_path(plan["train"]))
+    recipe = Recipe.read(recipe_path(plan["train"]))
     own = setting.recipe.training
     taken = {name: own[name] for name in scale.from_ann if name in own}
-    training = merge(recipe.base.training | taken, plan.get("training", {}))
+    training = merge(recipe.training | taken, plan.get("training", {}))
     code = merge(recipe.code, plan.get("code", {}))
     method = merge(recipe.method, plan.get("method", {}))
     normalization = plan.get("normalization", recipe.normalization)
-    epochs = recipe.base.training["epochs"]
+    epochs = recipe.training["epochs"]
     most = scale.spiking_epochs
     if isinstance(most, Mapping):
         most = most.get(setting.recipe.model["name"])
@@ -238,7 +235,9 @@ def spiking_recipe(
         )
     return replace(
         recipe,
-        base=Recipe(setting.recipe.model, setting.recipe.data, training),
+        model=setting.recipe.model,
+        data=setting.recipe.data,
+        training=training,
         code=code,
         method=method,
         normalization=normalization,
@@ -246,18 +245,3 @@ def spiking_recipe(
         start=str(start),
         calibration=min(recipe.calibration, scale.calibration),
     )
-
-
-def described(recipe: Recipe | SpikingRecipe) -> dict[str, Any]:
-    """A recipe as plain data, to be stored with results."""
-    if isinstance(recipe, Recipe):
-        return asdict(recipe)
-    return {
-        **asdict(recipe.base),
-        "code": recipe.code,
-        "method": recipe.method,
-        "start": recipe.start,
-        "calibration": recipe.calibration,
-        "keep_batch_norm": recipe.keep_batch_norm,
-        "normalization": recipe.normalization,
-    }

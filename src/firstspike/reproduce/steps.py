@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from firstspike._files import atomic_write, sha256_of, write_json
-from firstspike._reading import read_json, read_json_lines, reading
+from firstspike._reading import read_json, reading
 from firstspike.codes import Code
 from firstspike.config import build
 from firstspike.conversion import KernelOptimization, convert
@@ -23,11 +23,10 @@ from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.result import Result
 from firstspike.reproduce.analysis import kernels_of
 from firstspike.reproduce.outcome import EngineCheck, Made
-from firstspike.reproduce.scales import Scale, Setting, described, spiking_recipe
-from firstspike.runs.recipe import Recipe, ann_result, load_network, load_run, train
-from firstspike.runs.spiking import train_spiking
+from firstspike.reproduce.scales import Scale, Setting, spiking_recipe
+from firstspike.runs import Recipe, Run, ann_result, train
+from firstspike.runs.run import NETWORK
 
-NETWORK = "network.safetensors"
 _WATCHED = 200  # validation images that layers are looked at with
 
 
@@ -37,7 +36,7 @@ def trained_ann(
     """The ANN of a recipe, trained into `folder` unless it has been."""
     recipe = recipe.with_training(seed=seed)
     epochs = recipe.training.get("epochs", 0)
-    if len(curve_of(folder)) < epochs:
+    if len(Run(folder).curve) < epochs:
         train(recipe, folder, device=device, progress=progress)
     return finished_run(folder)
 
@@ -48,21 +47,16 @@ def finished_run(folder: Path) -> tuple[nn.Module, Recipe]:
     Raises:
         ValueError: if epochs are missing.
     """
-    model, recipe = load_run(folder)
-    done, epochs = len(curve_of(folder)), recipe.training["epochs"]
+    run = Run(folder)
+    recipe, done = run.recipe, len(run.curve)
+    epochs = recipe.training["epochs"]
     if done < epochs and recipe.training.get("patience") is None:
         raise ValueError(
             f"{folder} must be the run of a fully trained ANN, it has {done} of {epochs} epochs. "
             f"Wait for it, or finish it with `firstspike train --recipe {folder}/config.yaml "
             f"--out {folder}`."
         )
-    return model, recipe
-
-
-def curve_of(folder: Path) -> list[dict[str, Any]]:
-    """The epochs of a run so far."""
-    file = folder / "metrics.jsonl"
-    return read_json_lines(file) if file.is_file() else []
+    return run.model, recipe
 
 
 def make_network(
@@ -80,7 +74,7 @@ def make_network(
     stamp: dict[str, Any] = {"ann": sha256_of(ann / "model.safetensors"), "seed": seed}
     if "train" in plan:
         recipe = spiking_recipe(plan, setting, scale, ann).with_training(seed=seed)
-        stamp["recipe"] = described(recipe)
+        stamp["recipe"] = recipe.describe()
     else:
         stamp["recipe"] = {
             key: plan[key] for key in ("code", "optimize", "normalization") if key in plan
@@ -90,7 +84,7 @@ def make_network(
     if not (done.is_file() and read_json(done) == stamp and (folder / NETWORK).is_file()):
         if "train" in plan:
             try:
-                train_spiking(recipe, folder, seed=seed, device=device, progress=progress)
+                train(recipe, folder, device=device, progress=progress)
             except ValueError as error:
                 if "different settings" not in str(error):
                     raise
@@ -103,7 +97,8 @@ def make_network(
             with atomic_write(folder / "config.yaml") as file:  # model and data, for other verbs
                 file.write((ann / "config.yaml").read_bytes())
         write_json(done, stamp)
-    curve, network = curve_of(folder), load_network(folder).to(device)
+    run = Run(folder, device)
+    curve, network = run.curve, run.network
     (validation,) = setting.recipe.datasets("validation")
     made = Made(
         recipe=stamp["recipe"],
@@ -120,10 +115,10 @@ def make_network(
 def _converted(
     plan: Mapping[str, Any], scale: Scale, ann: Path, seed: int, device: str
 ) -> SpikingNetwork:
-    model, recipe = load_run(ann)
-    (training,) = recipe.datasets("train")
+    run = Run(ann, device)
+    training = run.dataset("train")
     return convert(
-        model.to(device),
+        run.model,
         build(Code, plan["code"]),
         calibration=training.subset(min(scale.calibration, len(training))),
         normalization=build(Normalization, plan.get("normalization", {"name": "Percentile"})),

@@ -9,7 +9,7 @@ from typing import Any
 from firstspike._files import atomic_write, sha256_of, write_json
 from firstspike._reading import read_json, read_yaml
 from firstspike.measure.result import Result
-from firstspike.runs.recipe import load_network
+from firstspike.runs.run import Run
 
 _FORMAT = 1
 
@@ -34,7 +34,7 @@ def export(run: str | Path, out: str | Path, result: Result | str | Path | None 
         ValueError: if the file is damaged, or the result is of another code.
     """
     run, out = Path(run), Path(out)
-    network = load_network(run)  # refuses what is not a whole network
+    network = Run(run).network  # refuses what is not a whole network
     folder = run if run.is_dir() else run.parent
     source = run / "network.safetensors" if run.is_dir() else run
     if result is None and (folder / "result.json").is_file():
@@ -94,5 +94,5 @@ def verify(file: str | Path) -> dict[str, Any]:
             f"{file} must have the SHA-256 {stated}, got {found}. The file was changed "
             "or is not whole; copy it again."
         )
-    load_network(file)
+    _ = Run(Path(file)).network
     return manifest

@@ -1,64 +1,136 @@
-"""Recipes and run folders: train a model from a YAML file, and load what a run left behind."""
+"""Recipes: what to train on what, and how; the content of a YAML file under `recipes/`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from torch import nn
 
 from firstspike._reading import read_yaml
-from firstspike._tensors import load_into, load_tensors
-from firstspike.data import Dataset, load_dataset
+from firstspike.codes import Code
 from firstspike.config import build
+from firstspike.conversion import convert
+from firstspike.conversion.normalization import Normalization
+from firstspike.data import Dataset, load_dataset
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.training import TrainConfig, fit
+from firstspike.training import Method, TrainConfig
+from firstspike.training.output_spikes import with_output_spikes
 
-if TYPE_CHECKING:
-    from firstspike.measure.result import Result
+_WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
+_ANN = ("model", "data", "training")
+_SPIKING = ("code", "method", "start", "calibration", "keep_batch_norm", "normalization")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train on what, and how; the content of a YAML file under `recipes/`.
+    """What to train on what, and how: an ANN, or with `code` and `method` a spiking network.
+
+    Configurations are written as plain data or as in Python (`code: TTFS(4, kernel=Linear())`).
 
     Args:
-        model: `{"name": ..., option: value, ...}` for `build`.
-        data: `{"name": ...}` for `load_dataset`.
+        model: `{"name": "mnist_cnn", option: value, ...}`.
+        data: `{"name": ...}` and other arguments of `load_dataset`.
         training: arguments of `TrainConfig` as plain data.
+        code: of a spiking network; None trains the ANN.
+        method: how it is trained. `teacher: true` learns from the ANN it starts from as well.
+        start: folder of a trained ANN of the same model to start from; None starts fresh.
+        calibration: images that set the scales.
+        normalization: how they do.
+        keep_batch_norm: train with batch norm and fold it away at the end.
+        output_window: give `ReLPSP` a spiking output layer with this window
+            (`with_output_spikes`), as `method: {name: DTA, output: spike_times}` needs.
+        source: the file it was read from.
+
+    Raises:
+        ValueError: if something is missing, unknown or breaks a rule.
     """
 
     model: dict[str, Any]
     data: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)
+    code: Any = None
+    method: Any = None
+    start: str | None = None
+    calibration: int = 1000
+    normalization: Any = field(default_factory=lambda: {"name": "Percentile"})
+    keep_batch_norm: bool = False
+    output_window: float | None = None
+    source: Path | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("model", "data"):
             if "name" not in getattr(self, name):
                 raise ValueError(f"`{name}` must have a `name`, got {getattr(self, name)}.")
-        TrainConfig.from_dict(self.training)  # refuses unknown keys and values
+        TrainConfig.from_dict(self.training)
+        if isinstance(self.calibration, bool) or not isinstance(self.calibration, int):
+            raise TypeError(
+                f"`calibration` must be a number of images, got {self.calibration!r}. Try 1000."
+            )
+        build(Normalization, self.normalization)
+        if (self.code is None) != (self.method is None):
+            missing = "method" if self.method is None else "code"
+            raise ValueError(
+                f"a recipe must have `{missing}: {{name: ...}}` to train a spiking network. See "
+                "recipes/mnist_dta.yaml."
+            )
+        if self.code is not None:
+            build(Code, self.code)
+            self.make_method(None)
 
+    @property
+    def name(self) -> str:
+        """Name of its file without the ending."""
+        return "" if self.source is None else self.source.stem
+
+    # ---- files ----------------------------------------------------------------------------------
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
         """Read a recipe, or the `config.yaml` of a run.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is not a recipe; the message names the key.
+            ValueError: if it is not a recipe; the message names the file and the key.
         """
+        path = Path(path)
         content = read_yaml(path)
         missing = [key for key in ("model", "data") if not isinstance(content.get(key), dict)]
         if missing:
             raise ValueError(
                 f"{path} must have `{missing[0]}: {{name: ...}}`. See recipes/ for examples."
             )
-        known = {key: content[key] for key in ("model", "data", "training") if key in content}
+        known = [f.name for f in fields(cls) if f.name != "source"]
+        values = {key: value for key, value in content.items() if key not in _WRITTEN}
+        for key in values:
+            if key not in known:
+                raise ValueError(
+                    f"{path} has the unknown key {key!r}. Known: {', '.join(sorted(known))}."
+                )
+        if "code" not in values and values.get("method") == {"name": "Method"}:
+            del values["method"]  # of an ANN's run
         try:
-            return cls(**known)
+            return cls(source=path, **values)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: {error}") from error
 
+    def describe(self) -> dict[str, Any]:
+        """Plain data, to be stored with results."""
+        keys = _ANN if self.code is None else _ANN + _SPIKING
+        return {key: value for key, value in asdict(self).items() if key in keys}
+
+    def settings(self) -> dict[str, Any]:
+        """What a run's `config.yaml` says beside the training; options left alone are left out."""
+        settings: dict[str, Any] = {"model": self.model, "data": self.data}
+        if self.code is not None:
+            settings |= {"code": self.code, "start": self.start}
+            for name in ("calibration", "normalization", "keep_batch_norm", "output_window"):
+                if getattr(self, name) != getattr(Recipe(self.model, self.data), name):
+                    settings[name] = getattr(self, name)
+        return settings
+
+    # ---- variants -------------------------------------------------------------------------------
     def with_training(self, **changes: Any) -> Recipe:
         """The recipe with other training arguments; None leaves one as it is."""
         given = {key: value for key, value in changes.items() if value is not None}
@@ -71,141 +143,75 @@ class Recipe:
         given = {key: value for key, value in changes.items() if value is not None}
         return replace(self, data={**(self.data if data is None else {}), **given})
 
+    # ---- what it makes --------------------------------------------------------------------------
     def datasets(self, *splits: str) -> list[Dataset]:
         """The named splits of the recipe's data set."""
-        return [load_dataset(self.data["name"], split, **_options(self.data)) for split in splits]
+        options = {key: value for key, value in self.data.items() if key != "name"}
+        return [load_dataset(self.data["name"], split, **options) for split in splits]
 
     def build(self) -> nn.Module:
         """A new model, its weights drawn from torch's current random state."""
         model: nn.Module = build("model", self.model)
         return model
 
+    def make_method(self, teacher: nn.Module | None) -> Method:
+        """The training method; `teacher` is the ANN that `teacher: true` stands for."""
+        options = dict(self.method) if isinstance(self.method, dict) else self.method
+        taught = isinstance(options, dict) and options.pop("teacher", False)
+        method = build(Method, options)
+        if taught and teacher is not None:
+            method.teacher = teacher  # type: ignore[attr-defined]
+        return method
 
-def _options(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if key != "name"}
-
-
-def train(
-    recipe: Recipe,
-    run_dir: str | Path,
-    *,
-    device: str = "cpu",
-    progress: bool = True,
-    restart: bool = False,
-) -> Result:
-    """Train by `recipe` into the folder `run_dir`, or continue there; the ANN's `Result`.
-
-    The result is on the validation split; the test split is left for `evaluate`.
-    """
-    import torch
-
-    config = TrainConfig.from_dict(recipe.training)
-    training, validation = recipe.datasets("train", "validation")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = recipe.build()
-    prepare = getattr(model, "prepare", None)  # of layers that are computed, not trained
-    if prepare is not None:
-        prepare(training)
-    fit(
-        model,
-        training,
-        validation,
-        config,
-        run_dir=run_dir,
-        device=device,
-        progress=progress,
-        resume="restart" if restart else "auto",
-        description={"model": recipe.model, "data": recipe.data},
-    )
-    return ann_result(model, validation, recipe.model["name"], config.seed)
-
-
-def ann_result(model: nn.Module, dataset: Dataset, name: str, seed: int | None) -> Result:
-    """The ANN itself as a `Result`: no spikes, no steps."""
-    import time
-
-    from firstspike.measure.environment import describe_environment
-    from firstspike.measure.result import Result
-    from firstspike.training import evaluate_accuracy
-
-    started = time.perf_counter()
-    accuracy = evaluate_accuracy(model, dataset)
-    return Result(
-        model=name,
-        dataset=dataset.name,
-        split=dataset.split,
-        samples=len(dataset),
-        seed=seed,
-        code={"name": "ANN"},
-        accuracy=accuracy,
-        ann_accuracy=accuracy,
-        agreement=1.0,
-        latency_steps=0,
-        decision_steps_mean=None,
-        stopping_steps=None,
-        accuracy_over_time=None,
-        spikes_per_sample=0,
-        input_spikes_per_sample=0,
-        neurons=0,
-        silent_fraction=0,
-        not_counted=["an ANN has no spikes; its operations are not counted here"],
-        environment=describe_environment(next(model.parameters()).device),
-        seconds=time.perf_counter() - started,
-    )
-
-
-def load_run(run_dir: str | Path) -> tuple[nn.Module, Recipe]:
-    """The trained model (best on validation, in evaluation mode) of a run, and its recipe."""
-    folder = Path(run_dir)
-    recipe = Recipe.read(folder / "config.yaml")
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path}: the run has not finished an epoch. Continue it with "
-            f"`firstspike train --recipe {folder / 'config.yaml'} --out {folder}`."
+    def network(self, model: nn.Module) -> SpikingNetwork:
+        """The spiking network before training, from its ANN and the training images."""
+        (training,) = self.datasets("train")
+        network = convert(
+            model,
+            build(Code, self.code),
+            calibration=training.subset(self.calibration),
+            normalization=build(Normalization, self.normalization),
+            keep_batch_norm=self.keep_batch_norm,
         )
-    model = recipe.build()
-    tensors, _ = load_tensors(path)
-    try:
-        load_into(model, tensors)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"{path} does not fit the model of {folder / 'config.yaml'}: {error}. The folder "
-            "mixes two runs; train again into an empty one."
-        ) from error
-    return model.eval(), recipe
+        if self.output_window is not None:
+            network = with_output_spikes(network, self.output_window)
+        return network
 
+    def start_model(self, seed: int) -> nn.Module:
+        """The ANN to begin with: that of `start`, or a new one with weights drawn with `seed`.
 
-def load_network(path: str | Path) -> SpikingNetwork:
-    """A spiking network from its file, or from the folder that `firstspike convert` wrote to."""
-    path = Path(path)
-    return SpikingNetwork.load(path / "network.safetensors" if path.is_dir() else path).eval()
+        Raises:
+            FileNotFoundError: if there is no run in `start`; names the command that makes it.
+            ValueError: if `start` is a run of another model.
+        """
+        from firstspike.runs.run import Run
 
+        if self.start is None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return self.build()
+        if not (Path(self.start) / "config.yaml").is_file():
+            raise FileNotFoundError(
+                f"`start` must be the run of a trained ANN, there is none in {self.start}. "
+                f"Make it with `firstspike train --recipe {self._maker()} --out {self.start}`, "
+                "or pass the folder of another with `--start`."
+            )
+        run = Run(Path(self.start))
+        if run.recipe.model != self.model:
+            raise ValueError(
+                f"`start` must be a run of the recipe's model {self.model}, got "
+                f"{run.recipe.model} in {self.start}."
+            )
+        return run.model
 
-def find_dataset(
-    network: str | Path, data: str | None, split: str, root: str | Path | None = None
-) -> tuple[Dataset, str | None]:
-    """The data set for a saved network, and its model's name if a run's config is beside it.
-
-    Args:
-        network: file of the network, or the folder that holds it.
-        data: name or .npz file; None takes the data set of the `config.yaml` beside the network.
-        split: as for `load_dataset`.
-        root: as for `load_dataset`.
-
-    Raises:
-        ValueError: if neither `data` nor a config names a data set.
-    """
-    folder = Path(network) if Path(network).is_dir() else Path(network).parent
-    config = folder / "config.yaml"
-    recipe = Recipe.read(config) if config.is_file() else None
-    name = recipe.model["name"] if recipe else None
-    if data is not None:
-        return load_dataset(data, split, root=root), name
-    if recipe is None:
-        raise ValueError(
-            f"`data` must name a data set, got None, and there is no config.yaml beside {network}. "
-            "Pass `--data NAME` or the path of an .npz file."
-        )
-    return recipe.datasets(split)[0], name
+    def _maker(self) -> str:
+        """The recipe beside this one that makes the ANN to start from, or what it must hold."""
+        for file in sorted(self.source.parent.glob("*.yaml")) if self.source else ():
+            try:
+                recipe = Recipe.read(file)
+            except (ValueError, TypeError):
+                continue  # not a recipe of this verb
+            same = (recipe.model, recipe.data["name"]) == (self.model, self.data["name"])
+            if recipe.code is None and same:
+                return str(file)
+        return f"ANN.yaml (with model: {self.model}, data: {self.data})"

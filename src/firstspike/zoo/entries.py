@@ -7,7 +7,7 @@ from typing import Any
 
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.runs.export import verify
-from firstspike.runs.recipe import load_network
+from firstspike.runs.run import Run
 
 FOLDER = Path(__file__).parent
 ENDING = ".safetensors"
@@ -57,4 +57,4 @@ def load(name: str) -> SpikingNetwork:
     True
     """
     manifest(name)
-    return load_network(file_of(name))
+    return Run(file_of(name)).network

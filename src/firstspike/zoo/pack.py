@@ -12,7 +12,7 @@ from firstspike._reading import read_json
 from firstspike._tensors import load_tensors, save_tensors
 from firstspike.measure.evaluate import evaluate
 from firstspike.runs.export import export
-from firstspike.runs.recipe import find_dataset, load_network
+from firstspike.runs.run import Run
 
 _LARGEST = 6 * 10**6  # bytes of a file that travels with the package
 
@@ -63,8 +63,8 @@ def add(
     if size > _LARGEST:
         file.unlink()
         raise ValueError(f"the packed {name} must have at most {_LARGEST:,} bytes, got {size:,}.")
-    dataset, model = find_dataset(run, None, "test")
-    result = evaluate(load_network(file), dataset, model=model or name)
+    made = Run(run)
+    result = evaluate(Run(file).network, made.dataset("test"), model=made.name or name)
     path = export(file, file, result)
     config = read_json(path) | {"licence": licence, "origin": origin}
     write_json(path, config)

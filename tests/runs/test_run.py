@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 
 from firstspike.cli.app import app
 from firstspike.measure.result import read_results
-from firstspike.runs.recipe import Recipe, load_network
-from firstspike.runs.spiking import SpikingRecipe, read_recipe, train_spiking
+from firstspike.runs import Recipe, Run, train
 
 ANN = {"model": {"name": "digits_cnn", "width": 0.25}, "data": {"name": "digits"}}
 RECIPE = ANN | {
@@ -42,13 +41,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_verb_trains_the_ann_and_the_spiking_network(folder: Path, tmp_path: Path) -> None:
-    assert isinstance(read_recipe(folder / "ann.yaml"), Recipe)
-    recipe = read_recipe(folder / "spiking.yaml")
-    assert isinstance(recipe, SpikingRecipe) and recipe.name == "spiking"
+    assert Recipe.read(folder / "ann.yaml").code is None
+    recipe = Recipe.read(folder / "spiking.yaml")
+    assert recipe.code["name"] == "TTFS" and recipe.name == "spiking"
     ann = folder / "ann"
     command = f"firstspike train --recipe {folder / 'ann.yaml'} --out {ann}"
     with pytest.raises(FileNotFoundError, match="`start` must be the run of a trained ANN") as info:
-        train_spiking(recipe, tmp_path / "early")
+        train(recipe, tmp_path / "early")
     assert command in str(info.value)
     run(*command.split()[1:], "--threads", 1)
     out, file = tmp_path / "run", tmp_path / "result.json"
@@ -58,7 +57,7 @@ def test_one_verb_trains_the_ann_and_the_spiking_network(folder: Path, tmp_path:
     assert (result.seed, result.split) == (3, "validation") and result.code["name"] == "TTFS"
     history = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert result.accuracy == history[-1]["validation_accuracy"]
-    assert load_network(out).latency == result.latency_steps
+    assert Run(out).network.latency == result.latency_steps
     # a finished run trains no more, by its own config as well; another start is another run
     before = (out / "metrics.jsonl").stat().st_mtime_ns
     run("train", "--recipe", out / "config.yaml", "--out", out, "--threads", 1)
@@ -81,14 +80,14 @@ def test_a_recipe_can_train_output_spike_times(tmp_path: Path) -> None:
     content["method"] = {"name": "DTA", "output": "spike_times"}
     out = tmp_path / "run"
     run("train", "--recipe", write(tmp_path / "r.yaml", content), "--out", out, "--threads", 1)
-    assert load_network(out).origin["output_window"] == 4.0
-    assert SpikingRecipe.read(out / "config.yaml").output_window == 4.0
+    assert Run(out).network.origin["output_window"] == 4.0
+    assert Recipe.read(out / "config.yaml").output_window == 4.0
 
 
 def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -> None:
     path = write(tmp_path / "alone.yaml", RECIPE | {"start": "nowhere"})
     with pytest.raises(FileNotFoundError, match=r"none in nowhere.*ANN.yaml \(with model: .*0.25"):
-        SpikingRecipe.read(path).network(0)
+        Recipe.read(path).start_model(0)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +105,11 @@ def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -
 )
 def test_bad_keys_are_named(changes: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        read_recipe(write(tmp_path / "r.yaml", RECIPE | changes))
+        Recipe.read(write(tmp_path / "r.yaml", RECIPE | changes))
 
 
 def test_ann_recipes_refuse_what_they_do_not_know(tmp_path: Path, folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"has the unknown key 'trainning'. Known: data"):
-        read_recipe(write(tmp_path / "r.yaml", ANN | {"trainning": {}}))
+    with pytest.raises(ValueError, match=r"has the unknown key 'trainning'. Known: calibration"):
+        Recipe.read(write(tmp_path / "r.yaml", ANN | {"trainning": {}}))
     with pytest.raises(ValueError, match="`--start` goes with recipes of spiking networks"):
         run("train", "--recipe", folder / "ann.yaml", "--start", "x", "--out", tmp_path / "o")
