@@ -111,7 +111,7 @@ def test_all_of_ours_are_registered() -> None:
     from firstspike import config
 
     for kind in config._KINDS:
-        names = set(known(kind).values())
+        names = list(known(kind).values())
         base = config._KINDS[kind].base
         for module in [m for name, m in sys.modules.items() if name.startswith("firstspike.")]:
             for found in vars(module).values():

@@ -1,6 +1,7 @@
 """The package as a whole: import, public names, README."""
 
 import doctest
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,27 @@ def test_every_public_name_resolves() -> None:
     for name in firstspike.__all__:
         assert getattr(firstspike, name) is not None
     assert set(firstspike.__all__) == set(dir(firstspike))
+
+
+def test_the_face_of_the_package() -> None:
+    verbs = "check_engines compare convert evaluate fit from_nir load register simulate to_nir"
+    codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
+    types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
+    spaces = "chip codes data energy engines inputs kernels methods models networks plots quantized"
+    names = f"{verbs} trace train view {codes} {types} {spaces} report scales stopping thresholds"
+    assert set(firstspike.__all__) == {"__version__", "training", *names.split()}
+
+
+def test_every_space_lists_names_that_it_has() -> None:
+    for name in firstspike._SPACES:
+        space = getattr(firstspike, name)
+        assert space.__doc__ and all(hasattr(space, public) for public in space.__all__), name
+
+
+def test_documents_import_nothing_deeper_than_a_space() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("examples/*.py")]:
+        for deep in re.findall(r"(?:from|import) firstspike\.(\w+)\.", page.read_text()):
+            raise AssertionError(f"{page.name} imports from inside firstspike.{deep}")
 
 
 def test_readme_examples_run() -> None:

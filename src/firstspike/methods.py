@@ -1,6 +1,6 @@
-"""Methods of training, for `fit` and recipes."""
+"""Methods of training, for `fit` and recipes, and the networks that some of them need."""
 
-from firstspike.engines.perturb import Perturbation
+from firstspike.engines.perturb import Perturbation, perturbed_accuracy, robustness_curve
 from firstspike.training import (
     DTA,
     SGL,
@@ -10,14 +10,22 @@ from firstspike.training import (
     folded,
     with_output_spikes,
 )
+from firstspike.training.causal_network import CausalSetNetwork
+from firstspike.training.clipped import plain, read_out, with_trained_ranges
 
 __all__ = [
     "DTA",
     "SGL",
+    "CausalSetNetwork",
     "Method",
     "Perturbation",
     "QuantizerAware",
     "Surrogate",
     "folded",
+    "perturbed_accuracy",
+    "plain",
+    "read_out",
+    "robustness_curve",
     "with_output_spikes",
+    "with_trained_ranges",
 ]
