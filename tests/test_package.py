@@ -34,7 +34,7 @@ def test_the_face_of_the_package() -> None:
     types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
     spaces = "chip codes data energy engines inputs kernels methods models networks plots quantized"
     names = f"{verbs} trace train view {codes} {types} {spaces} report scales stopping thresholds"
-    assert set(firstspike.__all__) == {"__version__", "training", *names.split()}
+    assert set(firstspike.__all__) == {"__version__", "training", "zoo", *names.split()}
 
 
 def test_every_space_lists_names_that_it_has() -> None:

@@ -2,7 +2,7 @@
 
 Here are the verbs, the codes and the central types. Everything else stands in a space of its own:
 `kernels`, `inputs`, `scales`, `thresholds`, `stopping`, `methods`, `energy`, `training`, `data`,
-`models`, `codes`, `engines`, `networks`, `quantized`, `chip`, `plots`, `report`.
+`models`, `zoo`, `codes`, `engines`, `networks`, `quantized`, `chip`, `plots`, `report`.
 
 Names are imported on first use, so that `import firstspike` and `firstspike --help` stay quick.
 """
@@ -45,6 +45,7 @@ _TYPES = {
 _SPACES = (
     *("chip", "codes", "data", "energy", "engines", "inputs", "kernels", "methods", "models"),
     *("networks", "plots", "quantized", "report", "scales", "stopping", "thresholds", "training"),
+    "zoo",
 )
 # public name -> module that defines it
 _PUBLIC = {**_VERBS, **dict.fromkeys(_CODES, "firstspike.codes"), **_TYPES}
