@@ -22,6 +22,7 @@ _VERBS = {
     "fit": "firstspike.training",
     "from_nir": "firstspike.exchange.nir_read",
     "load": "firstspike.runs",
+    "load_record": "firstspike.exchange.spike_files",
     "register": "firstspike.config",
     "simulate": "firstspike.engines",
     "to_nir": "firstspike.exchange.nir_write",

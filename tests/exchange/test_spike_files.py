@@ -57,12 +57,12 @@ def test_single_spikes_come_back_exactly(code, ending: str, tmp_path: Path) -> N
     record.save(tmp_path / f"spikes{ending}", dt=1e-3)
     back = fs.load_record(tmp_path / f"spikes{ending}")
     same(record, back, ALL if ending == ".npz" else SPIKES)
-    assert fs.compare_records(network, record, back).identical
+    assert fs.engines.compare_records(network, record, back).identical
 
 
 @pytest.mark.parametrize("ending", [".npz", ".csv", ".nir"])
 def test_trains_come_back_exactly(ending: str, tmp_path: Path) -> None:
-    network, x = network_of(fs.Rate(16, input=fs.Regular()))
+    network, x = network_of(fs.Rate(16, input=fs.inputs.Regular()))
     record = fs.simulate(network, x, watch={"input": range(36), "_1": range(48)}, over_time=True)
     record.save(tmp_path / f"spikes{ending}")
     back = fs.load_record(tmp_path / f"spikes{ending}")

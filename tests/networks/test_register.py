@@ -18,7 +18,7 @@ from firstspike.networks import ops, register_operation
 from firstspike.networks.structure import dependencies, fan_in, fan_out
 
 CODES = [
-    fs.TTFS(8, fs.Linear()),
+    fs.TTFS(8, fs.kernels.Linear()),
     fs.TTFS(8, offset=3),
     fs.Reverse(8),
     fs.Rate(8),
@@ -69,7 +69,7 @@ def test_all_engines_that_take_the_code_agree(model: nn.Module, code: fs.Code) -
 
 
 def test_counts_of_measures_and_chip_are_those_of_the_record(model: nn.Module) -> None:
-    network = fs.convert(model.float(), fs.TTFS(8, fs.Linear()), calibration=X.float())
+    network = fs.convert(model.float(), fs.TTFS(8, fs.kernels.Linear()), calibration=X.float())
     model.double()
     x, labels = X.float(), torch.tensor([0, 1, 2, 0, 1, 2])
     record = fs.simulate(network, x)

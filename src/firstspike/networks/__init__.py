@@ -3,14 +3,17 @@
 from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_batch_norm
 from firstspike.networks.network import INPUT, Network, Node
+from firstspike.networks.ops import IndexMap, WeightOp
 from firstspike.networks.register import register_operation
 from firstspike.networks.trace import trace
 
 __all__ = [
     "INPUT",
     "ConversionError",
+    "IndexMap",
     "Network",
     "Node",
+    "WeightOp",
     "fold_batch_norm",
     "register_operation",
     "trace",
