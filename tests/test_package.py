@@ -33,7 +33,17 @@ def test_the_face_of_the_package() -> None:
     codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
     types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
     spaces = "chip codes data energy engines inputs kernels methods models networks plots quantized"
-    names = f"{verbs} simulate to_nir trace train view {codes} {types} {spaces} report scales stopping thresholds"
+    verbs = f"{verbs} simulate to_nir trace train view"
+    names = f"{verbs} {codes} {types} {spaces} report scales stopping thresholds"
+    assert set(firstspike.__all__) == set(dir(firstspike))
+
+
+def test_the_face_of_the_package() -> None:
+    verbs = "check_engines compare convert evaluate fit from_nir load load_record register"
+    codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
+    types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
+    spaces = "chip codes data energy engines inputs kernels methods models networks plots quantized"
+    names = f"simulate to_nir trace train view {verbs} {codes} {types} {spaces} report scales stopping thresholds"
     assert set(firstspike.__all__) == {"__version__", "training", "zoo", *names.split()}
 
 
