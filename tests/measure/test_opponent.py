@@ -19,14 +19,17 @@ def model() -> nn.Module:
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("kernel", [fs.Exponential(), fs.Linear(), fs.PowerOfTwo(), fs.Learned()])
+@pytest.mark.parametrize(
+    "kernel",
+    [fs.kernels.Exponential(), fs.kernels.Linear(), fs.kernels.PowerOfTwo(), fs.kernels.Learned()],
+)
 def test_answers_are_those_of_the_spikes(kernel: fs.codes.Kernel, per_channel: bool) -> None:
     x = torch.rand(300, 2, 8, 8, dtype=torch.float64)
     network = fs.convert(
         model().double(),
         fs.TTFS(8, kernel, input_window=16),
         calibration=x,
-        normalization=fs.Percentile(per_channel=per_channel),
+        normalization=fs.scales.Percentile(per_channel=per_channel),
     )
     opponent = QuantizedANN(network)
     assert torch.allclose(opponent(x), fs.simulate(network, x, "clock").logits, atol=1e-12)
