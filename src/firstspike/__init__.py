@@ -26,6 +26,7 @@ _VERBS = {
     "register": "firstspike.config",
     "simulate": "firstspike.engines",
     "to_nir": "firstspike.exchange.nir_write",
+    "to_onnx": "firstspike.exchange.onnx_write",
     "trace": "firstspike.networks",
     "train": "firstspike.runs",
     "view": "firstspike.viewer",

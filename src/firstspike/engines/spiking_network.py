@@ -199,6 +199,15 @@ class SpikingNetwork(nn.Module):
         }
         save_tensors(path, self.state_dict(), description)
 
+    def save_pretrained(self, folder: str | Path, result: Any = None) -> None:
+        """Write the folder that model hubs take, with the figures of a `Result` on its card.
+
+        See `firstspike.exchange.pretrained.save_pretrained`; `firstspike.load(folder)` reads it.
+        """
+        from firstspike.exchange.pretrained import save_pretrained
+
+        save_pretrained(self, folder, result)
+
     @classmethod
     def load(cls, path: str | Path) -> SpikingNetwork:
         """Read a network written by `save`; the original model's code is not needed.

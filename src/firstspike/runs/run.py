@@ -1,0 +1,226 @@
+"""Runs: the folder that a training leaves behind, and what is in it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from firstspike._reading import read_json_lines
+from firstspike._tensors import load_into, load_tensors
+from firstspike.data import Dataset, load_dataset
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.measure.environment import describe_environment
+from firstspike.measure.evaluate import evaluate
+from firstspike.measure.result import Result
+from firstspike.runs.recipe import Recipe
+from firstspike.training import TrainConfig, evaluate_accuracy, fit
+from firstspike.training.surrogate import folded
+
+NETWORK, MODEL, RESULT = "network.safetensors", "model.safetensors", "result.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, or the file of a network (in a folder that may be a run).
+
+    Attributes:
+        path: the folder, or the file.
+        device: where what is loaded is put.
+    """
+
+    path: Path
+    device: str = "cpu"
+
+    @property
+    def folder(self) -> Path:
+        """The folder itself, also where `path` is a file in it."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What made it, from its `config.yaml`."""
+        return Recipe.read(self.folder / "config.yaml")
+
+    @property
+    def name(self) -> str | None:
+        """The model's name, if the run says so."""
+        known = (self.folder / "config.yaml").is_file()
+        return self.recipe.model["name"] if known else None
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The trained ANN (best on validation images, in evaluation mode).
+
+        Raises:
+            FileNotFoundError: if the run has not finished an epoch; names the command.
+            ValueError: if weights and recipe are not of one run.
+        """
+        path, config = self.folder / MODEL, self.folder / "config.yaml"
+        recipe = self.recipe
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"there is no {path}: the run has not finished an epoch. Continue it with "
+                f"`firstspike train --recipe {config} --out {self.folder}`."
+            )
+        model = recipe.build()
+        tensors, _ = load_tensors(path)
+        try:
+            load_into(model, tensors)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{path} does not fit the model of {config}: {error}. The folder mixes two runs; "
+                "train again into an empty one."
+            ) from error
+        return model.eval().to(self.device)
+
+    @cached_property
+    def network(self) -> SpikingNetwork:
+        """The spiking network that was trained, or that `firstspike convert` wrote."""
+        file = self.path / NETWORK if self.path.is_dir() else self.path
+        return SpikingNetwork.load(file).eval().to(self.device)
+
+    @property
+    def result(self) -> Result | None:
+        """What was measured last: `train` writes it, and `firstspike evaluate RUN`."""
+        file = self.folder / RESULT
+        return Result.from_json(file) if file.is_file() else None
+
+    @property
+    def curve(self) -> list[dict[str, Any]]:
+        """The epochs so far, one dictionary each."""
+        file = self.folder / "metrics.jsonl"
+        return read_json_lines(file) if file.is_file() else []
+
+    def dataset(
+        self, split: str, data: str | None = None, root: str | Path | None = None
+    ) -> Dataset:
+        """A split of the run's data set, or of `data`.
+
+        Raises:
+            ValueError: if neither `data` nor a config names a data set.
+        """
+        if data is not None:
+            return load_dataset(data, split, root=root)
+        if not (self.folder / "config.yaml").is_file():
+            raise ValueError(
+                "`data` must name a data set, got None, and there is no config.yaml beside "
+                f"{self.path}. Pass `--data NAME` or the path of an .npz file."
+            )
+        return self.recipe.with_data(None, root).datasets(split)[0]
+
+
+def train(
+    recipe: Recipe | str | Path,
+    run_dir: str | Path,
+    *,
+    device: str = "cpu",
+    progress: bool = True,
+    restart: bool = False,
+) -> Run:
+    """Train by a recipe into the folder `run_dir`, or continue there.
+
+    The folder holds what `fit` writes (the best epoch on validation data in `model.safetensors`),
+    `result.json` on the validation split, and for spiking networks `network.safetensors`, with
+    batch norm folded away. The test split is left for `evaluate`.
+
+    Args:
+        recipe: a `Recipe`, or its file.
+        restart: discard a run in the folder instead of continuing it.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    config = TrainConfig.from_dict(recipe.training)
+    training, validation = recipe.datasets("train", "validation")
+    ann = recipe.start_model(config.seed)
+    prepare = getattr(ann, "prepare", None)  # of layers that are computed, not trained
+    if recipe.start is None and prepare is not None:
+        prepare(training)
+    model = ann if recipe.code is None else recipe.network(ann)
+    fit(
+        model,
+        training,
+        validation,
+        config,
+        method=None if recipe.code is None else recipe.make_method(ann),
+        run_dir=run_dir,
+        device=device,
+        progress=progress,
+        resume="restart" if restart else "auto",
+        description=recipe.settings(),
+    )
+    run, name = Run(Path(run_dir), device), recipe.model["name"]
+    if isinstance(model, SpikingNetwork):
+        network = folded(model)
+        network.save(run.folder / NETWORK)
+        result = evaluate(network, validation, model=name, seed=config.seed)
+    else:
+        result = ann_result(model, validation, name, config.seed)
+    result.to_json(run.folder / RESULT)
+    return run
+
+
+def load(path: str | Path, device: str = "cpu") -> Run | SpikingNetwork | nn.Module:
+    """Open what the library wrote: a run's folder, the file of a network, or of a run's model.
+
+    Nothing is imported to load it: what it names must be registered already.
+
+    Args:
+        path: a folder gives a `Run` (its `model`, `network`, `result`, `dataset(split)`), or the
+            network that `save_pretrained` wrote there; a file of a network a `SpikingNetwork`, the
+            `model.safetensors` of a run its ANN; a name of the zoo, or "hf:OWNER/NAME" on the
+            Hugging Face hub, its network.
+        device: where tensors are put.
+
+    Raises:
+        FileNotFoundError: if there is no such file or folder.
+        ValueError: if it holds something else, or is damaged.
+    """
+    from firstspike.exchange.pretrained import CONFIG, HUB, from_hub, load_pretrained
+
+    if str(path).startswith(HUB):
+        return from_hub(str(path).removeprefix(HUB)).to(device)
+    path = Path(path)
+    if (path / CONFIG).is_file():
+        return load_pretrained(path).to(device)
+    if path.is_dir():
+        return Run(path, device)
+    if path.name == str(path) and not path.suffix:
+        from firstspike import zoo
+
+        return zoo.load(str(path)).to(device)
+    if path.name == MODEL and (path.parent / "config.yaml").is_file():
+        run = Run(path.parent, device)
+        return run.model if run.recipe.code is None else run.network
+    return SpikingNetwork.load(path).eval().to(device)
+
+
+def ann_result(model: nn.Module, dataset: Dataset, name: str, seed: int | None) -> Result:
+    """The ANN itself as a `Result`: no spikes, no steps."""
+    started = time.perf_counter()
+    accuracy = evaluate_accuracy(model, dataset)
+    return Result(
+        model=name,
+        dataset=dataset.name,
+        split=dataset.split,
+        samples=len(dataset),
+        seed=seed,
+        code={"name": "ANN"},
+        accuracy=accuracy,
+        ann_accuracy=accuracy,
+        agreement=1.0,
+        latency_steps=0,
+        decision_steps_mean=None,
+        stopping_steps=None,
+        accuracy_over_time=None,
+        spikes_per_sample=0,
+        input_spikes_per_sample=0,
+        neurons=0,
+        silent_fraction=0,
+        not_counted=["an ANN has no spikes; its operations are not counted here"],
+        environment=describe_environment(next(model.parameters()).device),
+        seconds=time.perf_counter() - started,
+    )
