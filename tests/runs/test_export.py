@@ -12,8 +12,8 @@ import firstspike as fs
 from firstspike._files import sha256_of
 from firstspike.cli.app import app
 from firstspike.data import load_dataset
-from firstspike.runs.export import export, manifest_path, verify
 from firstspike.runs import Run
+from firstspike.runs.export import export, manifest_path, verify
 
 
 @pytest.fixture(scope="module")

@@ -66,6 +66,4 @@ def _hand_on(
     door, opened = build_door(to), Run(run)
     dataset = opened.dataset("test", data, root)
     images = dataset.subset(min(samples, len(dataset))).float_images()
-    typer.echo(
-        hand_on(opened.network, door, out, images.to(opened.network.input_low.dtype))
-    )
+    typer.echo(hand_on(opened.network, door, out, images.to(opened.network.input_low.dtype)))
