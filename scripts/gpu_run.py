@@ -1,0 +1,230 @@
+"""Train the papers' VGG-16 on CIFAR-10 by every method within minutes of one GPU, and measure it.
+
+    python scripts/gpu_run.py --out runs/gpu --minutes 13 --device cuda
+
+The ANN gets 45 % of the time, then quantizer-aware training at 8 steps, DTA, surrogate training and
+T = 2 through time share 45 %, each from that ANN by its recipe in recipes/, with as many epochs as
+its share allows: a timed trial on some batches comes first. The rest measures the closed form,
+early firing and training steps as ratios to the ANN's. Every run resumes, so that the script may
+be called again with the same folder; epochs are chosen once and kept in plan.json.
+
+It needs the package's dependencies and CIFAR-10 (FIRSTSPIKE_DATA names its folder) and nothing from
+a network. A machine that takes small uploads gets the data in two: the files of one training half
+and the test images first, then the other half into the same folder; wheels of what is missing
+(`pip download -d wheels numba safetensors pydantic typer rich pyyaml pillow`) go along and are
+installed with `pip install --no-index --find-links wheels`.
+
+Tried on a CPU with `--small` (an eighth of the width, 1,000 images), which checks the path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import firstspike as fs
+from firstspike._files import write_json
+from firstspike.config import build
+from firstspike.data import Dataset
+from firstspike.runs.recipe import Recipe, load_run
+from firstspike.runs.spiking import SpikingRecipe, read_recipe
+from firstspike.training import DTA, Method, QuantizerAware, Surrogate, TrainConfig, fit, folded
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+ANN = "cifar10_vgg16"
+SHARES = {  # of the time, by recipe
+    ANN: 0.45,
+    "cifar10_vgg16_quantizer_aware": 0.15,
+    "cifar10_vgg16_dta": 0.12,
+    "cifar10_vgg16_surrogate": 0.08,
+    "cifar10_vgg16_few_step": 0.1,
+}
+TRIAL = 16  # batches that tell how long an epoch takes
+
+
+class Run:
+    """One call of the script: where, on what, for how long."""
+
+    def __init__(self, out: Path, minutes: float, device: str, small: bool) -> None:
+        self.out, self.seconds, self.device, self.small = out, 60 * minutes, device, small
+        base = self.recipe(ANN)
+        sets = dict(zip(("train", "validation", "test"), base.datasets(*SHARES_OF_DATA)))
+        self.sets = {k: self._cut(v).to(device) for k, v in sets.items()}
+
+    def _cut(self, dataset: Dataset) -> Dataset:
+        return dataset.subset(min(1000, len(dataset))) if self.small else dataset
+
+    def recipe(self, name: str) -> Any:
+        """A recipe, at an eighth of the width where the path alone is checked."""
+        found = read_recipe(RECIPES / f"{name}.yaml")
+        if not self.small:
+            return found
+        narrow = {"width": 0.125, "head": [32]}
+        if isinstance(found, SpikingRecipe):
+            base = replace(found.base, model={**found.base.model, **narrow})
+            return replace(found, base=base)
+        return replace(found, model={**found.model, **narrow})
+
+    def model(self, name: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+        """What a recipe trains, and its training arguments."""
+        recipe = self.recipe(name)
+        if isinstance(recipe, Recipe):
+            torch.manual_seed(0)
+            return recipe.build(), recipe.training
+        recipe = replace(recipe, start=str(self.out / ANN))
+        return recipe.network(0)[0], recipe.base.training
+
+    def method(self, name: str) -> Any:
+        """How a recipe trains."""
+        recipe = self.recipe(name)
+        if isinstance(recipe, Recipe):
+            return None
+        options = dict(recipe.method)
+        if options.pop("teacher", False):
+            options["teacher"] = load_run(self.out / ANN)[0]
+        return build(Method, options)
+
+    def train(self, name: str) -> None:
+        """Train by a recipe for its share of the time, and measure once on the test images."""
+        target = self.out / f"{name}.json"
+        if target.exists():
+            return
+        model, training = self.model(name)
+        arguments = {**training, "epochs": self._epochs(name), "drop_last": True}
+        config = TrainConfig.from_dict(arguments)
+        sets = self.sets["train"], self.sets["validation"]
+        recipe = self.recipe(name)
+        base = recipe if isinstance(recipe, Recipe) else recipe.base
+        started = time.perf_counter()
+        result = fit(
+            *(model, *sets, config),
+            method=self.method(name),
+            run_dir=self.out / name,
+            device=self.device,
+            description={"model": base.model, "data": base.data},
+        )
+        record: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": config.epochs}
+        record["history"] = result.history
+        if isinstance(model, fs.SpikingNetwork):
+            network = folded(model)
+            network.save(self.out / name / "network.safetensors")
+            found = fs.evaluate(network, self.sets["test"], model="vgg16")
+            record["result"] = found.model_dump(mode="json")
+            record["accuracy"] = found.accuracy
+        else:
+            from firstspike.training import evaluate_accuracy
+
+            record["accuracy"] = evaluate_accuracy(model, self.sets["test"], device=self.device)
+        write_json(target, record)
+        print(f"{name}: {100 * record['accuracy']:.2f} % after {config.epochs} epochs", flush=True)
+
+    def _epochs(self, name: str) -> int:
+        """How many epochs fit a recipe's share of the time; decided once per folder."""
+        file = self.out / "plan.json"
+        plan = json.loads(file.read_text()) if file.exists() else {}
+        if name not in plan:
+            model, training = self.model(name)
+            batch = int(training["batch_size"])
+            part = self.sets["train"].subset(min(TRIAL * batch, len(self.sets["train"])))
+            config = TrainConfig.from_dict(
+                {**training, "epochs": 2, "schedule": {"name": "Constant"}, "drop_last": True}
+            )
+            validation = self.sets["validation"].subset(100)
+            trial = fit(
+                *(model, part, validation, config), method=self.method(name), device=self.device
+            )
+            steps = len(part) // batch  # the second epoch: kernels are chosen and caches warm
+            epoch = trial.history[1]["seconds"] / steps * (len(self.sets["train"]) // batch)
+            plan[name] = max(1, int(self.seconds * SHARES[name] / epoch))
+            write_json(file, plan)
+        return int(plan[name])
+
+    def measure(self) -> None:
+        """Forward passes and training steps as ratios to the ANN's."""
+        model, _ = load_run(self.out / ANN)
+        model = model.to(self.device)
+        images = self.sets["test"].float_images()[: 64 if self.small else 512]
+        converted = fs.convert(model, fs.TTFS(16, fs.Linear()), calibration=images)
+        early = converted.with_offset(8)
+        with torch.no_grad():
+            forward = {
+                "ANN": lambda: model(images),
+                "closed form": lambda: converted(images),
+                "early firing": lambda: fs.simulate(early, images, "early_firing"),
+            }
+            ratios = {"forward": self._ratios(forward)}
+        labels = self.sets["test"].labels[: len(images)]
+        ratios["training step"] = self._ratios(
+            {name: step(model, code, method, images, labels) for name, code, method in STEPS}
+        )
+        write_json(self.out / "ratios.json", ratios)
+        print(json.dumps(ratios, indent=2), flush=True)
+
+    def _ratios(self, calls: dict[str, Callable[[], Any]], repeats: int = 7) -> dict[str, float]:
+        """Median time of each call over the ANN's, taken in turns after a warm-up."""
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(repeats + 2):
+            for name, call in calls.items():
+                self._wait()
+                start = time.perf_counter()
+                call()
+                self._wait()
+                times[name] += [time.perf_counter() - start] * (turn >= 2)
+        return {
+            name: statistics.median(a / b for a, b in zip(taken, times["ANN"]))
+            for name, taken in times.items()
+        }
+
+    def _wait(self) -> None:
+        if self.device.startswith("cuda"):
+            torch.cuda.synchronize(self.device)
+
+
+SHARES_OF_DATA = ("train", "validation", "test")
+STEPS: tuple[tuple[str, Any, Any], ...] = (
+    ("ANN", None, None),
+    ("quantizer-aware, 8 steps", fs.TTFS(8, fs.Linear()), QuantizerAware),
+    ("surrogate, 16 steps", fs.TTFS(16, fs.Exponential(4.0)), Surrogate),
+    ("DTA", fs.ReLPSP(), DTA),
+)
+
+
+def step(model: Any, code: Any, method: Any, images: Any, labels: Any) -> Callable[[], None]:
+    """A step of training on one batch, as `fit` does it."""
+    import copy
+
+    from firstspike.training._trainer import Trainer
+
+    body = copy.deepcopy(model) if code is None else fs.convert(model, code, calibration=images)
+    body = body.to(images.device).train()
+    config = TrainConfig(learning_rate=1e-5, batch_size=len(images), precision="auto")
+    data = Dataset(images, labels)
+    made = Method() if method is None else method()
+    trainer = Trainer(body, data, data, config, made, None, images.device, float("inf"))
+    return lambda: trainer._step(images, labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--minutes", type=float, default=13.0)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--small", action="store_true")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    run = Run(options.out, options.minutes, options.device, options.small)
+    for name in SHARES:
+        run.train(name)
+    run.measure()
+
+
+if __name__ == "__main__":
+    main()
