@@ -32,11 +32,18 @@ import torch
 
 import firstspike as fs
 from firstspike._files import write_json
-from firstspike.config import build
 from firstspike.data import Dataset
-from firstspike.runs.recipe import Recipe, load_run
-from firstspike.runs.spiking import SpikingRecipe, read_recipe
-from firstspike.training import DTA, Method, QuantizerAware, Surrogate, TrainConfig, fit, folded
+from firstspike.runs import Recipe, Run
+from firstspike.training import (
+    DTA,
+    Method,
+    QuantizerAware,
+    Surrogate,
+    TrainConfig,
+    evaluate_accuracy,
+    fit,
+    folded,
+)
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 ANN = "cifar10_vgg16"
@@ -50,7 +57,7 @@ SHARES = {  # of the time, by recipe
 TRIAL = 16  # batches that tell how long an epoch takes
 
 
-class Run:
+class Session:
     """One call of the script: where, on what, for how long."""
 
     def __init__(self, out: Path, minutes: float, device: str, small: bool) -> None:
@@ -62,54 +69,35 @@ class Run:
     def _cut(self, dataset: Dataset) -> Dataset:
         return dataset.subset(min(1000, len(dataset))) if self.small else dataset
 
-    def recipe(self, name: str) -> Any:
+    def recipe(self, name: str) -> Recipe:
         """A recipe, at an eighth of the width where the path alone is checked."""
-        found = read_recipe(RECIPES / f"{name}.yaml")
-        if not self.small:
-            return found
-        narrow = {"width": 0.125, "head": [32]}
-        if isinstance(found, SpikingRecipe):
-            base = replace(found.base, model={**found.base.model, **narrow})
-            return replace(found, base=base)
-        return replace(found, model={**found.model, **narrow})
+        found = Recipe.read(RECIPES / f"{name}.yaml")
+        if self.small:
+            found = replace(found, model={**found.model, "width": 0.125, "head": [32]})
+        return found if found.code is None else replace(found, start=str(self.out / ANN))
 
-    def model(self, name: str) -> tuple[torch.nn.Module, dict[str, Any]]:
-        """What a recipe trains, and its training arguments."""
+    def parts(self, name: str) -> tuple[Recipe, torch.nn.Module, Method | None]:
+        """A recipe, what it trains, and how."""
         recipe = self.recipe(name)
-        if isinstance(recipe, Recipe):
-            torch.manual_seed(0)
-            return recipe.build(), recipe.training
-        recipe = replace(recipe, start=str(self.out / ANN))
-        return recipe.network(0)[0], recipe.base.training
-
-    def method(self, name: str) -> Any:
-        """How a recipe trains."""
-        recipe = self.recipe(name)
-        if isinstance(recipe, Recipe):
-            return None
-        options = dict(recipe.method)
-        if options.pop("teacher", False):
-            options["teacher"] = load_run(self.out / ANN)[0]
-        return build(Method, options)
+        ann = recipe.start_model(0)
+        if recipe.code is None:
+            return recipe, ann, None
+        return recipe, recipe.network(ann), recipe.make_method(ann)
 
     def train(self, name: str) -> None:
         """Train by a recipe for its share of the time, and measure once on the test images."""
         target = self.out / f"{name}.json"
         if target.exists():
             return
-        model, training = self.model(name)
-        arguments = {**training, "epochs": self._epochs(name), "drop_last": True}
-        config = TrainConfig.from_dict(arguments)
-        sets = self.sets["train"], self.sets["validation"]
-        recipe = self.recipe(name)
-        base = recipe if isinstance(recipe, Recipe) else recipe.base
+        recipe, model, method = self.parts(name)
+        config = self._config(recipe, epochs=self._epochs(name))
         started = time.perf_counter()
         result = fit(
-            *(model, *sets, config),
-            method=self.method(name),
+            *(model, self.sets["train"], self.sets["validation"], config),
+            method=method,
             run_dir=self.out / name,
             device=self.device,
-            description={"model": base.model, "data": base.data},
+            description=recipe.settings(),
         )
         record: dict[str, Any] = {"seconds": time.perf_counter() - started, "epochs": config.epochs}
         record["history"] = result.history
@@ -120,27 +108,26 @@ class Run:
             record["result"] = found.model_dump(mode="json")
             record["accuracy"] = found.accuracy
         else:
-            from firstspike.training import evaluate_accuracy
-
             record["accuracy"] = evaluate_accuracy(model, self.sets["test"], device=self.device)
         write_json(target, record)
         print(f"{name}: {100 * record['accuracy']:.2f} % after {config.epochs} epochs", flush=True)
+
+    @staticmethod
+    def _config(recipe: Recipe, **changes: Any) -> TrainConfig:
+        """The recipe's training arguments with changes, in full batches."""
+        return TrainConfig.from_dict({**recipe.training, "drop_last": True, **changes})
 
     def _epochs(self, name: str) -> int:
         """How many epochs fit a recipe's share of the time; decided once per folder."""
         file = self.out / "plan.json"
         plan = json.loads(file.read_text()) if file.exists() else {}
         if name not in plan:
-            model, training = self.model(name)
-            batch = int(training["batch_size"])
+            recipe, model, method = self.parts(name)
+            config = self._config(recipe, epochs=2, schedule={"name": "Constant"})
+            batch = config.batch_size
             part = self.sets["train"].subset(min(TRIAL * batch, len(self.sets["train"])))
-            config = TrainConfig.from_dict(
-                {**training, "epochs": 2, "schedule": {"name": "Constant"}, "drop_last": True}
-            )
             validation = self.sets["validation"].subset(100)
-            trial = fit(
-                *(model, part, validation, config), method=self.method(name), device=self.device
-            )
+            trial = fit(*(model, part, validation, config), method=method, device=self.device)
             steps = len(part) // batch  # the second epoch: kernels are chosen and caches warm
             epoch = trial.history[1]["seconds"] / steps * (len(self.sets["train"]) // batch)
             plan[name] = max(1, int(self.seconds * SHARES[name] / epoch))
@@ -149,10 +136,9 @@ class Run:
 
     def measure(self) -> None:
         """Forward passes and training steps as ratios to the ANN's."""
-        model, _ = load_run(self.out / ANN)
-        model = model.to(self.device)
+        model = Run(self.out / ANN, self.device).model
         images = self.sets["test"].float_images()[: 64 if self.small else 512]
-        converted = fs.convert(model, fs.TTFS(16, fs.Linear()), calibration=images)
+        converted = fs.convert(model, fs.TTFS(16, fs.kernels.Linear()), calibration=images)
         early = converted.with_offset(8)
         with torch.no_grad():
             forward = {
@@ -191,8 +177,8 @@ class Run:
 SHARES_OF_DATA = ("train", "validation", "test")
 STEPS: tuple[tuple[str, Any, Any], ...] = (
     ("ANN", None, None),
-    ("quantizer-aware, 8 steps", fs.TTFS(8, fs.Linear()), QuantizerAware),
-    ("surrogate, 16 steps", fs.TTFS(16, fs.Exponential(4.0)), Surrogate),
+    ("quantizer-aware, 8 steps", fs.TTFS(8, fs.kernels.Linear()), QuantizerAware),
+    ("surrogate, 16 steps", fs.TTFS(16, fs.kernels.Exponential(4.0)), Surrogate),
     ("DTA", fs.ReLPSP(), DTA),
 )
 
@@ -220,10 +206,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    run = Run(options.out, options.minutes, options.device, options.small)
+    session = Session(options.out, options.minutes, options.device, options.small)
     for name in SHARES:
-        run.train(name)
-    run.measure()
+        session.train(name)
+    session.measure()
 
 
 if __name__ == "__main__":
