@@ -23,6 +23,7 @@ _VERBS = {
     "from_nir": "firstspike.exchange.nir_read",
     "load": "firstspike.runs",
     "load_record": "firstspike.exchange.spike_files",
+    "prepare": "firstspike.engines",
     "register": "firstspike.config",
     "simulate": "firstspike.engines",
     "to_nir": "firstspike.exchange.nir_write",

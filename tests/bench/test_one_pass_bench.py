@@ -16,7 +16,9 @@ def test_closed_form_against_the_ann() -> None:
         r.name.removeprefix("tiny: "): r
         for r in closed_form._rows(model, x, "tiny", 1.03, 1.1, repeats=1)
     }
-    assert list(rows) == [closed_form.ANN, *closed_form.CODES, closed_form.PLAIN]
+    assert list(rows) == [
+        *(closed_form.ANN, *closed_form.CODES, closed_form.CALLED, closed_form.PLAIN)
+    ]
     assert rows[closed_form.ANN].ratio == 1.0 and rows[closed_form.ANN].target is None
     assert rows["linear T=16"].target == 1.03 and rows[closed_form.PLAIN].target == 1.1
     assert all(row.extra["size"] == "tiny, batch 3" for row in rows.values())
@@ -31,8 +33,11 @@ def test_without_numba_ends_where_it_ends() -> None:
 @pytest.mark.slow
 def test_early_firing_against_the_ann_and_the_clock() -> None:
     rows = early_firing._rows(DigitsCNN(width=0.25).eval(), (1, 8, 8), "tiny", 3.0, repeats=1)
-    names = [early_firing.ANN, early_firing.EARLY, early_firing.RECORD, early_firing.CLOCK]
+    names = [
+        *(early_firing.ANN, early_firing.EARLY, early_firing.CALLED),
+        *(early_firing.RECORD, early_firing.CLOCK),
+    ]
     assert [row.name for row in rows] == [f"tiny: {name}" for name in names]
-    assert rows[1].target == 3.0 and rows[3].target is None
+    assert rows[1].target == 3.0 and rows[-1].target is None
     assert all(0 < row.extra["late_share"] < 1 for row in rows)
-    assert rows[3].ratio is not None and rows[3].ratio > 1
+    assert rows[-1].ratio is not None and rows[-1].ratio > 1

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import firstspike as fs
 from firstspike.codes.kernels import Kernel, lloyd_max
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.compiled import lookup_loops
 from firstspike.neurons import lookup
+from firstspike.neurons.table import TableNeuron
 
 INF, NAN = math.inf, math.nan
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.codes.ttfs import TTFS
 from firstspike.conversion.kernel_optimization import kernel_losses, optimize_kernel, record
+from firstspike.neurons.table import TableNeuron
 
 
 class Values:

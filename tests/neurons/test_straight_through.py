@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from firstspike.codes import Exponential, Learned, Linear, PowerOfTwo
 from firstspike.codes.ttfs import TTFS
-from firstspike.neurons.straight_through import speak
+from firstspike.neurons.straight_through import straight_through
 
 
 def slow(u, scale, thresholds, values):
@@ -41,12 +41,13 @@ def test_values_and_gradients_equal_the_slow_reference(numbers, scale, window, h
     size = torch.tensor(scale, dtype=torch.float64)
     weights = torch.linspace(-1, 2, len(u), dtype=torch.float64)
     results = []
-    for function in (speak, slow):
+    for function in (straight_through, slow):
         leaves = [u.clone(), size.clone(), table[1].clone()]
         for leaf in leaves:
             leaf.requires_grad_()
         y = function(leaves[0], leaves[1], table[0], leaves[2])
-        if function is speak:  # x / scale and x * (1 / scale) may round to either side of a border
+        if function is straight_through:
+            # x / scale and x * (1 / scale) may round to either side of a border
             keep = (y.detach() - slow(u, size, *table)).abs() < 1e-12
         loss = (y * weights)[keep].sum() + sum(0 * leaf.sum() for leaf in leaves)
         results.append((y.detach()[keep], *torch.autograd.grad(loss, leaves)))
@@ -88,11 +89,13 @@ def test_scales_per_channel_have_gradients_per_channel():
     neuron = TTFS(4, Linear()).neuron(scale).double()
     u = 3 * torch.rand(5, 2, 3, 3, dtype=torch.float64)
     scales = scale.clone().requires_grad_()
-    y = speak(u, scales, *neuron.table())
+    y = straight_through(u, scales, *neuron.table())
     (grad,) = torch.autograd.grad(y.sum(), scales)
     for c in range(2):
         one = scale[c, 0, 0].clone().requires_grad_()
-        (expected,) = torch.autograd.grad(speak(u[:, c], one, *neuron.table()).sum(), one)
+        (expected,) = torch.autograd.grad(
+            straight_through(u[:, c], one, *neuron.table()).sum(), one
+        )
         torch.testing.assert_close(grad[c, 0, 0], expected)
 
 

@@ -81,7 +81,7 @@ def prepare(network: fs.SpikingNetwork, frames: Tensor, shares: Sequence[float])
         for precision, weights in _PRECISIONS.items():
             if precision is not None and share not in NARROW:
                 continue
-            engine = fs.engines.EventDriven(active, precision)
+            engine = fs.prepare(active, "event", weights=precision)
             record = engine.run(frames)
             spikes = sum(float(counts.sum()) for counts in record.spike_counts.values())
             operations = sum(record.synaptic_operations.values())

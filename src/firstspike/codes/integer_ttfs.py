@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.kernels import KernelModule
-from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.codes.ttfs import TTFS
 from firstspike.config import register, require, require_integer
 from firstspike.neurons.neuron import Distribution, State
-from firstspike.neurons.straight_through import say
+from firstspike.neurons.straight_through import quantize
+from firstspike.neurons.table import TableNeuron
 
 MOST_BITS = 53  # integers of float64 have no gaps up to here
 
@@ -127,7 +128,7 @@ class IntegerNeuron(TableNeuron):
     def activate(self, u: Tensor) -> Tensor:
         """Values of complete potentials; integers have no gradient."""
         u = u.to(self.scale.dtype)
-        return say(u, self.scale, *self.constant_table(), value_scale=self.value_scale)
+        return quantize(u, self.scale, *self.constant_table(), value_scale=self.value_scale)
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:

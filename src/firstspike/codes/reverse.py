@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.code import Code
-from firstspike.codes.kernels import LARGEST_EXPONENT
+from firstspike.codes.kernels import LARGEST_EXPONENT, ExponentialKernel
 from firstspike.config import register, require, require_integer
-from firstspike.neurons.lookup import look_up
-from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
+from firstspike.neurons.neuron import Distribution, Neuron, State
+from firstspike.neurons.table import TableNeuron
 
 
 @register
@@ -120,47 +120,24 @@ class Reverse(Code):
         return float(torch.where(times.isfinite(), times + 1, 1).sum(dtype=torch.float64))
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
-        return ReverseNeuron(scale, self)
+        kernel = ExponentialKernel(self.time_constant, 0.0)
+        return ReverseNeuron(scale, kernel, self.window, self.half_step)
 
 
-class ReverseNeuron(Neuron):
-    """A leaky population probed by a ticking neuron."""
+class ReverseNeuron(TableNeuron):
+    """A leaky population probed by a ticking neuron: the largest value is said last."""
 
-    shared_state: ClassVar[frozenset[str]] = frozenset({"thresholds", "values"})
+    fires_on_crossing: ClassVar[bool] = False
 
-    def __init__(self, scale: Tensor, code: Reverse) -> None:
-        super().__init__(scale)
-        self.code = code
-        self.window = code.window
+    def level_steps(self) -> Tensor:
+        return super().level_steps().flip(0)
 
-    def table(self) -> tuple[Tensor, Tensor]:
-        """Thresholds and values (T,) in units of the scale, rising with the step."""
-        t = torch.arange(self.code.window, dtype=torch.float64, device=self.scale.device)
-        before_end = self.code.window - 1 - t
-        late = before_end + (0.5 if self.code.half_step else 0.0)
-        tables = (torch.exp(-x / self.code.time_constant) for x in (late, before_end))
-        thresholds, values = (x.to(self.scale.dtype) for x in tables)
-        return thresholds, values
-
-    def encode(self, u: Tensor) -> Tensor:
-        """Spike times of complete potentials: 0 ... T - 1, `inf` = silent."""
-        thresholds, _ = self.table()
-        late = torch.arange(self.code.window, dtype=u.dtype, device=u.device).flip(0)
-        return look_up(u, self.scale, thresholds.flip(0), late, float("inf"))
-
-    def decode(self, times: Tensor) -> Tensor:
-        _, values = self.table()
-        fired = times.isfinite()
-        return torch.where(fired, values[torch.where(fired, times, 0).long()] * self.scale, 0)
+    def remaining(self, times: Tensor) -> Tensor:
+        return torch.where(times.isfinite(), times + 1, 0)
 
     def start(self, bias: Tensor) -> State:
-        thresholds, values = self.table()
-        return {
-            "potential": bias.clone(),
-            "times": infinity_like(bias),
-            "thresholds": thresholds,
-            "values": values,
-        }
+        state = super().start(bias)
+        return state | {name: state[name].flip(0) for name in ("thresholds", "values")}
 
     def step(
         self, state: State, current: Tensor | None, t: int | None
@@ -171,18 +148,12 @@ class ReverseNeuron(Neuron):
             return state, None
         u, thresholds = self.normalize(state["potential"]), state["thresholds"]
         fires = state["times"].isinf() & (u >= thresholds[t])
-        if t + 1 < self.code.window:
+        if t + 1 < self.window:
             fires &= ~(u >= thresholds[t + 1])
         state["times"] = torch.where(fires, float(t), state["times"])
         return state, fires * (state["values"][t] * self.scale)
 
     def ceiling(self, state: State, t: int) -> Tensor:
-        if t + 1 >= self.code.window:
+        if t + 1 >= self.window:
             return torch.zeros_like(state["potential"])
         return state["times"].isinf() * (state["values"][-1] * self.scale)
-
-    def spikes(self, state: State) -> Tensor:
-        return state["times"].isfinite().to(state["times"].dtype)
-
-    def spike_times(self, state: State) -> Tensor:
-        return state["times"]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from firstspike._fingerprint import fingerprint
 from firstspike.codes.code import Code
-from firstspike.codes.kernels import Exponential, Kernel, KernelModule, Linear, PowerOfTwo
+from firstspike.codes.kernels import Exponential, Kernel, Linear, PowerOfTwo
 from firstspike.config import register, require, require_integer
-from firstspike.neurons.lookup import look_up
-from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
-from firstspike.neurons.straight_through import say, speak
+from firstspike.neurons.neuron import Distribution
+from firstspike.neurons.table import TableNeuron
 
 
 @register
@@ -140,138 +137,3 @@ class TTFS(Code):
         self, scale: Tensor, distribution: Distribution | None, window: int
     ) -> TableNeuron:
         return TableNeuron(scale, self.kernel.build(window, distribution), window, self.half_step)
-
-
-class TableNeuron(Neuron):
-    """A population whose threshold falls through a table."""
-
-    window: int
-    shared_state: ClassVar[frozenset[str]] = frozenset({"thresholds", "values"})
-
-    def __init__(self, scale: Tensor, kernel: KernelModule, window: int, half_step: bool) -> None:
-        super().__init__(scale)
-        self.kernel = kernel.to(scale.dtype)
-        self.window = window
-        self.half_step = half_step
-        self._constant: tuple[object, Tensor, Tensor] | None = None
-
-    @property
-    def value_scale(self) -> Tensor:
-        """What the table's values are multiplied by; integers have another than potentials."""
-        return self.scale
-
-    def train(self, mode: bool = True) -> TableNeuron:
-        self._constant = None  # a fused optimizer changes kernels without a trace
-        return super().train(mode)
-
-    def check(self) -> None:
-        super().check()
-        for name, numbers in zip(("thresholds", "values"), self.constant_table()):
-            falling = bool((numbers[1:] <= numbers[:-1]).all())
-            if not (falling and float(numbers[-1]) > 0 and bool(torch.isfinite(numbers).all())):
-                raise ValueError(f"the {name} must be positive and fall with time, got {numbers}")
-
-    def table(self) -> tuple[Tensor, Tensor]:
-        """Thresholds and values (T,), both falling, in units of the scale; differentiable.
-
-        Values are at most the clip of the activation: a kernel that starts early (`delay`) or was
-        trained may say more than the scale.
-        """
-        thresholds, values = self.kernel.table(self.window, self.half_step)
-        if self.clip == float("inf"):
-            return thresholds, values
-        largest = (torch.full_like(self.scale, self.clip) / self.scale).amin()
-        return thresholds, torch.minimum(values, largest.to(values.dtype))
-
-    def constant_table(self) -> tuple[Tensor, Tensor]:
-        """`table` without gradients, kept while the kernel's tensors do not change."""
-        if torch.compiler.is_compiling() or self.scale.device.type != "cpu":
-            thresholds, values = self.table()
-            return thresholds.detach(), values.detach()
-        kernel = self.kernel
-        tensors = (self.scale, *kernel._parameters.values(), *kernel._buffers.values())
-        state = tuple(fingerprint(x) for x in tensors if x is not None)
-        if self._constant is None or self._constant[0] != state:
-            with torch.no_grad():
-                thresholds, values = self.table()
-            self._constant = state, thresholds.detach(), values.detach()
-        return self._constant[1:]
-
-    def encode(self, u: Tensor) -> Tensor:
-        """Spike times of complete potentials `u` (N, ...): 0 ... T - 1, `inf` = silent."""
-        with torch.no_grad():
-            thresholds, _ = self.constant_table()
-            times = torch.arange(self.window, dtype=u.dtype, device=u.device)
-            return look_up(u, self.scale.detach(), thresholds, times, float("inf"))
-
-    def decode(self, times: Tensor) -> Tensor:
-        """Values that spikes at `times` (whole steps) stand for; 0 for `inf`."""
-        plain = times.dtype == self.scale.dtype and times.dtype in (torch.float32, torch.float64)
-        if plain and not torch.is_grad_enabled():
-            _, values = self.constant_table()
-            left = torch.arange(self.window, 0, -1, dtype=times.dtype, device=times.device)
-            remaining = self.window - times
-            one, scale = left.new_ones(()), self.value_scale.detach()
-            if scale.ndim == 0:
-                return look_up(remaining, one, left, values * scale, 0.0, remaining)
-            return look_up(remaining, one, left, values, 0.0, remaining).mul_(scale)
-        _, values = self.table()
-        fired = times.isfinite()
-        t = torch.where(fired, times, 0).long()
-        return torch.where(fired, values[t] * self.value_scale, 0)
-
-    def activate(self, u: Tensor) -> Tensor:
-        """`decode(encode(u))` in one pass.
-
-        Differentiable in the potential, the scale and the kernel's parameters; see `speak`. The
-        result has the type of `scale`, whatever type autocast gave the potentials.
-        """
-        u = u.to(self.scale.dtype)
-        if not torch.is_grad_enabled():
-            return say(u, self.scale, *self.constant_table())
-        return speak(u, self.scale, *self.table())
-
-    def activate_(self, u: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or u.dtype != self.scale.dtype:
-            return self.activate(u)
-        return say(u, self.scale, *self.constant_table(), out=u, value_scale=self.value_scale)
-
-    # ---- step by step ---------------------------------------------------------------------------
-    def start(self, bias: Tensor) -> State:
-        thresholds, values = (x.detach() for x in self.table())
-        return {
-            "potential": bias.clone(),
-            "times": infinity_like(bias),
-            "thresholds": thresholds,
-            "values": values,
-        }
-
-    def step(
-        self, state: State, current: Tensor | None, t: int | None
-    ) -> tuple[State, Tensor | None]:
-        if current is not None:
-            state["potential"] += current
-        if t is None:
-            return state, None
-        silent = state["times"].isinf()
-        fires = silent & (self.normalize(state["potential"]) >= state["thresholds"][t])
-        state["times"] = torch.where(fires, float(t), state["times"])
-        return state, fires * (state["values"][t] * self.value_scale)
-
-    def ceiling(self, state: State, t: int) -> Tensor:
-        if t + 1 >= self.window:
-            return torch.zeros_like(state["potential"])
-        return state["times"].isinf() * (state["values"][max(t + 1, 0)] * self.value_scale)
-
-    def spikes(self, state: State) -> Tensor:
-        return state["times"].isfinite().to(state["times"].dtype)
-
-    def spike_times(self, state: State) -> Tensor:
-        return state["times"]
-
-    def extra_repr(self) -> str:
-        return f"window={self.window}, half_step={self.half_step}"
-
-    def summary(self) -> dict[str, Any]:
-        """Kernel parameters for people: tau and delay where there are such."""
-        return {name: p.item() for name, p in self.kernel.named_parameters() if p.ndim == 0}

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes import Code, Neuron
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.config import describe
 from firstspike.conversion.inputs import InputRange, relay_pools, undo_low
 from firstspike.conversion.kernel_optimization import KernelOptimization, optimize_kernel, record
@@ -19,6 +18,7 @@ from firstspike.conversion.self_check import check_conversion
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network, trace
+from firstspike.neurons.table import TableNeuron
 
 
 @torch.inference_mode(False)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.kernels import ExponentialKernel
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.config import describe, kind, register, require, require_integer
 from firstspike.neurons.lookup import first_crossing
 from firstspike.neurons.neuron import Distribution
+from firstspike.neurons.table import TableNeuron
 
 LOSSES = ("precision", "minimum", "maximum")
 

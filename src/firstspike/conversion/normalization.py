@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from firstspike.codes import Code
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.config import kind, register, require, require_integer
 from firstspike.conversion.statistics import Histogram, Sample
+from firstspike.neurons.table import TableNeuron
 
 
 @kind("normalization")

@@ -7,6 +7,7 @@ and weights they arrive.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -15,8 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike._fingerprint import fingerprint
-from firstspike.codes.ttfs import TTFS, TableNeuron
 from firstspike.compiled.available import has_numba
 from firstspike.networks.network import Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
@@ -30,7 +29,6 @@ _DTYPES = (torch.float32, torch.float64)
 _MOST_STEPS = 1 << 12  # what an event has bits for
 _MOST_CHANNELS = 1 << 20
 _LARGEST_MATRIX = 1 << 24  # elements of a matrix that is found by probing
-_plans: WeakKeyDictionary[SpikingNetwork, tuple[object, Plan | str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -84,32 +82,79 @@ class Target:
 Plan = dict[str, Target]
 
 
-@torch.no_grad()
-def plan_of(spiking: SpikingNetwork) -> Plan | str:
-    """The plan of a network, or why there is none; made again when tensors or the mode change."""
-    tensors = [*spiking.parameters(), *spiking.buffers()]
-    state = (spiking.code, spiking.mode_changes, tuple(fingerprint(t) for t in tensors))
-    known = _plans.get(spiking)
-    if known is not None and known[0] == state:
-        return known[1]
-    try:
-        plan: Plan | str = _make_plan(spiking)
-    except NoTaps as reason:
-        plan = str(reason)
-    _plans[spiking] = (state, plan)
-    return plan
+class Plans:
+    """Plans of networks, each with all it was made from.
+
+    A plan takes as long to make as a batch takes to run. Before it is used again, the network is
+    compared with what the plan was made from: every parameter and buffer in full, and the
+    description of its structure. So every call reads the weights as they are, and what changes
+    nothing costs one pass over them.
+    """
+
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[SpikingNetwork, _Made] = WeakKeyDictionary()
+
+    def of(self, spiking: SpikingNetwork) -> Plan:
+        """The plan of the network as it is now.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        plan = self._current(spiking, lambda name, tensor: True)
+        if isinstance(plan, str):
+            raise ValueError(f"`engine` must not be 'early_firing' for this network: {plan}.")
+        return plan
+
+    def reason_against(self, spiking: SpikingNetwork) -> str | None:
+        """Why there is no plan, or None; weights have no say in this, other tensors may."""
+        plan = self._current(
+            spiking, lambda name, tensor: tensor.ndim < 2 or not name.endswith(".weight")
+        )
+        return plan if isinstance(plan, str) else None
+
+    @torch.no_grad()
+    def _current(
+        self, spiking: SpikingNetwork, compared: Callable[[str, Tensor], bool]
+    ) -> Plan | str:
+        tensors = spiking.state_dict()
+        structure = f"{spiking.code} {spiking.network.describe()}"
+        known = self._made.get(spiking)
+        if known is not None and known.structure == structure:
+            pairs = ((known.tensors[name], t) for name, t in tensors.items() if compared(name, t))
+            if known.tensors.keys() == tensors.keys() and all(_same(*pair) for pair in pairs):
+                return known.plan
+        try:
+            plan: Plan | str = _make_plan(spiking)
+        except NoTaps as reason:
+            plan = str(reason)
+        copies = {name: tensor.clone() for name, tensor in tensors.items()}
+        self._made[spiking] = _Made(structure, copies, plan)
+        return plan
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A plan, or the reason against one, and what it was made from."""
+
+    structure: str
+    tensors: dict[str, Tensor]
+    plan: Plan | str
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
 
 
 def _make_plan(spiking: SpikingNetwork) -> Plan:
     network, code = spiking.network, spiking.code
-    if not isinstance(code, TTFS):
+    if not all(spiking.neuron(name).fires_on_crossing for name in spiking.populations):
         raise NoTaps(f"{code.name} does not fire at most once at a falling threshold")
     if code.reason_to_step is not None:
         raise NoTaps(code.reason_to_step)
     like = spiking.input_low
     if like.device.type != "cpu" or like.dtype not in _DTYPES:
         raise NoTaps(f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}")
-    if max(code.window, len(code.window_of(0))) >= _MOST_STEPS:
+    if max(len(spiking.window_of(name)) for name in spiking.populations) >= _MOST_STEPS:
         raise NoTaps(f"windows must be shorter than {_MOST_STEPS} steps")
     if not has_numba():
         raise NoTaps("numba is not installed")
@@ -211,9 +256,7 @@ def _through(
 
 def _value_scale(spiking: SpikingNetwork, population: str) -> Tensor:
     """What the values of a population's table are multiplied by."""
-    neuron = spiking.neuron(population)
-    assert isinstance(neuron, TableNeuron)
-    return neuron.value_scale.detach()
+    return spiking.neuron(population).value_scale.detach()
 
 
 def _channel_scales(spiking: SpikingNetwork, population: str, scale: Tensor) -> Tensor:

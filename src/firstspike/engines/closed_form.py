@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
     from firstspike.neurons.neuron import Neuron
 
+_PAYS = 16  # images from which on torch's reordering of the weights at every call pays
+
 
 def logits(
     spiking: SpikingNetwork,
@@ -42,12 +44,20 @@ def logits(
     image = spiking.shifted(x)
     if activate is not None:
         return spiking.network.evaluate(image, activate, pool_first=pool_first)
+    if len(image) >= _PAYS or _reordered(spiking):
+        image = channels_last(image)
     return spiking.network.evaluate(
-        channels_last(image),
+        image,
         lambda name, u: spiking.neuron(name).activate(u),
         pool_first=pool_first,
         activate_=lambda name, u: spiking.neuron(name).activate_(u),
     )
+
+
+def _reordered(spiking: SpikingNetwork) -> bool:
+    """Whether weights lie in channels-last order."""
+    weights = (p for p in spiking.network.parameters() if p.ndim == 4)
+    return any(not weight.is_contiguous() for weight in weights)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -87,7 +97,7 @@ class ClosedForm(Engine):
     def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
         return run(network, x, **options)
 
-    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+    def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
         return logits(network, x)
 
 

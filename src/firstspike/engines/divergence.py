@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from firstspike.codes import Neuron
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
+from firstspike.neurons.table import TableNeuron
 
 REASONS = ("inherited", "early firing", "rounding", "clipping", "unexplained")
 _ROUNDING = 256  # units in the last place by which sums of some thousand terms may differ

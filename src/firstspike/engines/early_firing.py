@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.compiled.threads import in_parts
-from firstspike.engines.arrivals import LateSpikes, Source, Target, plan_of
+from firstspike.engines.arrivals import LateSpikes, Plan, Plans, Source, Target
 from firstspike.engines.closed_form import channels_last, readout_over_time
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
@@ -27,27 +26,28 @@ from firstspike.networks.network import INPUT
 from firstspike.networks.ops import MaxPool
 from firstspike.neurons.lookup import look_up
 
+_PLANS = Plans()
+
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
 
 
-def reason_against(spiking: SpikingNetwork) -> str | None:
-    """Why this engine cannot run the network, or None if it can."""
-    plan = plan_of(spiking)
-    return plan if isinstance(plan, str) else None
-
-
 @torch.no_grad()
 @torch.autocast("cpu", enabled=False)
-def logits(spiking: SpikingNetwork, x: Tensor) -> Tensor:
+def logits(spiking: SpikingNetwork, x: Tensor, plan: Plan | None = None) -> Tensor:
     """Logits (N, classes); nothing is recorded and there is no gradient."""
-    return _Run(spiking, x).logits
+    return _Run(spiking, x, _PLANS.of(spiking) if plan is None else plan).logits
 
 
 @torch.no_grad()
 @torch.autocast("cpu", enabled=False)
 def run(
-    spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
+    spiking: SpikingNetwork,
+    x: Tensor,
+    *,
+    over_time: bool = False,
+    potentials: bool = False,
+    plan: Plan | None = None,
 ) -> Record:
     """Logits and spike times of every population; see `simulate`.
 
@@ -57,7 +57,7 @@ def run(
     Raises:
         ValueError: if the engine cannot run this network; `reason_against` says so beforehand.
     """
-    result = _Run(spiking, x, keep=potentials)
+    result = _Run(spiking, x, _PLANS.of(spiking) if plan is None else plan, keep=potentials)
     start = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("early_firing", result.logits, spiking.latency, start)
     for name in spiking.populations:
@@ -78,21 +78,22 @@ class EarlyFiring(Engine):
     purpose = "one pass and a walk over late spikes, where windows overlap"
 
     def reason_against(self, network: SpikingNetwork) -> str | None:
-        return reason_against(network)
+        return _PLANS.reason_against(network)
 
     def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
         return run(network, x, **options)
 
-    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
-        return logits(network, x)
+    def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
+        return logits(network, x, **plan)
+
+    def plan(self, network: SpikingNetwork) -> dict[str, Any]:
+        return {"plan": _PLANS.of(network)}
 
 
 class _Run:
     """One batch through the network; spikes are kept as the steps left when they came (0: none)."""
 
-    def __init__(self, spiking: SpikingNetwork, x: Tensor, keep: bool = False) -> None:
-        plan = plan_of(spiking)
-        assert not isinstance(plan, str), plan
+    def __init__(self, spiking: SpikingNetwork, x: Tensor, plan: Plan, keep: bool = False) -> None:
         self.spiking, self.network = spiking, spiking.network
         self.keep = keep
         self.potentials: dict[str, Tensor] = {}
@@ -107,10 +108,10 @@ class _Run:
         values = {s.name: self._values(s, s.window) for s in target.sources}
         self.logits = self.network.run_segment(target.nodes, values)
 
-    def _neuron(self, name: str) -> TableNeuron:
-        neuron = self.spiking.neuron(name)
-        assert isinstance(neuron, TableNeuron)
-        return neuron
+    def _table(self, name: str) -> tuple[Tensor, Tensor]:
+        table = self.spiking.neuron(name).table()
+        assert table is not None
+        return table
 
     def _fire(self, name: str, u: Tensor) -> Tensor:
         """Steps left when each of the potentials `u` reaches its threshold; 0 where none does.
@@ -119,18 +120,18 @@ class _Run:
         """
         if self.keep:
             self.potentials[name] = u
-        neuron = self._neuron(name)
-        left = torch.arange(neuron.window, 0, -1, dtype=u.dtype)
+        thresholds, _ = self._table(name)
+        left = torch.arange(len(thresholds), 0, -1, dtype=u.dtype)
         out = None if self.keep else u
-        return look_up(u, neuron.scale, neuron.constant_table()[0], left, 0.0, out)
+        return look_up(u, self.spiking.neuron(name).scale, thresholds, left, 0.0, out)
 
     def _values(self, source: Source, until: int) -> Tensor:
         """What the spikes up to the step `until` of their window stand for."""
         from firstspike.compiled import early_firing_loops as kernel
 
         say: Any = kernel.say
-        neuron, lead = self._neuron(source.population), self.leads[source.name]
-        values = neuron.constant_table()[1].flip(0)  # by steps left, 1 ... T
+        neuron, lead = self.spiking.neuron(source.population), self.leads[source.name]
+        values = self._table(source.population)[1].flip(0)  # by steps left, 1 ... T
         values = torch.cat([values.new_zeros(1), values])
         values[: max(source.window - until, 0)] = 0
         scale = neuron.value_scale
@@ -157,14 +158,14 @@ class _Run:
         from firstspike.compiled import early_firing_loops as kernel
 
         walk: Any = kernel.walk
-        neuron, rows = self._neuron(name), _rows(u, late.positions)
+        neuron, rows = self.spiking.neuron(name), _rows(u, late.positions)
         left = torch.empty_like(rows)
         factor = rows.new_zeros(late.weights.shape[0] * kernel.WIDTH)
         scale = neuron.scale.expand(1, *u.shape[1:])
         factor[: rows.shape[2]] = _rows(scale, late.positions)[0, 0].reciprocal()
         arrays = [rows.numpy(), left.numpy(), factor.numpy(), *self._collect(late, len(u))]
         amplitude = self._amplitudes(late).numpy()
-        thresholds = neuron.constant_table()[0].numpy()
+        thresholds = self._table(name)[0].numpy()
         in_parts(
             lambda part: walk(
                 *arrays,
@@ -206,8 +207,8 @@ class _Run:
         result = []
         for index, factor in late.classes:
             source = late.sources[index]
-            neuron = self._neuron(source.population)
-            values = neuron.constant_table()[1][source.delay :]
+            neuron = self.spiking.neuron(source.population)
+            values = self._table(source.population)[1][source.delay :]
             scale = neuron.value_scale if neuron.value_scale.ndim == 0 else 1.0
             row = values.new_zeros(late.steps)
             row[: len(values)] = values * scale * factor

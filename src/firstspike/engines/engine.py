@@ -45,9 +45,19 @@ class Engine(ABC):
     def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
         """Simulate images (N, ...) with the weights as they are now; see `simulate`."""
 
-    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+    def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
         """Logits (N, classes) with the weights as they are now; nothing is recorded."""
-        return self.run(network, x).logits
+        return self.run(network, x, **plan).logits
+
+    def plan(self, network: SpikingNetwork) -> dict[str, Any]:
+        """What it works out once for a network that does not change: options of its own calls."""
+        return {}
+
+    def prepare(self, network: SpikingNetwork) -> Any:
+        """An object for many calls with the network as it is; see `firstspike.prepare`."""
+        from firstspike.engines.prepare import Prepared
+
+        return Prepared(network, self)
 
 
 ENGINES: dict[str, Engine] = {}

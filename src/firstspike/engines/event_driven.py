@@ -11,16 +11,17 @@ it fires, so that the order of events within a window changes nothing but the ro
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.compiled.available import has_numba
 from firstspike.engines.closed_form import readout_over_time
 from firstspike.engines.engine import Engine
+from firstspike.engines.prepare import frozen
 from firstspike.engines.record import Record
 from firstspike.networks.network import Node
 
@@ -36,7 +37,8 @@ class EventDriven:
     """A network made ready for event-driven runs: weights laid out, buffers allotted.
 
     Prepare it once and use it for a stream of frames. It keeps the weights and thresholds that the
-    network had when it was made. Buffers are reused from frame to frame: one thread at a time.
+    network had when it was made. Buffers are reused from frame to frame; every thread that calls it
+    gets its own.
 
     Spike times are those of the closed form and the clock-driven engine: identical in float64; in
     float32 they differ only where a potential lies within rounding of its threshold, because sums
@@ -49,8 +51,8 @@ class EventDriven:
             exact for the rounded weights. Sums stay in float32.
 
     Attributes:
-        synaptic_operations: of the last call, by layer with weights, summed over samples: each is
-            one weight multiplied by what one event carries and added to one potential.
+        synaptic_operations: of this thread's last call, by layer with weights, summed over samples:
+            each is one weight multiplied by what one event carries and added to one potential.
 
     Raises:
         ValueError: for other codes, early firing, other devices and types.
@@ -69,17 +71,28 @@ class EventDriven:
 
     def __init__(self, network: SpikingNetwork, weights: str | None = None) -> None:
         _check(network, weights)
-        self.spiking, self.network, self.precision = network, network.network, weights
-        self.synaptic_operations: dict[str, int] = {}
+        self.spiking, self.precision = frozen(network), weights
+        self.network = self.spiking.network
         self.bias = self._biases()
-        largest = max(self.spiking.neuron_count(name) for name in network.populations)
-        self._scratch = np.empty(16 * largest, self.bias[self.network.output.name].numpy().dtype)
         self.layers: dict[str, EventWeights] = {}
-        self.held: dict[str, EventWeights] = {}  # population or readout -> layer with potentials
+        self.held: dict[str, str] = {}  # population or readout -> layer that holds its potentials
+        self.at_once: set[str] = set()  # layers whose potentials nothing outlives
         for node in self.network.nodes[1:]:
             self._lay_out(node)
         self.firing = {name: self._firing_of(name) for name in network.populations}
         self.pooled = self._fire_through_pools()
+        self._local = threading.local()
+
+    @property
+    def synaptic_operations(self) -> dict[str, int]:
+        return self._buffers().operations
+
+    def _buffers(self) -> Buffers:
+        """The buffers of this thread."""
+        if not hasattr(self._local, "buffers"):
+            self._local.buffers = Buffers(self)
+        found: Buffers = self._local.buffers
+        return found
 
     # ---- preparation ----------------------------------------------------------------------------
     @torch.no_grad()
@@ -111,19 +124,17 @@ class EventDriven:
         at_once = (
             at_once and self.network.nodes[self.network.nodes.index(node) + 1].name == users[0]
         )
-        layer = EventWeights(
-            op, source, node.shape, bias, self.precision, self._scratch if at_once else None
-        )
-        self.layers[node.name] = layer
+        self.layers[node.name] = EventWeights(op, source, node.shape, bias, self.precision)
+        if at_once:
+            self.at_once.add(node.name)
         if own:
-            self.held[users[0]] = layer
+            self.held[users[0]] = node.name
 
     def _firing_of(self, name: str, pool: str | None = None) -> Firing:
         from firstspike.engines.event_layers import Firing
 
         neuron, shape = self.spiking.neuron(name), self.network.node[name].shape
-        assert isinstance(neuron, TableNeuron)
-        layer = self.held.get(name)
+        layer = self.layers[self.held[name]] if name in self.held else None
         through = None if pool is None else (self.network.op(pool), self.network.node[pool].shape)
         return Firing(neuron, shape, shape[0] if layer is None else layer.stride, through)
 
@@ -146,11 +157,11 @@ class EventDriven:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
         from firstspike.engines.event_frame import Frame
 
-        rows = []
+        rows, buffers = [], self._buffers()
         for image in self._begin(x):
-            frame = Frame(self, recording=False)
+            frame = Frame(self, buffers, recording=False)
             rows.append(frame.logits(image))
-            self._count(frame.operations)
+            buffers.count(frame.operations)
         return torch.cat([self.bias[self.network.output.name][:0], *rows])
 
     @torch.no_grad()
@@ -173,10 +184,11 @@ class EventDriven:
 
         readout = None if decide is None else TimedReadout(self.spiking, decide)
         frames, rows = [], [self.bias[self.network.output.name][:0]]
+        buffers = self._buffers()
         for image in self._begin(x):
-            frames.append(Frame(self, recording=True, potentials=potentials))
+            frames.append(Frame(self, buffers, recording=True, potentials=potentials))
             rows.append(frames[-1].logits(image, () if readout is None else readout.nodes))
-            self._count(frames[-1].operations)
+            buffers.count(frames[-1].operations)
         starts = {name: self.spiking.window_of(name).start for name in self.spiking.populations}
         record = Record("event", torch.cat(rows), self.spiking.latency, starts)
         for name in self.spiking.populations:
@@ -188,28 +200,48 @@ class EventDriven:
         if over_time:
             record.logits_over_time = readout_over_time(self.spiking, record)
         if readout is not None:
-            self._count(readout.stop(record))
+            buffers.count(readout.stop(record))
         record.synaptic_operations = dict(self.synaptic_operations)
         return record
 
     def _begin(self, x: Tensor) -> tuple[Tensor, ...]:
         """The images (1, ...) one by one, as the network takes them."""
-        self.synaptic_operations = dict.fromkeys(self.layers, 0)
+        self._buffers().operations = dict.fromkeys(self.layers, 0)
         return self.spiking.shifted(x).split(1) if len(x) else ()
 
-    def _count(self, operations: dict[str, int]) -> None:
+
+class Buffers:
+    """What one thread writes to while it runs: layers and populations with memory of its own.
+
+    Attributes:
+        layers, held, firing, pooled: as of the engine; `held` gives the layers themselves.
+        operations: synaptic operations of the last call, by layer.
+    """
+
+    def __init__(self, engine: EventDriven) -> None:
+        spiking = engine.spiking
+        largest = max(spiking.neuron_count(name) for name in engine.network.populations)
+        scratch = np.empty(16 * largest, engine.bias[engine.network.output.name].numpy().dtype)
+        self.layers = {
+            name: layer.with_buffers(scratch if name in engine.at_once else None)
+            for name, layer in engine.layers.items()
+        }
+        self.held = {name: self.layers[layer] for name, layer in engine.held.items()}
+        self.firing = {name: firing.with_buffers() for name, firing in engine.firing.items()}
+        self.pooled = {name: firing.with_buffers() for name, firing in engine.pooled.items()}
+        self.operations: dict[str, int] = {}
+
+    def count(self, operations: dict[str, int]) -> None:
         for name, count in operations.items():
-            self.synaptic_operations[name] = self.synaptic_operations.get(name, 0) + count
+            self.operations[name] = self.operations.get(name, 0) + count
 
 
 def reason_against(network: SpikingNetwork) -> str | None:
     """Why the engine cannot run a network; None if it can."""
     code, like = network.code, network.input_low
-    if not all(isinstance(network.neuron(name), TableNeuron) for name in network.populations):
-        return (
-            f"{code.name} is not one spike per neuron at a threshold table, for the input as well; "
-            "TTFS(...) is"
-        )
+    tables = (network.neuron(name).table() for name in network.populations)
+    if not code.single_spike or any(table is None for table in tables):
+        return f"{code.name} is not one spike per neuron, input included, by a threshold table"
     if code.reason_to_step is not None:
         return code.reason_to_step
     if not code.sequential:
@@ -243,8 +275,12 @@ class Events(Engine):
     def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
         return EventDriven(network).run(x, **options)
 
-    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+    def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
         return EventDriven(network)(x)
+
+    def prepare(self, network: SpikingNetwork, **options: Any) -> EventDriven:
+        """`weights` as for `EventDriven`."""
+        return EventDriven(network, **options)
 
 
 def _check(network: SpikingNetwork, weights: str | None) -> None:

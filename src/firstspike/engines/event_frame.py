@@ -13,7 +13,7 @@ from firstspike.networks.network import INPUT, Node
 from firstspike.networks.ops import MaxPool, Reshape, WeightOp
 
 if TYPE_CHECKING:
-    from firstspike.engines.event_driven import EventDriven
+    from firstspike.engines.event_driven import Buffers, EventDriven
 
 
 class Frame:
@@ -21,6 +21,7 @@ class Frame:
 
     Args:
         engine: the prepared network.
+        buffers: its layers and populations with the memory of this thread.
         recording: keep spike times (and potentials, if asked for) of all neurons. Otherwise max
             pools are taken before neurons fire, which gives the same spikes behind them.
 
@@ -29,8 +30,11 @@ class Frame:
         times, potentials: (1, *population), by population.
     """
 
-    def __init__(self, engine: EventDriven, recording: bool, potentials: bool = False) -> None:
-        self.engine, self.recording, self.keep_potentials = engine, recording, potentials
+    def __init__(
+        self, engine: EventDriven, buffers: Buffers, recording: bool, potentials: bool = False
+    ) -> None:
+        self.engine, self.buffers = engine, buffers
+        self.recording, self.keep_potentials = recording, potentials
         self.operations: dict[str, int] = {}
         self.times: dict[str, Tensor] = {}
         self.potentials: dict[str, Tensor] = {}
@@ -41,35 +45,36 @@ class Frame:
         engine, network = self.engine, self.engine.network
         nodes = [node for node in network.nodes if node.name not in skipped]
         for node, inputs in network.walk(self.signals, nodes):
-            if node.name in engine.firing:
+            if node.name in self.buffers.firing:
                 self.signals[node.name] = self._fire(node, inputs, x)
             else:
                 self._pass(node, inputs)
         output = network.output.name
         if output in skipped:
             return engine.bias[output].clone()
-        if output in engine.held:
-            return engine.held[output].tensor()
+        if output in self.buffers.held:
+            return self.buffers.held[output].tensor()
         return self.signals[output].tensor + engine.bias[output]
 
     def _fire(self, node: Node, inputs: list[Signal], x: Tensor) -> Signal:
         """The spikes of a population; `x` is the image."""
-        name, layer, u = node.name, self.engine.held.get(node.name), x
+        name, layer, u = node.name, self.buffers.held.get(node.name), x
         if layer is None and name != INPUT:
             u = inputs[0].tensor + self.engine.bias[name]
         rows = to_rows(u) if layer is None else layer.out
         if not self.recording:
-            firing = self.engine.pooled.get(name) or self.engine.firing[name]
+            firing = self.buffers.pooled.get(name) or self.buffers.firing[name]
             return Signal(firing(rows))
         if self.keep_potentials:
             self.potentials[name] = u if layer is None else layer.tensor()
-        events = self.engine.firing[name](rows)
-        self.times[name] = events.spread(events.step.astype(rows.dtype), float("inf"))
+        firing = self.buffers.firing[name]
+        events = firing(rows)
+        self.times[name] = events.spread(firing.steps[events.level], float("inf"))
         return Signal(events)
 
     def _pass(self, node: Node, inputs: list[Signal]) -> None:
         """What an operation makes of its inputs; a layer may hold it as potentials instead."""
-        op, layer = self.engine.network.op(node.name), self.engine.layers.get(node.name)
+        op, layer = self.engine.network.op(node.name), self.buffers.layers.get(node.name)
         if layer is not None:
             self.operations[node.name] = layer(inputs[0])
             if not layer.holds:
@@ -77,7 +82,7 @@ class Frame:
         elif isinstance(op, Reshape):
             self.signals[node.name] = inputs[0].reshaped(op.hyper["shape"])
         elif isinstance(op, MaxPool):
-            done = not self.recording and node.inputs[0] in self.engine.pooled
+            done = not self.recording and node.inputs[0] in self.buffers.pooled
             self.signals[node.name] = inputs[0] if done else Signal(tensor=op(inputs[0].tensor))
         else:
             assert isinstance(op, WeightOp)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.compiled import event_loops as kernels
 from firstspike.engines.event_signal import Array, Events, Signal, from_rows, to_rows
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, TransposedConvolution
-from firstspike.neurons.neuron import per_channel
+from firstspike.neurons.neuron import Neuron, per_channel
 
 
 class EventWeights:
@@ -24,7 +24,9 @@ class EventWeights:
         bias: (1, *target) what potentials start from, if the layer holds those of a population or
             the readout; None: it holds a part of them, which starts from zero.
         precision: None (as they are), "bfloat16", or "int8" with one scale per output channel.
-        scratch: memory for the potentials, shared with other layers; None: memory of its own.
+
+    Attributes:
+        out: potentials; memory that `with_buffers` gives, since a layer alone has none.
     """
 
     def __init__(
@@ -34,7 +36,6 @@ class EventWeights:
         target: tuple[int, ...],
         bias: Tensor | None,
         precision: str | None = None,
-        scratch: Array | None = None,
     ) -> None:
         self.last = isinstance(op, Dense)
         self.target = (target[-1], *target[:-1]) if self.last else target
@@ -51,15 +52,19 @@ class EventWeights:
         weight = op.weight.detach().reshape(self.groups, self.outputs, self.inputs, *kernel)
         self.weights, self.scale = _lay_out(weight, self.padded, precision)
         self.holds = bias is not None
-        dtype = op.weight.detach().numpy().dtype
-        size = self.positions * self.stride
-        self.out = np.empty(size, dtype) if scratch is None else scratch[:size]
-        self.initial = np.zeros(self.stride, dtype)
+        self.out = np.empty(0, op.weight.detach().numpy().dtype)
+        self.initial = np.zeros(self.stride, self.out.dtype)
         if bias is not None:
             rows = to_rows(bias, self.last).reshape(self.positions, self.groups, self.outputs)
             rows = rows[:1] if (rows == rows[:1]).all() else rows
             margin = self.padded - self.outputs
             self.initial = np.pad(rows, ((0, 0), (0, 0), (0, margin))).reshape(-1)
+
+    def with_buffers(self, scratch: Array | None) -> EventWeights:
+        """The same weights with memory for potentials: `scratch`, or (None) their own."""
+        twin, size = copy.copy(self), self.positions * self.stride
+        twin.out = np.empty(size, self.out.dtype) if scratch is None else scratch[:size]
+        return twin
 
     @property
     def stride(self) -> int:
@@ -179,7 +184,7 @@ class Firing:
     """A population: potentials to spikes, through a max pool over its potentials if wanted.
 
     Args:
-        neuron: its neuron.
+        neuron: its neuron, with a threshold table.
         shape: of the population, (C, ...).
         stride: numbers from one position of the potentials to the next.
         pool: `MaxPool` in two dimensions that the population alone feeds, and its output shape.
@@ -187,12 +192,15 @@ class Firing:
 
     def __init__(
         self,
-        neuron: TableNeuron,
+        neuron: Neuron,
         shape: tuple[int, ...],
         stride: int,
         pool: tuple[Op, tuple[int, ...]] | None = None,
     ) -> None:
-        thresholds, values = (x.detach().numpy() for x in neuron.table())
+        table = neuron.table()
+        assert table is not None
+        thresholds, values = (x.detach().numpy() for x in table)
+        self.steps = neuron.level_steps().numpy()
         steps = len(thresholds)
         self.thresholds = np.full(1 << (steps - 1).bit_length(), -np.inf, thresholds.dtype)
         self.thresholds[:steps] = thresholds
@@ -204,8 +212,19 @@ class Firing:
         out = shape if pool is None else pool[1]
         window = [1, 1, 1, 1, 0, 0, 1, 1] if pool is None else pool_window(pool[0])
         self.geometry = np.array([*_plane(shape), stride, steps, *_plane(out), *window], np.int64)
-        self.largest = np.empty(shape[0], self.values.dtype)
-        self.events = Events(out, shape[0], self.values.dtype, timed=True)
+        self.shapes = out, shape[0]
+        self._allot()
+
+    def _allot(self) -> None:
+        shape, channels = self.shapes
+        self.largest = np.empty(channels, self.values.dtype)
+        self.events = Events(shape, channels, self.values.dtype, timed=True)
+
+    def with_buffers(self) -> Firing:
+        """The same neurons with buffers of their own."""
+        twin = copy.copy(self)
+        twin._allot()
+        return twin
 
     def __call__(self, u: Array) -> Events:
         """Spikes of potentials that lie position by position; valid until the next call."""
@@ -220,7 +239,7 @@ class Firing:
             self.largest,
             events.start,
             events.index,
-            events.step,
+            events.level,
             events.value,
         )
         return events

@@ -20,7 +20,7 @@ class Events:
     Attributes:
         shape: of the signal, without batch axis.
         start, index, value: what is where.
-        step: spike times of the events; empty where the signal is not a population's.
+        level: of the population's table, event by event; empty where the signal is not one's.
     """
 
     def __init__(self, shape: tuple[int, ...], channels: int, dtype: Any, timed: bool) -> None:
@@ -29,7 +29,7 @@ class Events:
         self.start = np.zeros(size // channels + 1, np.int64)
         self.index = np.zeros(size + AHEAD, np.int32)
         self.value = np.empty(size + 1, dtype)
-        self.step = np.empty(size + 1 if timed else 0, np.int32)
+        self.level = np.zeros(size + 1 if timed else 0, np.int32)
 
     def spread(self, entries: Array, fill: float) -> Tensor:
         """(1, *shape) with `entries` at the events and `fill` elsewhere."""

@@ -56,7 +56,6 @@ class SpikingNetwork(nn.Module):
     """
 
     input_low: Tensor
-    mode_changes = 0  # calls of `train` and `eval`: what engines keep does not outlive them
 
     def __init__(
         self,
@@ -118,10 +117,6 @@ class SpikingNetwork(nn.Module):
 
     def neuron_count(self, population: str) -> int:
         return int(torch.Size(self.network.node[population].shape).numel())
-
-    def train(self, mode: bool = True) -> SpikingNetwork:
-        self.mode_changes += 1
-        return super().train(mode)
 
     # ---- running --------------------------------------------------------------------------------
     def shifted(self, x: Tensor) -> Tensor:

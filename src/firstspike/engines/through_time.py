@@ -86,7 +86,7 @@ class ThroughTime(Engine):
     def reason_against(self, network: SpikingNetwork) -> str | None:
         return reason_against(network)
 
-    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+    def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
         return logits(network, x)
 
     @torch.no_grad()

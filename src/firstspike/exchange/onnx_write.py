@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from firstspike._version import __version__
-from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.codes.ttfs import TTFS
 from firstspike.exchange.door import optional
 from firstspike.networks import ops
 from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_batch_norm
 from firstspike.networks.network import INPUT, Node
+from firstspike.neurons.table import TableNeuron
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork

@@ -53,6 +53,7 @@ class Neuron(nn.Module, ABC):
 
     analog: ClassVar[bool] = False  # True: delivers analogue values and no spikes (direct input)
     spikes_each: ClassVar[int] = 1  # spikes of a neuron that fires, where `encode` gives its time
+    fires_on_crossing: ClassVar[bool] = False  # as soon as `u` reaches the falling threshold
     through_time: ClassVar[bool] = False  # has `initial` and `fire`, differentiable over steps
     shared_state: ClassVar[frozenset[str]] = frozenset()  # entries of the state without batch axis
 
@@ -94,6 +95,26 @@ class Neuron(nn.Module, ABC):
     def channel_scale(self, shape: tuple[int, ...]) -> Tensor | None:
         """(C,) scale of every channel of a population of `shape`; None if one has several."""
         return per_channel(self.scale, shape)
+
+    def table(self) -> tuple[Tensor, Tensor] | None:
+        """Thresholds and values (T,), falling, in units of the scale; None for other neurons.
+
+        A neuron with a table says `scale * values[i]`, i the first level with
+        `u / scale >= thresholds[i]`, and nothing if there is none.
+        """
+        return None
+
+    def level_steps(self) -> Tensor:
+        """(T,) step of the spike of each level of the table."""
+        raise TypeError(f"{type(self).__name__} has no threshold table.")
+
+    @property
+    def value_scale(self) -> Tensor:
+        """What the table's values are multiplied by; integers have another than potentials."""
+        return self.scale
+
+    def freeze(self) -> None:
+        """Fix what follows from parameters, for many calls with the same; see `prepare`."""
 
     # ---- all input known at once ----------------------------------------------------------------
     @property

@@ -11,7 +11,7 @@ from firstspike.compiled.available import has_numba
 from firstspike.neurons.lookup import look_up
 
 
-def speak(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
+def straight_through(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
     """`scale * values[t]`, t the first step with `u / scale >= thresholds[t]`; 0 without one.
 
     The rounding has no useful derivative; the gradient passes straight through it. With y the
@@ -35,16 +35,16 @@ def speak(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tenso
 
     >>> u = torch.tensor([0.3, 0.6, 2.0], requires_grad=True)
     >>> table = torch.tensor([1.0, 0.5])
-    >>> y = speak(u, torch.tensor(1.0), table - 0.25, table)
+    >>> y = straight_through(u, torch.tensor(1.0), table - 0.25, table)
     >>> y.sum().backward()
     >>> y.detach(), u.grad
     (tensor([0.5000, 0.5000, 1.0000]), tensor([1., 1., 0.]))
     """
-    result: Tensor = _Speak.apply(u, scale, thresholds.detach(), values)
+    result: Tensor = _StraightThrough.apply(u, scale, thresholds.detach(), values)
     return result
 
 
-def say(
+def quantize(
     u: Tensor,
     scale: Tensor,
     thresholds: Tensor,
@@ -52,10 +52,10 @@ def say(
     out: Tensor | None = None,
     value_scale: Tensor | None = None,
 ) -> Tensor:
-    """The values of `speak` without a gradient.
+    """The values of `straight_through` without a gradient.
 
     Args:
-        out: may be `u`, which is then overwritten.
+        out: where to write them; may be `u`, which is then overwritten.
         value_scale: what values are multiplied by, if not the scale of the potential.
     """
     scale, thresholds, values = scale.detach(), thresholds.detach(), values.detach()
@@ -65,13 +65,13 @@ def say(
     return look_up(u, scale, thresholds, values, 0.0, out).mul_(said)
 
 
-class _Speak(torch.autograd.Function):
+class _StraightThrough(torch.autograd.Function):
     """Keeps for the backward pass one byte per potential beside the result, which the next layer
     keeps anyway; the potentials themselves only where the scale is trained."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
-        y = say(u, scale, thresholds, values)
+        y = quantize(u, scale, thresholds, values)
         _, trained_scale, _, trained_values = ctx.needs_input_grad
         inside = None if trained_scale else (u > 0) & (u <= values[0] * scale)
         needed = y if trained_scale or trained_values else None

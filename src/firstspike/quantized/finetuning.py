@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks.ops import Affine
+from firstspike.neurons.table import TableNeuron
 from firstspike.quantized.fixed_point import exponents_of, value_exponents
 from firstspike.quantized.power_of_two import power_of_two_network
 from firstspike.quantized.quantization import (

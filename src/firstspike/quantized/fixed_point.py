@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Node
 from firstspike.networks.ops import (
@@ -30,6 +29,7 @@ from firstspike.networks.ops import (
     Reshape,
 )
 from firstspike.networks.ops.pools import per_axis
+from firstspike.neurons.table import TableNeuron
 
 Exponents = Tensor  # float64 tensor of integers, () or (C, 1, ...)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -10,6 +10,9 @@ from firstspike.codes.integer_ttfs import IntegerNeuron, IntegerTTFS
 from firstspike.engines.engine import Engine, register
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
+
+if TYPE_CHECKING:
+    from firstspike.quantized.int8 import Int8
 
 LARGEST_UINT8 = 255
 
@@ -47,10 +50,15 @@ class Int8Engine(Engine):
 
         return Int8(network).run(x, **options)
 
-    def logits(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+    def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
         from firstspike.quantized.int8 import Int8
 
         return Int8(network)(x)
+
+    def prepare(self, network: SpikingNetwork) -> Int8:
+        from firstspike.quantized.int8 import Int8
+
+        return Int8(network)
 
 
 ENGINE = register(Int8Engine())

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.integer_ttfs import MOST_BITS, IntegerNeuron, IntegerTTFS
-from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.codes.ttfs import TTFS
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network, Node
 from firstspike.networks.network import free_name
@@ -34,6 +34,7 @@ from firstspike.networks.ops import (
     TransposedConvolution,
     WeightOp,
 )
+from firstspike.neurons.table import TableNeuron
 from firstspike.quantized import int8_engine as int8_engine  # one more engine for what is made here
 from firstspike.quantized.fixed_point import (
     Exponents,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from firstspike.codes import Learned
 from firstspike.codes.kernels import LearnedKernel
-from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.codes.ttfs import TTFS
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network
 from firstspike.networks.ops import (
@@ -27,6 +27,7 @@ from firstspike.networks.ops import (
     Reshape,
     WeightOp,
 )
+from firstspike.neurons.table import TableNeuron
 from firstspike.quantized.fixed_point import dyadic_exponent
 
 _DYADIC_BITS = 23  # a table with more fraction bits than this is an accident of rounding

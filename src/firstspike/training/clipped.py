@@ -21,7 +21,7 @@ from firstspike.conversion import Maximum, convert
 from firstspike.conversion.statistics import Histogram, calibration_batches
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.neurons.straight_through import speak
+from firstspike.neurons.straight_through import straight_through
 
 
 class ClippedReLU(nn.Module):
@@ -60,7 +60,8 @@ class QuantizedReLU(ClippedReLU):
     (clip-floor-shift), which is at once a TTFS population with L steps and the mean of L steps of
     integrate-and-fire under constant current with half a threshold to start with.
 
-    The gradient passes straight through the rounding, to x and to the limit (see `speak`).
+    The gradient passes straight through the rounding, to x and to the limit (see
+    `straight_through`).
 
     Args:
         limit: mu at the start of training.
@@ -86,7 +87,7 @@ class QuantizedReLU(ClippedReLU):
     values: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        return speak(x, self.limit, self.thresholds, self.values)
+        return straight_through(x, self.limit, self.thresholds, self.values)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, levels={self.levels}"

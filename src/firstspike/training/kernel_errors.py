@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.kernels import ExponentialKernel
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.engines import simulate
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.neurons.table import TableNeuron
 
 
 @dataclass(frozen=True)

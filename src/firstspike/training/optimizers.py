@@ -86,30 +86,13 @@ def _build(
     kind: Callable[..., torch.optim.Optimizer], config: Any, groups: list[dict[str, Any]]
 ) -> torch.optim.Optimizer:
     """torch's optimizer with the config's fields; every group names its learning rate."""
-    return _counting(kind(groups, lr=0.0, fused=_can_fuse(groups), **vars(config)))
+    return kind(groups, lr=0.0, fused=_can_fuse(groups), **vars(config))
 
 
 def _can_fuse(groups: list[dict[str, Any]]) -> bool:
     """Whether torch has one kernel per step for all parameters (on CPUs 2 to 4 times as fast)."""
     parameters = [p for group in groups for p in group["params"]]
     return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in parameters)
-
-
-def _counting(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """`optimizer`, made to count its changes in the version of every parameter.
-
-    Fused steps change parameters without telling autograd; what is kept as long as a parameter has
-    not changed (`TableNeuron.constant_table`) would go stale.
-    """
-    from torch.autograd.graph import increment_version
-
-    def count(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                increment_version(parameter)
-
-    optimizer.register_step_post_hook(count)
-    return optimizer
 
 
 def _check_adam(config: Adam | AdamW) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes.kernels import ExponentialKernel, LearnedKernel
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.config import register, require
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
+from firstspike.neurons.table import TableNeuron
 from firstspike.training.single_spike import SingleSpikeMethod
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ class QuantizerAware(SingleSpikeMethod):
     """Train a TTFS network with its own tables, whatever they are, with trained ranges.
 
     The network's forward pass is that of the spiking network; the gradient passes straight through
-    the rounding (`firstspike.neurons.straight_through.speak`). Training and spiking accuracy
-    are therefore the same number. Ranges (the scale of every hidden population) are trained as in
+    the rounding (`neurons.straight_through`). Training and spiking accuracy are therefore the same
+    number. Ranges (the scale of every hidden population) are trained as in
     LSQ, the parameters of exponential and learned tables along with them.
 
         network = convert(model, TTFS(4, kernel=Linear()), calibration=images)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes.kernels import ExponentialKernel
-from firstspike.codes.ttfs import TableNeuron
 from firstspike.config import register, require, require_integer
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, fold_batch_norm
 from firstspike.networks.ops import BatchNorm
 from firstspike.neurons.neuron import Neuron
+from firstspike.neurons.table import TableNeuron
 from firstspike.training.kernel_errors import kernel_errors
 from firstspike.training.quantizer_aware import keep_tables_falling, split_groups, table_neurons
 from firstspike.training.single_spike import SingleSpikeMethod
@@ -30,8 +30,8 @@ class Surrogate(SingleSpikeMethod):
     """Train an exponential TTFS network in the domain of spike times.
 
     SM: forward, every population says `decode(encode(z))`; backward, the gradient passes straight
-    through the rounding, and tau and t_d of every layer are trained (`speak`). On top of it, each
-    switched on by its own argument,
+    through the rounding, and tau and t_d of every layer are trained (`straight_through`). On top
+    of it, each switched on by its own argument,
 
     - SR, stochastic relaxation (`relaxed_epochs`): in epoch e = 0, 1, ... each layer is a plain
       ReLU for a batch with probability `1 - (e + 1) / relaxed_epochs`;
@@ -104,7 +104,7 @@ class Surrogate(SingleSpikeMethod):
                     f"population {name!r} must have an exponential kernel under Surrogate, got "
                     f"{type(kernel).__name__}. Use QuantizerAware() for other kernels."
                 )
-        return kernels  # type: ignore[return-value]
+        return kernels
 
     def _parameters(self) -> list[Tensor]:
         return [p for kernel in self._kernels().values() for p in (kernel.tau, kernel.delay)]

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.kernels import ExponentialKernel, LinearKernel
-from firstspike.codes.ttfs import TTFS, TableNeuron
+from firstspike.codes.ttfs import TTFS
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks.network import INPUT, Node
 from firstspike.networks.ops import Op, describe_op
+from firstspike.neurons.table import TableNeuron
 
 _KINDS = {np.uint8: "u1", np.uint16: "u2", np.float32: "f4", np.float64: "f8"}
 _PLAIN = frozenset({"Dense", "Affine", "Add", "Concatenate", "Reshape", "Rectifier"})

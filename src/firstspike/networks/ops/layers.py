@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstspike._fingerprint import fingerprint
 from firstspike.networks.ops.op import WeightOp
 from firstspike.networks.taps import Axis, Shape, Taps, along_axes, positions_of
 
@@ -35,7 +34,6 @@ class Convolution(WeightOp):
     multiplies, adds = "weight", "bias"
     weight: Tensor
     bias: Tensor | None
-    _reordered: tuple[object, Tensor] | None = None
 
     @property
     def channels(self) -> int:
@@ -45,37 +43,11 @@ class Convolution(WeightOp):
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _CONVOLUTION[self.weight.ndim - 2](x, weight, bias, **self.hyper)
 
-    def _weight_for(self, x: Tensor) -> Tensor:
-        """The weights, for inference on the CPU in the memory order of `x`.
-
-        torch would copy them at every call if the orders differ; the copy is kept until they
-        change.
-        """
-        weight = self.weight
-        if (
-            torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or x.ndim != 4
-            or x.device.type != "cpu"
-            or x.stride(1) != 1
-            or not x.is_contiguous(memory_format=torch.channels_last)
-        ):
-            return weight
-        state = fingerprint(weight)
-        if self._reordered is None or self._reordered[0] != state:
-            ordered = weight.detach().contiguous(memory_format=torch.channels_last)
-            self._reordered = (state, ordered)
-        return self._reordered[1]
-
-    def train(self, mode: bool = True) -> Convolution:
-        self._reordered = None  # a fused optimizer changes weights without a trace
-        return super().train(mode)
-
     def forward(self, x: Tensor) -> Tensor:
-        return self._convolve(x, self._weight_for(x), self.bias)
+        return self._convolve(x, self.weight, self.bias)
 
     def linear(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return self._convolve(x, self._weight_for(x), None)
+        return self._convolve(x, self.weight, None)
 
     def structure(self, *x: Tensor) -> Tensor:
         """Sums over the channels of a group first, then one kernel of ones per group."""
@@ -131,9 +103,6 @@ class TransposedConvolution(Convolution):
     @property
     def channels(self) -> int:
         return self.weight.shape[1] * int(self.hyper.get("groups", 1))
-
-    def _weight_for(self, x: Tensor) -> Tensor:
-        return self.weight
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _TRANSPOSED[self.weight.ndim - 2](x, weight, bias, **self.hyper)

@@ -1,0 +1,131 @@
+"""Plain calls read the weights as they are; prepared objects keep them, for any threads."""
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import firstspike as fs
+from firstspike.engines import ENGINES, able_engines
+from firstspike.networks.ops import Convolution
+
+CODES = {
+    "closed form": fs.TTFS(16),
+    "early firing": fs.TTFS(16, offset=8),
+    "learned": fs.TTFS(6, fs.kernels.Learned()),
+    "reverse": fs.Reverse(8),
+    "switch": fs.TemporalSwitch(8),
+    "ramps": fs.ReLPSP(),
+    "few steps": fs.FewStep(2),
+    "rate": fs.Rate(8),
+}
+
+
+def images(samples: int = 16) -> Tensor:
+    return torch.rand(samples, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+
+
+def converted(code) -> fs.SpikingNetwork:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)),
+    )
+    return fs.convert(model, code, calibration=images())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("code", ["closed form", "early firing", "reverse", "ramps"])
+def test_every_single_changed_weight_is_seen(code: str) -> None:
+    """Fault injection: one weight of a convolution after the other, through `.data`."""
+    network, x = converted(CODES[code]), images(4)
+    first = network(images())
+    weight = dict(network.named_parameters())["network.ops._3.weight"]
+    reference = "clock" if code != "ramps" else "event_by_event"
+    x = x if code != "ramps" else x[:2]
+    changed = range(0, weight.numel(), 7 if code != "ramps" else 120)
+    for i in changed:
+        old = float(weight.data.view(-1)[i])
+        weight.data.view(-1)[i] = 5.0
+        expected = fs.simulate(network, x, engine=reference).logits
+        torch.testing.assert_close(network(x), expected, rtol=1e-6, atol=1e-6)
+        weight.data.view(-1)[i] = old
+    assert len(changed) in (83, 5)
+    assert torch.equal(network(images()), first)
+
+
+@torch.no_grad()
+def test_scales_kernels_and_structure_are_read_as_they_are_too() -> None:
+    network, x = converted(CODES["early firing"]), images()
+    network(x)
+    network.neuron("_1").scale.data.mul_(2.0)
+    network.neuron("_4").kernel.tau.data.mul_(1.5)
+    torch.testing.assert_close(network(x), fs.simulate(network, x).logits)
+    network.network.op("_0").hyper["padding"] = (1, 1)  # as it is, written otherwise
+    network.code = fs.TTFS(16, offset=4)
+    torch.testing.assert_close(network(x), fs.simulate(network, x).logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("code", CODES)
+def test_prepared_objects_keep_the_network_they_were_made_from(code: str) -> None:
+    network, x = converted(CODES[code]), images()
+    for name in able_engines(network):
+        if name == "event_by_event":
+            continue
+        prepared = fs.prepare(network, name)
+        expected = fs.simulate(network, x, name)
+        torch.testing.assert_close(prepared(x), expected.logits, rtol=1e-6, atol=1e-6)
+        record = prepared.run(x)
+        for population, counts in expected.spike_counts.items():
+            assert torch.equal(record.spike_counts[population], counts), (name, population)
+        for op in network.network.ops.values():
+            if isinstance(op, Convolution):
+                op.weight.data.neg_()
+        torch.testing.assert_close(prepared(x), expected.logits, rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(fs.simulate(network, x, name).logits, expected.logits)
+        for op in network.network.ops.values():
+            if isinstance(op, Convolution):
+                op.weight.data.neg_()
+    assert fs.prepare(network).engine == able_engines(network)[0]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("code", ["closed form", "early firing", "reverse", "ramps", "rate"])
+def test_one_prepared_object_serves_four_threads(code: str) -> None:
+    network = converted(CODES[code])
+    batches = images(12).split(3)
+    for name in able_engines(network):
+        if name == "event_by_event":
+            continue
+        prepared = fs.prepare(network, name)
+        expected = [prepared.run(x) for x in batches]
+        wrong: list[object] = []
+
+        def serve(mine: int, name=name, prepared=prepared, expected=expected, wrong=wrong) -> None:
+            for _ in range(10):
+                record = prepared.run(batches[mine])
+                good = torch.equal(prepared(batches[mine]), prepared(batches[mine]))
+                for population, counts in expected[mine].spike_counts.items():
+                    good &= torch.equal(record.spike_counts[population], counts)
+                for population, times in expected[mine].spike_times.items():
+                    good &= torch.equal(record.spike_times[population], times)
+                if not good or not torch.equal(record.logits, expected[mine].logits):
+                    wrong.append((name, mine))
+
+        threads = [threading.Thread(target=serve, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+
+
+def test_weights_of_the_event_engine_and_refusals() -> None:
+    network, x = converted(CODES["closed form"]), images(2)
+    rounded = fs.prepare(network, "event", weights="int8")
+    assert torch.equal(rounded(x), fs.engines.EventDriven(network, weights="int8")(x))
+    with pytest.raises(ValueError, match=r"must be 'clock' .* got 'event': Rate is not one spike"):
+        fs.prepare(converted(CODES["rate"]), "event")
+    assert set(ENGINES) >= {"closed_form", "early_firing", "clock", "event"}
