@@ -60,21 +60,19 @@ class QuantizedANN(nn.Module):
             normalized = neuron.normalize(u)
             step = len(thresholds) - torch.bucketize(normalized, thresholds.flip(0), right=True)
             padded = torch.cat([values, values.new_zeros(1)])
-            return padded[step] * getattr(neuron, "value_scale", neuron.scale)
+            return padded[step] * neuron.value_scale
 
         return self.spiking.network.evaluate(self.spiking.shifted(x), quantize, pool_first=False)
 
 
 def _table(network: SpikingNetwork, name: str) -> tuple[Tensor, Tensor]:
-    neuron = network.neuron(name)
-    table = getattr(neuron, "table", None)
+    table = network.neuron(name).table()
     if table is None:
         raise ValueError(
             f"`network` must have threshold tables, but population {name!r} has none under "
             f"{network.code}. TTFS codes have them."
         )
-    found: tuple[Tensor, Tensor] = table()
-    return found
+    return table
 
 
 @dataclass(frozen=True)
