@@ -33,7 +33,7 @@ def test_the_face_of_the_package() -> None:
     codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
     types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
     spaces = "chip codes data energy engines inputs kernels methods models networks plots quantized"
-    verbs = f"{verbs} prepare simulate to_nir trace train view"
+    verbs = f"{verbs} prepare simulate to_c to_nir to_onnx trace train view"
     spaces = f"{spaces} report scales stopping thresholds training zoo"
     assert set(firstspike.__all__) == {"__version__", *f"{verbs} {codes} {types} {spaces}".split()}
 

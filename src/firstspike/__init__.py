@@ -26,6 +26,7 @@ _VERBS = {
     "prepare": "firstspike.engines",
     "register": "firstspike.config",
     "simulate": "firstspike.engines",
+    "to_c": "firstspike.exchange.c_door",
     "to_nir": "firstspike.exchange.nir_write",
     "to_onnx": "firstspike.exchange.onnx_write",
     "trace": "firstspike.networks",

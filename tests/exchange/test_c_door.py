@@ -205,6 +205,32 @@ def test_budgets_and_networks_that_do_not_fit_are_refused_before_anything_is_wri
     assert not list(tmp_path.iterdir())
 
 
+@needs_gcc
+def test_the_command_quantizes_says_what_it_takes_and_checks(tmp_path):
+    from typer.testing import CliRunner
+
+    from firstspike._files import read_json
+    from firstspike.cli.app import app
+    from firstspike.data import load_dataset
+
+    x = load_dataset("digits", "train").subset(50).float_images()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    fs.convert(model, CODES["linear"], calibration=x).save(tmp_path / "network.safetensors")
+    command = ["export", str(tmp_path / "network.safetensors"), "--to", "c", "--data", "digits"]
+    command += ["--out", str(tmp_path / "digits.c"), "--samples", "20"]
+    done = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "c.json")])
+    assert done.exit_code == 0, done.output
+    assert "weights rounded to 8 bits" in done.output and "bytes of RAM" in done.output
+    stored = read_json(tmp_path / "c.json")
+    assert stored["files"] == ["digits.c", "digits.h"] and stored["ram"] == 64 + 144 + 40
+    assert all(check["samples"] == 20 and check["different"] == 0 for check in stored["checks"])
+    done = CliRunner().invoke(app, [*command, "--ram", "0k"])
+    assert done.exit_code != 0
+    done = CliRunner().invoke(app, [*command, "--ram", "lots"])
+    assert done.exit_code != 0
+
+
 STARTUP = """
 extern unsigned int stack_top;
 extern void _start(void);

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from firstspike.cli._options import DataRoot
+from firstspike.cli._options import DataRoot, JsonFile
+
+if TYPE_CHECKING:
+    from firstspike.engines import SpikingNetwork
 
 
 def export(
@@ -19,13 +23,26 @@ def export(
         Path | None, typer.Option(help="Its Result; default: result.json of the run.")
     ] = None,
     to: Annotated[
-        str | None, typer.Option(help="Another format: nir, onnx, pretrained or spikes.")
+        str | None, typer.Option(help="Another format: nir, onnx, c, pretrained or spikes.")
     ] = None,
     samples: Annotated[
         int, typer.Option(help="Test samples that the receiver runs to check the file.", min=1)
     ] = 100,
     data: Annotated[str | None, typer.Option(help="Data set of the samples.")] = None,
     root: DataRoot = None,
+    form: Annotated[
+        str | None, typer.Option(help="Of --to c: closed_form (default), or event.")
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Of --to c: refuse more static memory than this, 256k.")
+    ] = None,
+    flash: Annotated[
+        str | None, typer.Option(help="Of --to c: refuse larger tables than this, 1M.")
+    ] = None,
+    bits: Annotated[
+        int, typer.Option(help="Of a weight in --to c, if the network is not quantized yet.")
+    ] = 8,
+    json_file: JsonFile = None,
     verify: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Check an exported file instead.")
     ] = None,
@@ -35,6 +52,8 @@ def export(
     With `--to` the network leaves in another format, and the receiver is run to check it.
 
     Example: firstspike export runs/mnist --to onnx --out mnist.onnx
+
+    Example: firstspike export runs/mnist --to c --out mnist.c --ram 64k
     """
     from firstspike.runs.export import export as write
     from firstspike.runs.export import verify as check
@@ -52,18 +71,64 @@ def export(
     if run is None or out is None:
         raise ValueError("pass RUN and `--out FILE`, or `--verify FILE`.")
     if to is not None:
-        return _hand_on(run, out, to, samples, data, root)
+        given = {"form": form, "ram": _size("ram", ram), "flash": _size("flash", flash)}
+        options = {name: value for name, value in given.items() if value is not None}
+        return _hand_on(run, out, to, options, bits, samples, data, root, json_file)
     typer.echo(f"wrote {out} and {write(run, out, result)}")
 
 
 def _hand_on(
-    run: Path, out: Path, to: str, samples: int, data: str | None, root: Path | None
+    run: Path,
+    out: Path,
+    to: str,
+    options: dict[str, Any],
+    bits: int,
+    samples: int,
+    data: str | None,
+    root: Path | None,
+    json_file: Path | None,
 ) -> None:
+    from firstspike._files import write_json
     from firstspike.exchange import hand_on
+    from firstspike.exchange.c_door import C
     from firstspike.exchange.doors import build_door
     from firstspike.runs import Run
 
-    door, opened = build_door(to), Run(run)
+    opened = Run(run)
     dataset = opened.dataset("test", data, root)
     images = dataset.subset(min(samples, len(dataset))).float_images()
-    typer.echo(hand_on(opened.network, door, out, images.to(opened.network.input_low.dtype)))
+    if to == C.name:
+        options["golden"] = images[:2]
+    door, network, sizes = build_door(to, **options), opened.network, {}
+    if isinstance(door, C):
+        network = _integers(network, bits)
+        made = door.source(network, out)
+        sizes = {"form": door.form, "flash": made.flash, "ram": made.ram}
+        typer.echo(f"tables take {made.flash:,} bytes of flash, layers {made.ram:,} bytes of RAM")
+    handed = hand_on(network, door, out, images.to(network.input_low.dtype))
+    typer.echo(handed)
+    if json_file is not None:
+        write_json(json_file, handed.to_dict() | sizes)
+        typer.echo(f"wrote {json_file}")
+
+
+def _integers(network: SpikingNetwork, bits: int) -> SpikingNetwork:
+    from firstspike.codes import IntegerTTFS
+    from firstspike.quantized import Quantization, quantize, to_integers
+
+    if isinstance(network.code, IntegerTTFS):
+        return network
+    if "quantization" not in network.origin:
+        network = quantize(network, Quantization(bits=bits))
+        typer.echo(f"weights rounded to {bits} bits; `quantize` and `finetune` have choices")
+    return to_integers(network, potential_bits=32)
+
+
+def _size(option: str, text: str | None) -> int | None:
+    """Bytes of "262144", "256k" or "1M"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)([kKM]?)", text)
+    if match is None:
+        raise ValueError(f"`--{option}` must look like 256k, 1M or 262144, got {text!r}.")
+    return int(match[1]) * {"": 1, "k": 2**10, "K": 2**10, "M": 2**20}[match[2]]

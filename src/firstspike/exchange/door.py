@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -44,6 +44,18 @@ class Check:
         """Whether all spikes and all classes are the same."""
         return self.different == 0 and self.classes == self.samples
 
+    def __add__(self, other: Check) -> Check:
+        """Both on further samples, by the same reader."""
+        gaps = [gap for gap in (self.logits, other.logits) if gap is not None]
+        return replace(
+            self,
+            samples=self.samples + other.samples,
+            neurons=self.neurons + other.neurons,
+            different=self.different + other.different,
+            classes=self.classes + other.classes,
+            logits=max(gaps, default=None),
+        )
+
     def __str__(self) -> str:
         spikes = (
             f"{self.neurons - self.different:,} of {self.neurons:,} neurons spike alike, "
@@ -73,6 +85,10 @@ class Handed:
     files: tuple[Path, ...]
     cannot: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self) | {"files": [file.name for file in self.files]}
 
     def __str__(self) -> str:
         lines = [f"{self.door}: wrote {', '.join(map(str, self.files))}"]
