@@ -1,5 +1,6 @@
 """Networks as C: compiled, run and compared spike by spike; budgets, refusals, what is written."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -56,18 +57,18 @@ def dense() -> nn.Module:
 
 
 CODES = {
-    "linear": fs.TTFS(16, fs.Linear()),
-    "linear, long": fs.TTFS(255, fs.Linear()),
-    "powers of two": fs.TTFS(7, fs.PowerOfTwo(), half_step=False),
-    "linear, long input": fs.TTFS(9, fs.Linear(), input_window=20),
-    "exponential": fs.TTFS(9, fs.Exponential(tau=3.0)),
+    "linear": fs.TTFS(16, fs.kernels.Linear()),
+    "linear, long": fs.TTFS(255, fs.kernels.Linear()),
+    "powers of two": fs.TTFS(7, fs.kernels.PowerOfTwo(), half_step=False),
+    "linear, long input": fs.TTFS(9, fs.kernels.Linear(), input_window=20),
+    "exponential": fs.TTFS(9, fs.kernels.Exponential(tau=3.0)),
 }
 
 
 def integers(build_model=Residual, code="linear", per_channel=True, low=0.0):
     torch.manual_seed(0)
     x = frames_of(torch.rand(6, 2, 8, 8)).float() / 255
-    scales = fs.Percentile(per_channel=per_channel)
+    scales = fs.scales.Percentile(per_channel=per_channel)
     network = fs.convert(
         build_model().eval(), CODES[code], calibration=x + low, normalization=scales
     )
@@ -209,7 +210,6 @@ def test_budgets_and_networks_that_do_not_fit_are_refused_before_anything_is_wri
 def test_the_command_quantizes_says_what_it_takes_and_checks(tmp_path):
     from typer.testing import CliRunner
 
-    from firstspike._files import read_json
     from firstspike.cli.app import app
     from firstspike.data import load_dataset
 
@@ -222,7 +222,7 @@ def test_the_command_quantizes_says_what_it_takes_and_checks(tmp_path):
     done = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "c.json")])
     assert done.exit_code == 0, done.output
     assert "weights rounded to 8 bits" in done.output and "bytes of RAM" in done.output
-    stored = read_json(tmp_path / "c.json")
+    stored = json.loads((tmp_path / "c.json").read_text())
     assert stored["files"] == ["digits.c", "digits.h"] and stored["ram"] == 64 + 144 + 40
     assert all(check["samples"] == 20 and check["different"] == 0 for check in stored["checks"])
     done = CliRunner().invoke(app, [*command, "--ram", "0k"])

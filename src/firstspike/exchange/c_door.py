@@ -147,7 +147,7 @@ def to_c(
     >>> from firstspike.quantized import Quantization, quantize, to_integers
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     >>> x = torch.rand(100, 4)
-    >>> spiking = fs.convert(model, fs.TTFS(16, fs.Linear()), calibration=x)
+    >>> spiking = fs.convert(model, fs.TTFS(16, fs.kernels.Linear()), calibration=x)
     >>> integers = to_integers(quantize(spiking, Quantization(bits=8)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     handed = to_c(integers, Path(folder) / "small.c", x[:5])
@@ -187,7 +187,7 @@ def run(program: Path, network: SpikingNetwork, frames: Tensor) -> tuple[dict[st
     rows = done.stdout.replace(b" .", b" inf").splitlines()
     for i in range(0, len(rows), lines):
         for name, row in zip(names, rows[i:]):
-            said = np.array(row.split()[1:], dtype=np.float32)
+            said = np.fromstring(row.partition(b" ")[2], dtype=np.float32, sep=" ")
             times[name].append(torch.from_numpy(said).reshape(1, *shapes[name]))
         logits.append([int(value) for value in rows[i + lines - 2].split()[1:]])
     found = {name: torch.cat(rows).to(network.input_low) for name, rows in times.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import inspect
 from typing import Any
 
 from firstspike.exchange.c_door import C
@@ -29,8 +29,7 @@ def build_door(name: str, **options: Any) -> Door:
     """
     if name not in DOORS:
         raise ValueError(f"`--to` must be one of {', '.join(DOORS)}, got {name!r}.")
-    own = {option.name for option in fields(DOORS[name])}
     for option in options:
-        if option not in own:
+        if option not in inspect.signature(DOORS[name]).parameters:
             raise ValueError(f"`--{option}` is no option of `--to {name}`. Leave it out.")
     return DOORS[name](**options)
