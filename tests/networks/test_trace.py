@@ -761,7 +761,6 @@ REFUSED = {  # what is refused -> (model, parts of the message)
     ),
     "no ReLU": (nn.Sequential(*head(192)), ["no ReLU", "Put a ReLU"]),
     "no batch of logits": (NoBatch(), ["moves or removes the batch axis"]),
-    "maps as output": (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), ["(batch, classes)"]),
     "wrong shape": (
         nn.Sequential(nn.Flatten(), nn.Linear(100, 5), nn.ReLU(), nn.Linear(5, 5)),
         ["'_1' (1: Linear)", "cannot run on shape (2, 192)", "the shape the model was trained on"],
@@ -812,15 +811,6 @@ def test_output_without_input_is_refused() -> None:
 
     with pytest.raises(ConversionError, match="does not depend on its input"):
         trace(Constant(), IMAGES)
-
-
-def test_several_outputs_are_refused() -> None:
-    class Pair(nn.Module):
-        def forward(self, x: Tensor):
-            return F.relu(x), x
-
-    with pytest.raises(ConversionError, match=r"return one tensor of logits, got tuple. Wrap"):
-        trace(Pair(), IMAGES)
 
 
 def test_random_models_are_caught_by_the_comparison() -> None:

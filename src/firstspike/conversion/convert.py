@@ -19,6 +19,7 @@ from firstspike.conversion.statistics import Histogram, Sample, calibration_batc
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network, trace
 from firstspike.neurons.table import TableNeuron
+from firstspike.networks.trace import HALF
 
 
 @torch.inference_mode(False)
@@ -82,10 +83,10 @@ def convert(
     batches = calibration_batches(calibration)
     first = next(batches)
     parameter = next(iter(model.parameters()), torch.empty(0))
-    if first.device != parameter.device or first.dtype != parameter.dtype:
-        first = first.to(parameter.device, parameter.dtype)
+    dtype = torch.float32 if parameter.dtype in HALF else parameter.dtype
+    first = first.to(parameter.device, dtype)
     network = trace(model, first, keep_batch_norm=keep_batch_norm)
-    moved = (b.to(parameter.device, parameter.dtype) for b in itertools.chain([first], batches))
+    moved = (b.to(parameter.device, dtype) for b in itertools.chain([first], batches))
     seen = InputRange()
     histograms = collect(network, moved, normalization.per_channel, seen)
     scales, samples = _scales(network, histograms, normalization, code, first.dtype)
@@ -103,9 +104,9 @@ def convert(
         history = _optimize(neurons, samples, kernel_optimization)
         origin["kernel_optimization"] = record(kernel_optimization, history)
     spiking = SpikingNetwork(network, code, neurons, low, origin)
-    spiking = spiking.to(parameter.device, parameter.dtype).eval()
+    spiking = spiking.to(parameter.device, dtype).eval()
     spiking.origin["check"] = check_conversion(spiking, first)
-    return spiking
+    return spiking.to(parameter.dtype)
 
 
 def _encode_input(

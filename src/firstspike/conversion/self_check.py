@@ -31,10 +31,10 @@ def check_conversion(network: SpikingNetwork, images: Tensor) -> dict[str, Any] 
     x = images[: _IMAGES if quick else min(_IMAGES, _STEPS // network.latency)]
     if not len(x):
         return None
-    expected, got = network.analog(x).flatten(1), network(x).flatten(1)
+    expected, got = network.analog_readout(x), network.readout(x)
     spread = (expected - expected.mean(0)).square().mean().sqrt()
     distance = (got - expected).square().mean().sqrt()
-    classes = expected.shape[1] > 1
+    classes = network.network.form is None and expected.shape[1] > 1
     found = {
         "images": len(x),
         "error": float(distance / spread) if spread > 0 else None,
@@ -70,7 +70,7 @@ def _cause(network: SpikingNetwork, x: Tensor, expected: Tensor, distance: float
             clipped[name] = float((values > 1.25 * says).logical_and(says > 0).sum() / active)
             return values
 
-        alone = closed_form.logits(network, x, activate).flatten(1)
+        alone = closed_form.logits(network, x, activate)
         if float((alone - expected).square().mean().sqrt()) > 0.5 * distance:
             return (
                 f"Most of it comes from the input population: its {steps} steps are too coarse for "

@@ -39,9 +39,10 @@ _ADVICE = (
 class SpikingNetwork(nn.Module):
     """Weight operations of the ANN, neurons of a code.
 
-    Calling it returns logits (N, classes) in ANN units from the quickest exact engine that can run
-    it (`default_engine`), with gradients to its parameters where one of the engines has them. It
-    reads the weights as they are; `prepare` makes an object for many calls with the same weights.
+    Calling it returns logits (N, classes), or whatever the model returns, in ANN units from the
+    quickest exact engine that can run it (`default_engine`), with gradients to its parameters where
+    one of the engines has them. It reads the weights as they are; `prepare` makes an object for
+    many calls with the same weights.
 
     Args:
         network: the traced ANN.
@@ -131,8 +132,12 @@ class SpikingNetwork(nn.Module):
             raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
         return x - self.input_low
 
-    def analog(self, x: Tensor) -> Tensor:
-        """Logits of the ANN that this network came from, (N, classes)."""
+    def analog(self, x: Tensor) -> Any:
+        """Outputs of the ANN that this network came from, as the model returns them."""
+        return self.network.arranged(self.analog_readout(x))
+
+    def analog_readout(self, x: Tensor) -> Tensor:
+        """Outputs of the ANN in one row per sample, (N, total)."""
 
         def rectify(name: str, u: Tensor) -> Tensor:
             u = self.neuron(name).in_units_of_values(u)
@@ -140,7 +145,11 @@ class SpikingNetwork(nn.Module):
 
         return self.network.evaluate(self.shifted(x), rectify)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
+        return self.network.arranged(self.readout(x))
+
+    def readout(self, x: Tensor) -> Tensor:
+        """All outputs of the model in one row per sample, (N, total)."""
         trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
         if not (trained or (torch.is_grad_enabled() and x.requires_grad)):
             with torch.autocast(x.device.type, enabled=False):

@@ -19,6 +19,9 @@ from firstspike.networks.handlers import ADVICE_RELU, Handlers
 Handler = Callable[[Handlers, fx.Node, dict[str, Any]], None]
 
 
+_WORDS = {"axis": "dim", "keepdims": "keepdim"}  # numpy's words, which torch takes as well
+
+
 def handle(handlers: Handlers, node: fx.Node) -> None:
     """Add what `node` computes to the network that is being built, or refuse it."""
     builder = handlers.builder
@@ -38,7 +41,7 @@ def handle(handlers: Handlers, node: fx.Node) -> None:
     handler, names = table[node.target]
     values = tuple(builder.known(value) for value in node.args[1:])
     arguments = dict(zip(names, values)) | {
-        key: builder.known(value)
+        _WORDS.get(key, key): builder.known(value)
         for key, value in node.kwargs.items()
         if key not in ("inplace", "input")
     }
@@ -88,8 +91,9 @@ MODULES: dict[Any, Handler] = {
     nn.modules.padding._ConstantPadNd: H.pad,
     nn.modules.dropout._DropoutNd: H.identity,
     nn.Identity: H.identity,
-    nn.Softmax: H.softmax,
-    nn.LogSoftmax: H.softmax,
+    **dict.fromkeys(
+        (nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Sigmoid, nn.LogSigmoid, nn.Tanh), H.final
+    ),
 }
 
 _CONV = ("weight", "bias", "stride", "padding", "dilation", "groups")
@@ -148,10 +152,16 @@ FUNCTIONS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
         (H.dropout, ("p", "training")),
     ),
     torch.dropout: (H.dropout, ("p", "train")),
-    **dict.fromkeys((F.softmax, F.log_softmax, torch.softmax), (H.softmax, ("dim",))),
-    torch.log_softmax: (H.softmax, ("dim",)),
+    **dict.fromkeys(
+        (
+            *(F.softmax, F.log_softmax, torch.softmax, torch.log_softmax, F.normalize),
+            *(torch.sigmoid, F.sigmoid, F.logsigmoid, torch.tanh, F.tanh),
+        ),
+        (H.final, ()),
+    ),
 }
 METHODS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
+    **dict.fromkeys(("to", "type", "type_as", "float", "double", "half", "int"), (H.cast, ())),
     **dict.fromkeys(("relu", "relu_"), (H.relu, ())),
     **dict.fromkeys(("clamp", "clamp_", "clip"), (H.clamp, ("min", "max"))),
     **dict.fromkeys(("clamp_min", "clamp_min_"), (H.clamp, ("min",))),
@@ -164,6 +174,6 @@ METHODS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
     **dict.fromkeys(("div", "div_"), (H.divide, ("other",))),
     "neg": (H.negate, ()),
     "mean": (H.mean, ("dim", "keepdim")),
-    **dict.fromkeys(("contiguous", "detach", "clone", "float", "double", "to"), (H.identity, ())),
-    **dict.fromkeys(("softmax", "log_softmax"), (H.softmax, ("dim",))),
+    **dict.fromkeys(("contiguous", "detach", "clone"), (H.identity, ())),
+    **dict.fromkeys(("softmax", "log_softmax", "sigmoid", "tanh"), (H.final, ())),
 }

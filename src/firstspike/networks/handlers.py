@@ -59,6 +59,16 @@ class Handlers:
     def identity(self, node: fx.Node, arguments: dict[str, Any]) -> None:
         self.builder.same(node, self.source(node))
 
+    def cast(self, node: fx.Node, arguments: dict[str, Any]) -> None:
+        """`to`, `float`, `half`, ...: the same number as long as the type holds it."""
+        source = self.builder.values[self.source(node)].dtype
+        target = self.builder.values[node].dtype
+        if target != source and not {source, target} <= {torch.float32, torch.float64}:
+            self.builder.refuse(
+                node, f"it rounds values to {target}", "keep the type that the weights have"
+            )
+        self.identity(node, arguments)
+
     def convolution(self, node: fx.Node, a: dict[str, Any]) -> None:
         if a.get("padding_mode", "zeros") != "zeros":
             self.builder.refuse(
@@ -236,12 +246,20 @@ class Handlers:
             tensor = tensor[0]
         return tensor
 
-    def softmax(self, node: fx.Node, a: dict[str, Any]) -> None:
-        if any(user.op != "output" for user in node.users):
+    def final(self, node: fx.Node, a: dict[str, Any]) -> None:
+        """An activation of the output alone: the readout is what it is applied to."""
+        name = str(getattr(node.target, "__name__", node.target))
+        if node.op == "call_module":
+            name = type(self.builder.module.get_submodule(name)).__name__
+        if not self.builder.is_output(node):
             self.builder.refuse(
-                node, "softmax inside the network", "move it to the end or remove it"
+                node,
+                f"{name} inside the network",
+                "move it to the end, where it is left out, or use nn.ReLU there and train again",
             )
         self.builder.notes.append(
-            f"{node.name}: (log-)softmax at the output left out; it does not change the class."
+            f"{node.name}: {name.lower()} at the output left out: outputs are what it is applied "
+            "to, in which the same one is largest."
         )
+        self.builder.left_out[node] = self.source(node)
         self.builder.same(node, self.source(node))

@@ -18,6 +18,7 @@ from firstspike.networks.ops import (
     WeightOp,
     describe_op,
 )
+from firstspike.networks.outputs import arrange
 
 INPUT = "input"  # name of the population that encodes the image
 _RESERVED = frozenset(dir(nn.ModuleDict())) | {INPUT}
@@ -63,15 +64,21 @@ class Network(nn.Module):
         nodes: the nodes, the input first.
         ops: operation of every other node, by name.
         notes: what tracing left out or changed, for people.
+        form: how the model arranges its outputs, where they are not (N, classes); see `outputs`.
     """
 
     def __init__(
-        self, nodes: Sequence[Node], ops: Mapping[str, Op], notes: Sequence[str] = ()
+        self,
+        nodes: Sequence[Node],
+        ops: Mapping[str, Op],
+        notes: Sequence[str] = (),
+        form: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.nodes = tuple(nodes)
         self.ops = nn.ModuleDict(dict(ops))
         self.notes = tuple(notes)
+        self.form = form
         self._uses = Counter(name for node in self.nodes for name in node.inputs)
         self.node = {node.name: node for node in self.nodes}
         self.depth = self._depths()
@@ -253,7 +260,11 @@ class Network(nn.Module):
 
     def rebuilt(self, nodes: Sequence[Node], ops: Mapping[str, Op]) -> Network:
         """A network of other nodes and operations with everything else of this one."""
-        return Network(nodes, ops, self.notes)
+        return Network(nodes, ops, self.notes, self.form)
+
+    def arranged(self, row: Tensor) -> Any:
+        """The model's outputs from what the readout says, (N, total)."""
+        return row if self.form is None else arrange(self.form, row)
 
     def max_pools(self) -> tuple[str, ...]:
         return tuple(name for name, op in self.ops.items() if isinstance(op, MaxPool))
@@ -262,6 +273,7 @@ class Network(nn.Module):
         """Plain data: everything but the values of the tensors; `rebuild` reads it."""
         return {
             "notes": list(self.notes),
+            "form": self.form,
             "nodes": [
                 {
                     "name": node.name,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from firstspike.networks.network import INPUT, Network, Node
+from firstspike.networks.outputs import form_size
 from firstspike.networks.ops import (
     OPS,
     BatchNorm,
@@ -54,7 +55,10 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ne
         raise ValueError(f"the tensor {next(iter(left))!r} belongs to no node")
     if len(nodes) < 2 or len(nodes[-1].shape) != 1 or isinstance(ops[nodes[-1].name], Rectifier):
         raise ValueError("the last node must be a readout, (classes,) and no population")
-    network = Network(nodes, ops, [str(note) for note in description.get("notes", ())])
+    form = description.get("form")
+    if form is not None and form_size(form) != nodes[-1].shape[0]:
+        raise ValueError(f"the form of the outputs must have {nodes[-1].shape[0]} numbers")
+    network = Network(nodes, ops, [str(note) for note in description.get("notes", ())], form)
     check_shapes(network)
     return network
 
@@ -102,7 +106,7 @@ def _node(entry: Mapping[str, Any], before: Mapping[str, Node]) -> Node:
     if unknown or not isinstance(inputs, list) or bool(inputs) != bool(before):
         raise ValueError(f"node {name!r} must take nodes that come before it, got {inputs!r}")
     shape = entry["shape"]
-    if not shape or not _integers(1)(shape):
+    if not (shape or before) or not _integers(1)(shape):
         raise ValueError(f"node {name!r} must have a shape of positive integers, got {shape!r}")
     return Node(name, tuple(inputs), tuple(shape), str(entry.get("source", "")))
 

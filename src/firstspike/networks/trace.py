@@ -7,35 +7,65 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
+import math
 from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.parameter import UninitializedTensorMixin
+from torch.utils import _pytree as pytree
 
 from firstspike.networks.dispatch import handle
 from firstspike.networks.errors import ConversionError
 from firstspike.networks.fold import fold_affine, pool_after_population
-from firstspike.networks.fx_graph import (
-    Recorder,
-    evaluation_copy,
-    fx_graph,
-    label,
-    source_line,
-    unwrapped,
-)
+from firstspike.networks.fx_graph import evaluation_copy, label, source_line, unwrapped
 from firstspike.networks.handlers import Handlers
 from firstspike.networks.network import INPUT, Network, Node, free_name
-from firstspike.networks.ops import Op, Rectifier, Reshape
+from firstspike.networks.ops import Concatenate, Op, Rectifier, Reshape
+from firstspike.networks.outputs import form_of
+from firstspike.networks.recording import Recording
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 def _check_model(model: nn.Module) -> None:
-    for name, tensor in model.state_dict().items():
+    """Refuse weights that say nothing yet, are not numbers, or are not floating point."""
+    tensors = {
+        name: value.detach() if not isinstance(value, UninitializedTensorMixin) else value
+        for name, value in [*model.named_parameters(), *model.named_buffers()]
+        if isinstance(value, Tensor)
+    }
+    for name, tensor in tensors.items():
+        if isinstance(tensor, UninitializedTensorMixin):
+            raise ConversionError(
+                f"weight {name!r} must be initialized, got a lazy layer's that has not run yet. "
+                "Call the model once on a batch before converting it."
+            )
+        if tensor.device.type == "meta":
+            raise ConversionError(
+                f"weight {name!r} must have values, got one on the meta device. Load the weights: "
+                "`model.to_empty(device='cpu')` and `model.load_state_dict(...)`."
+            )
+        if tensor.is_quantized or tensor.dtype in (torch.qint8, torch.quint8, torch.qint32):
+            _refuse_quantized(type(model).__name__)
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
             raise ConversionError(
                 f"weight {name!r} must be finite, got {bad} NaN or infinite of {tensor.numel()} "
                 "values. Train the model again or load an earlier checkpoint."
             )
+    for name, layer in model.named_modules():
+        if ".quantized" in type(layer).__module__ and type(layer).__module__.startswith("torch."):
+            _refuse_quantized(f"layer {name!r} ({type(layer).__name__})")
+
+
+def _refuse_quantized(what: str) -> NoReturn:
+    raise ConversionError(
+        f"{what} must have floating-point weights, got integers of torch's quantization. Convert "
+        "the model as it was before `torch.ao.quantization.convert` (a model prepared for "
+        "quantization-aware training converts); for integers here see `firstspike.quantized`."
+    )
 
 
 @torch.inference_mode(False)
@@ -69,71 +99,90 @@ def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -
     model = unwrapped(model)
     _check_model(model)
     reference = evaluation_copy(model)
-    module = fx_graph(reference)
-    placeholders = [n for n in module.graph.nodes if n.op == "placeholder"]
-    if len(placeholders) != 1:
+    if any(p.dtype in HALF for p in reference.parameters()):
+        reference, example = reference.float(), example.float()
+    inputs = _required_inputs(reference)
+    if inputs > 1:
         raise ConversionError(
-            f"`model` must take one tensor, its forward takes {len(placeholders)} inputs. Wrap it "
-            "in a module with a single input."
+            f"`model` must take one tensor, its forward takes {inputs} inputs. Wrap it in a module "
+            "with a single input."
         )
-    recorder = Recorder(module)
-    sample = torch.cat([example[:1]] * 2)  # two samples: the batch axis shows itself
-    with torch.no_grad():
-        result = recorder.run(sample)
-    if not isinstance(result, Tensor):
-        raise ConversionError(
-            f"`model` must return one tensor of logits, got {type(result).__name__}. Wrap it so "
-            "that it returns the logits alone."
-        )
-    network = _Builder(module, recorder, keep_batch_norm).build()
-    network = fold_affine(pool_after_population(network)).eval()
-    _check_same(network, reference, example[:8])
+    try:
+        recording = Recording(reference, torch.cat([example[:1]] * 2))  # the batch axis shows
+    except ConversionError as error:
+        if _runs(reference, example.unsqueeze(0)):
+            raise ConversionError(
+                f"`model` cannot run on shape {tuple(example.shape)}, but it runs on "
+                f"{(1, *example.shape)}: the batch axis is missing. Pass batches (N, ...), a "
+                "single image as `image.unsqueeze(0)`."
+            ) from error
+        raise
+    builder = _Builder(reference, recording, keep_batch_norm)
+    network = fold_affine(pool_after_population(builder.build())).eval()
+    _check_same(network, builder, reference, example[:8])
     return network
 
 
-def _check_same(network: Network, model: nn.Module, x: Tensor) -> None:
-    """The traced network must compute what the model computes.
+def _required_inputs(model: nn.Module) -> int:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    return sum(p.kind in kinds and p.default is inspect.Parameter.empty for p in parameters)
+
+
+@torch.no_grad()
+def _runs(model: nn.Module, x: Tensor) -> bool:
+    with contextlib.suppress(Exception):
+        model(x)
+        return True
+    return False
+
+
+def _check_same(network: Network, builder: _Builder, model: nn.Module, x: Tensor) -> None:
+    """The traced network must compute what the model computes, up to what `builder` left out.
 
     Differences are measured against what outputs vary by over the samples, which a large constant
-    cannot hide. Where float32 rounds too much to tell, float64 decides.
+    cannot hide; one sample more, unlike the others, shows what was taken for a constant. Where
+    float32 rounds too much to tell, float64 decides.
     """
-    error, tolerance = _difference(network, model, x), 1e-3
+    x = torch.cat([x, 0.5 * x[:1].flip(-1)])
+    error, tolerance = _difference(network, builder, model, x), 1e-3
     if not error <= tolerance and x.dtype != torch.float64:
         with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their own type
-            error = _difference(copy.deepcopy(network).double(), model.double(), x.double())
-            tolerance = 1e-6
+            twin, model = copy.deepcopy(network).double(), model.double()
+            error, tolerance = _difference(twin, builder, model, x.double()), 1e-6
     if not error <= tolerance:
         raise ConversionError(
             f"the traced network differs from the model by {error:.2g} of what its outputs vary by "
             f"over the samples (limit {tolerance:g}). The model may keep state, draw random "
-            "numbers in evaluation mode, change a view of a tensor in place, or change values in a "
-            "hook; take that out of it."
+            "numbers in evaluation mode, change a view of a tensor in place, or call code that "
+            "torch cannot follow (torch.jit.script, autograd.Function); take that out of it."
         )
 
 
-def _difference(network: Network, model: nn.Module, x: Tensor) -> float:
+@torch.no_grad()
+def _difference(network: Network, builder: _Builder, model: nn.Module, x: Tensor) -> float:
     """Largest difference of the outputs, in units of the largest deviation from their mean."""
-    with torch.no_grad():
-        expected, got = model(x.clone()), network(x)
-    readings = [got]
-    if any("softmax" in note for note in network.notes):
-        readings = [got.softmax(-1), got.log_softmax(-1)]
-    center = expected.mean(0) if len(x) > 1 else torch.zeros_like(expected[0])
-    spread = float((expected - center).abs().max())
-    rounding = 32 * torch.finfo(x.dtype).eps * float(expected.abs().max())
-    return min(float((expected - y).abs().max().sub(rounding).clamp(min=0)) for y in readings) / (
-        spread + 1e-30
-    )
+    wanted = builder.outputs(Recording(model, x.clone()))
+    if wanted is None:
+        return float("inf")
+    got = network(x)
+    spread = float((wanted - wanted.mean(0)).abs().max())
+    rounding = 32 * torch.finfo(x.dtype).eps * float(wanted.abs().max())
+    return float(((wanted - got).abs().max() - rounding).clamp(min=0)) / (spread + 1e-30)
 
 
 class _Builder:
     """Turns fx nodes into network nodes with the help of the handler tables."""
 
-    def __init__(self, module: fx.GraphModule, recorder: Recorder, keep_batch_norm: bool) -> None:
+    def __init__(self, module: nn.Module, recording: Recording, keep_batch_norm: bool) -> None:
         self.module = module
+        self.graph = recording.graph
         self.keep_batch_norm = keep_batch_norm
-        self.values = recorder.values
-        self.in_place = recorder.in_place
+        self.values = recording.values
+        self.in_place = recording.in_place
+        self.result = recording.result
+        self.leaves = [leaf for leaf in pytree.tree_leaves(self.result) if leaf is not None]
+        self.left_out: dict[fx.Node, fx.Node] = {}  # output activation -> what it was applied to
         self.alias: dict[fx.Node, str] = {}  # fx node -> name of the network node with its value
         self.nodes: list[Node] = []
         self.ops: dict[str, Op] = {}
@@ -141,42 +190,65 @@ class _Builder:
         self.handlers = Handlers(self)
 
     def build(self) -> Network:
-        for node in self.module.graph.nodes:
+        for node in self.graph.nodes:
             if node.op == "placeholder":
                 self.alias[node] = INPUT
                 self.nodes.append(Node(INPUT, (), self.shape(node)))
-            elif node.op == "output":
-                return self._finish(node.args[0])
-            elif _holds_tensors(self.values[node]) and self.depends_on_input(node):
+            elif (
+                node in self.values
+                and _holds_tensors(self.values[node])
+                and self.depends_on_input(node)
+            ):
                 handle(self.handlers, node)
                 if node in self.in_place:
                     self._changed(node)
-        raise ConversionError("the model returns nothing.")
+        return self._finish()
+
+    def _leaf_shape(self, leaf: Any) -> tuple[int, ...]:
+        if leaf not in self.alias:
+            raise ConversionError(
+                "the model's output does not depend on its input. Return what the last layer says."
+            )
+        value = self.values[leaf]
+        if not isinstance(value, Tensor) or value.shape[:1] != (2,):
+            raise ConversionError(
+                f"`model` must return outputs with the batch first, {label(self.module, leaf)} "
+                "moves or removes that axis. Return (N, ...)."
+            )
+        return tuple(value.shape[1:])
+
+    def is_output(self, node: fx.Node) -> bool:
+        """Whether the model returns the node and nothing else reads it."""
+        return node in self.leaves and not node.users
+
+    def outputs(self, recording: Recording) -> Tensor | None:
+        """(N, total) what the network should say for another recording of the same model."""
+        named = {node.name: node for node in recording.graph.nodes}
+        rows = []
+        for leaf in self.leaves:
+            while leaf in self.left_out:
+                leaf = self.left_out[leaf]
+            if leaf.name not in named:  # the model took another path
+                return None
+            value = recording.values[named[leaf.name]]
+            rows.append(value.reshape(len(value), -1))
+        return torch.cat(rows, 1)
 
     def _changed(self, node: fx.Node) -> None:
         """Everything that shares the memory `node` wrote to has its value from here on."""
         value = self.values[node]
         for other in self.alias:
             seen = self.values[other]
+            if not isinstance(seen, Tensor):
+                continue
             if seen.data_ptr() == value.data_ptr() and seen.shape == value.shape:
                 self.alias[other] = self.alias[node]
 
-    def _finish(self, output: fx.Node) -> Network:
-        if output not in self.alias:
-            raise ConversionError(
-                "the model's output does not depend on its input. Return what the last layer says."
-            )
-        name = self.alias[output]
-        if len(self.values[output].shape) != 2:
-            raise ConversionError(
-                f"`model` must return logits of shape (batch, classes), got "
-                f"{tuple(self.values[output].shape)}. Flatten or pool the output."
-            )
-        if isinstance(self.ops.get(name), Rectifier):  # the readout is a potential: sum its spikes
-            shape, below = self.shape(output), name
-            name = free_name("readout", self.ops)
-            self.ops[name] = Reshape(shape=shape)
-            self.nodes.append(Node(name, (below,), shape))
+    def _finish(self) -> Network:
+        if not self.leaves:
+            raise ConversionError("the model returns nothing.")
+        form, self.leaves = form_of(self.result, self._leaf_shape)
+        name = self._readout()
         keep = {name}
         for node in reversed(self.nodes):  # drop what does not reach the output
             if node.name in keep:
@@ -188,7 +260,33 @@ class _Builder:
                 "the model has no ReLU, so there is no population of neurons to give a code. Put a "
                 "ReLU between its layers."
             )
-        return Network(nodes, {n.name: self.ops[n.name] for n in nodes[1:]}, self.notes)
+        if "shape" in form and len(form["shape"]) == 1:
+            form = None
+        return Network(nodes, {n.name: self.ops[n.name] for n in nodes[1:]}, self.notes, form)
+
+    def _readout(self) -> str:
+        """The node with all outputs in one row per sample: a potential, not a population."""
+        rows = [self._row(leaf) for leaf in self.leaves]
+        if len(rows) == 1:
+            return rows[0]
+        total = sum(self._shape_of(row)[0] for row in rows)
+        return self._append("readout", Concatenate(dim=1), tuple(rows), (total,))
+
+    def _row(self, leaf: fx.Node) -> str:
+        name, shape = self.alias[leaf], (math.prod(self.shape(leaf)),)
+        taken = any(name in node.inputs for node in self.nodes)
+        if self.shape(leaf) == shape and not taken and not isinstance(self.ops[name], Rectifier):
+            return name
+        return self._append("readout", Reshape(shape=shape), (name,), shape)
+
+    def _append(self, name: str, op: Op, inputs: tuple[str, ...], shape: tuple[int, ...]) -> str:
+        name = free_name(name, self.ops)
+        self.ops[name] = op
+        self.nodes.append(Node(name, inputs, shape))
+        return name
+
+    def _shape_of(self, name: str) -> tuple[int, ...]:
+        return next(node.shape for node in self.nodes if node.name == name)
 
     # ---- what handlers use --------------------------------------------------------------------
     def depends_on_input(self, node: fx.Node) -> bool:

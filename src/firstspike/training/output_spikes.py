@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from firstspike.codes.relpsp import Moments, ReLPSP, ReLPSPNeuron
 from firstspike.config import require
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.networks import Network, Node
+from firstspike.networks import Node
 from firstspike.networks.network import free_name
 from firstspike.networks.ops import Add, Op, Rectifier
 from firstspike.neurons.relpsp_gradient import SMALLEST_DENOMINATOR
@@ -64,9 +64,7 @@ def with_output_spikes(network: SpikingNetwork, window: float = 10.0) -> Spiking
     neurons = {name: network.neuron(name) for name in network.populations}
     neurons[spikes] = network.code.neuron(scale)
     origin = {**network.origin, "output_window": float(window)}
-    made = SpikingNetwork(
-        Network(nodes, ops, old.notes), network.code, neurons, network.input_low, origin
-    )
+    made = SpikingNetwork(old.rebuilt(nodes, ops), network.code, neurons, network.input_low, origin)
     return made.train(network.training)
 
 

@@ -1,0 +1,282 @@
+"""Run a model once on a tensor that notes what is done to it: an `fx` graph with every value.
+
+The model's own code runs with shapes, flags and default arguments as they are, so that control flow
+on them is followed; only decisions on the *values* of the input are refused. Nothing outside the
+copy of the model that is run is touched: other threads may call, train or convert meanwhile.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from firstspike.networks.dispatch import LEAVES
+from firstspike.networks.errors import ConversionError
+from firstspike.networks.fx_graph import NOT_THE_USERS, label, raised_at
+
+_OPERATORS: dict[str, tuple[Any, bool]] = {  # method -> function, whether operands change places
+    "__add__": (operator.add, False),
+    "__radd__": (operator.add, True),
+    "__iadd__": (operator.iadd, False),
+    "__sub__": (operator.sub, False),
+    "__rsub__": (operator.sub, True),
+    "__isub__": (operator.isub, False),
+    "__mul__": (operator.mul, False),
+    "__rmul__": (operator.mul, True),
+    "__imul__": (operator.imul, False),
+    "__truediv__": (operator.truediv, False),
+    "__rtruediv__": (operator.truediv, True),
+    "__rdiv__": (operator.truediv, True),
+    "__itruediv__": (operator.itruediv, False),
+    "__matmul__": (operator.matmul, False),
+    "__rmatmul__": (operator.matmul, True),
+    "__neg__": (operator.neg, False),
+    "__abs__": (operator.abs, False),
+    "__pow__": (operator.pow, False),
+    "__getitem__": (operator.getitem, False),
+    "__setitem__": (operator.setitem, False),
+}
+_VALUES = {  # what turns the input's values into Python objects
+    *("__bool__", "__float__", "__int__", "__index__", "__complex__", "__contains__", "item"),
+    *("tolist", "numpy", "__array__", "is_nonzero", "equal", "allclose", "nonzero"),
+}
+_MAKES = {  # new tensors that take no more than shape and type from the input
+    *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
+    *("zeros_like", "ones_like", "full_like", "empty_like"),
+}
+_SEVERAL = tuple | list
+
+
+class Traced(Tensor):
+    """A value of the model under way: what is done to it is noted by its recording."""
+
+    recording: Recording
+    raw: Tensor
+    _node: fx.Node | None
+    _make: Callable[[], fx.Node]
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        traced = next(v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Traced))
+        return traced.recording.call(func, args, kwargs)
+
+
+def _node_of(value: Traced) -> fx.Node:
+    if value._node is None:
+        value._node = value._make()
+    return value._node
+
+
+class Recording:
+    """What a model did to a sample.
+
+    Attributes:
+        module: the model that was run; its layers are the targets of the graph's nodes.
+        graph: nodes as `torch.fx` writes them.
+        values: result of every node.
+        in_place: nodes that changed an operand instead of making a new tensor.
+        result: what the model returned, with nodes in place of what depends on the input.
+    """
+
+    def __init__(self, model: nn.Module, sample: Tensor) -> None:
+        self.module = model
+        self.graph = fx.Graph(model)
+        self.values: dict[fx.Node, Any] = {}
+        self.in_place: set[fx.Node] = set()
+        with torch.no_grad(), torch.autocast(sample.device.type, enabled=False):
+            self._run(sample)
+
+    def _run(self, sample: Tensor) -> None:
+        placeholder = self.graph.placeholder("x")
+        self.values[placeholder] = sample
+        layers = dict(_layers(self.module))
+        for path, layer in layers.items():
+            layer.forward = _Layer(self, path, layer.forward)
+        try:
+            result = self.module(self._traced(sample, placeholder))
+        except ConversionError:
+            raise
+        except Exception as error:  # whatever the model's own code raises
+            raise ConversionError(
+                f"{type(self.module).__name__} cannot be traced{raised_at(error)}: {error}. Run it "
+                "on a batch of the calibration images by itself first; it must take one tensor."
+            ) from error
+        finally:
+            for layer in layers.values():
+                del layer.__dict__["forward"]
+        self.output = result
+        self.result = pytree.tree_map(lambda v: _node_of(v) if isinstance(v, Traced) else v, result)
+
+    # ---- what values do -------------------------------------------------------------------------
+    def call(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Run `func` on the values and note it, if it makes tensors of them."""
+        name = getattr(func, "__name__", str(func))
+        if isinstance(func, types.MethodWrapperType) and name == "__get__":
+            return self._attribute(func, args)
+        if name in _VALUES:
+            raise ConversionError(
+                f"{type(self.module).__name__} cannot be traced{_here()}: it decides on the values "
+                f"of its input ({name}). Its `forward` may not depend on them (if, while, "
+                "int(tensor)); move such code out of the model."
+            )
+        if name == "__iter__":
+            return iter(torch.unbind(args[0]))
+        if name in _MAKES or name == "__format__" or name == "__repr__":
+            return self._plain(func, args, kwargs)
+        op, target, args = _target(func, name, args)
+        return self._noted(op, target, args, kwargs, func)
+
+    def call_layer(self, path: str, forward: Any, args: Any, kwargs: Any) -> Any:
+        return self._noted("call_module", path, args, kwargs, forward)
+
+    def _attribute(self, func: Any, args: Any) -> Any:
+        """`x.shape` and its like as they are; `x.T`, `x.data` are noted."""
+        result = self._plain(func, args, {})
+        if not isinstance(result, Tensor):
+            return result
+        name = func.__self__.__name__
+        if name == "data":
+            return self._noted("call_method", "detach", args, {}, Tensor.detach)
+        return self._noted("call_function", getattr, (args[0], name), {}, getattr)
+
+    @staticmethod
+    def _plain(func: Any, args: Any, kwargs: Any) -> Any:
+        args, kwargs = pytree.tree_map(
+            lambda v: v.raw if isinstance(v, Traced) else v, (args, kwargs)
+        )
+        return func(*args, **kwargs)
+
+    def _noted(self, op: str, target: Any, args: Any, kwargs: Any, func: Any) -> Any:
+        as_nodes = pytree.tree_map(
+            lambda v: _node_of(v) if isinstance(v, Traced) else v, (tuple(args), dict(kwargs))
+        )
+        node = self.graph.create_node(op, target, *self._constants(as_nodes))
+        node.stack_trace = _frame()
+        operands = [v.raw for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, Traced)]
+        versions = [v._version for v in operands]
+        try:
+            call = func if op in ("call_module", "call_method") else target
+            value = self._plain(call, args, kwargs)
+        except ConversionError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(v.shape)) for v in operands)
+            raise ConversionError(
+                f"{label(self.module, node)} cannot run on shape {shapes}: {error}. Pass "
+                "calibration images of the shape the model was trained on."
+            ) from error
+        self.values[node] = value
+        if versions != [v._version for v in operands]:
+            self.in_place.add(node)
+        if isinstance(value, _SEVERAL):
+            return self._several(value, node)
+        if isinstance(value, Tensor):
+            return self._traced(value, node)
+        if value is not None:  # a number or a size: nothing to note
+            del self.values[node]
+            self.graph.erase_node(node)
+        return value
+
+    def _constants(self, arguments: Any) -> Any:
+        """Arguments with tensors that do not depend on the input as nodes with a known value."""
+
+        def constant(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            node = self.graph.create_node("call_function", torch.as_tensor, (), {}, "constant")
+            self.values[node] = value
+            return node
+
+        return pytree.tree_map(constant, arguments)
+
+    def _several(self, values: Any, node: fx.Node) -> Any:
+        """Each of several results; those that are not used leave no trace."""
+
+        def part(index: int, value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+
+            def make() -> fx.Node:
+                picked = self.graph.call_function(operator.getitem, (node, index))
+                picked.stack_trace = node.stack_trace
+                self.values[picked] = value
+                return picked
+
+            return self._traced(value, None, make)
+
+        parts = [part(i, v) for i, v in enumerate(values)]
+        kind = type(values)
+        return kind(parts) if kind in (tuple, list) or hasattr(kind, "n_fields") else kind(*parts)
+
+    def _traced(
+        self, raw: Tensor, node: fx.Node | None, make: Callable[[], fx.Node] | None = None
+    ) -> Traced:
+        traced: Traced = raw.as_subclass(Traced)  # type: ignore[assignment]
+        traced.recording, traced.raw, traced._node = self, raw, node
+        if make is not None:
+            traced._make = make
+        return traced
+
+
+class _Layer:
+    """Stands in for `forward` of a torch layer while a model is recorded."""
+
+    def __init__(self, recording: Recording, path: str, forward: Any) -> None:
+        self.recording, self.path, self.forward = recording, path, forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(v, Traced) for v in pytree.tree_leaves((args, kwargs))):
+            return self.recording.call_layer(self.path, self.forward, args, kwargs)
+        return self.forward(*args, **kwargs)
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Layers that count as one operation, by path: those of `torch.nn`, and registered ones."""
+    for path, layer in model.named_modules():
+        home = type(layer).__module__
+        own = isinstance(layer, nn.Sequential) or "forward" in layer.__dict__
+        registered = type(layer) in LEAVES
+        if path and (registered or (home.startswith("torch.nn.") and not own)):
+            yield path, layer
+
+
+def _target(func: Any, name: str, args: Any) -> tuple[str, Any, tuple[Any, ...]]:
+    """How `fx` writes a call of `func`: (op, target, arguments)."""
+    if name in _OPERATORS:
+        target, swap = _OPERATORS[name]
+        return "call_function", target, tuple(args[::-1]) if swap else tuple(args)
+    if getattr(Tensor, name, None) is func:
+        return "call_method", name, tuple(args)
+    return "call_function", func, tuple(args)
+
+
+def _frame() -> str:
+    """The innermost line of the user's code, as in a traceback."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.startswith((*NOT_THE_USERS, "<")):
+            import linecache
+
+            code = linecache.getline(path, frame.f_lineno).strip()
+            return f'File "{path}", line {frame.f_lineno}, in {frame.f_code.co_name}\n    {code}\n'
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def _here() -> str:
+    """Where the user's code is, " at file.py:12: code" or nothing."""
+    parts = _frame().split('"')
+    if len(parts) < 3:
+        return ""
+    line = parts[2].split(",")[1].split()[1]
+    return f" at {os.path.basename(parts[1])}:{line}: {_frame().splitlines()[1].strip()}"
