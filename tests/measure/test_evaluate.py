@@ -95,7 +95,7 @@ def test_bad_data_is_refused(network, data) -> None:
     images, labels = data
     with pytest.raises(ValueError, match="at least one image, got none"):
         fs.evaluate(network, [])
-    with pytest.raises(ValueError, match="finite pixels, got NaN"):
+    with pytest.raises(ValueError, match="must be finite, batch 0 holds NaN"):
         fs.evaluate(network, [(images * float("nan"), labels)])
     with pytest.raises(
         ValueError, match=r"must have shape \(batch, 1, 8, 8\), got \(40, 1, 4, 8\)"

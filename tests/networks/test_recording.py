@@ -168,7 +168,7 @@ def dynamic_int8() -> nn.Module:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_integer_weights_lazy_layers_and_the_meta_device_are_refused_by_name() -> None:
-    with pytest.raises(ConversionError, match="as it was before `torch.ao.quantization.convert`"):
+    with pytest.raises(ConversionError, match=r"as it was before .torch.ao.quantization.convert."):
         trace(dynamic_int8(), X)
     lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 3))
     with pytest.raises(ConversionError, match=r"'1.weight' must be initialized, got a lazy layer"):

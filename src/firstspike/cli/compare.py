@@ -110,7 +110,7 @@ def compare(
         name=recipe.model["name"],
         seed=seed,
         on_result=lambda r: console().print(
-            f"{r.label}: {100 * r.accuracy:.2f} % in {r.latency_steps:g} steps, "
+            f"{r.label}: {100 * r.known_accuracy:.2f} % in {r.latency_steps:g} steps, "
             f"{r.spikes_per_sample:,.0f} spikes ({r.seconds:.0f} s)",
             highlight=False,
         ),

@@ -92,10 +92,9 @@ def convert(
         progress=True,
     )
     show([result], json_file, title="check on validation images")
-    assert result.ann_accuracy is not None
-    if result.accuracy < result.ann_accuracy - 0.01:
+    if (result.lost or 0) > 0.01:
         typer.echo(
-            f"warning: {100 * (result.ann_accuracy - result.accuracy):.2f} points below the ANN. "
+            f"warning: {100 * (result.lost or 0):.2f} points below the ANN. "
             f"Try {', '.join([*chosen.advice(), *_advice(chosen, scales, optimize)])}.",
             err=True,
         )

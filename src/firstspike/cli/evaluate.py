@@ -103,7 +103,7 @@ def evaluate(
     show([result], json_file)
     if network.is_dir():
         result.to_json(network / RESULT)
-    if result.ann_accuracy is not None and result.accuracy < result.ann_accuracy - 0.01:
+    if (result.lost or 0) > 0.01:
         for note in spiking.code.notes(spiking.network.max_pools()):
             typer.echo(f"note: {note}", err=True)
     if result.stopping_steps is not None:
@@ -172,7 +172,7 @@ def _draw(result: Result, path: Path) -> None:
     continuous = result.code["name"] == "ExactReLU" or result.code.get("steps", 0) is None
     drawn, _ = plot_robustness(
         curves,
-        accuracy=result.accuracy,
+        accuracy=result.known_accuracy,
         labels={"jitter": "jitter of spike times (windows)"} if continuous else None,
     )
     with atomic_write(path) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,9 +10,11 @@ import torch
 from torch import Tensor
 
 from firstspike.conversion.inputs import InputRange
+from firstspike.data.batches import read_batches
 from firstspike.networks import INPUT, Network
 
 _BINS = 4096
+MOST_IMAGES = 100_000  # of a calibration stream
 
 
 class Histogram:
@@ -107,44 +110,25 @@ class Sample:
 
 
 def calibration_batches(calibration: Any, batch_size: int = 256) -> Iterator[Tensor]:
-    """Batches of images from a tensor, a DataLoader or any iterable of images or (images, labels).
+    """Batches of images from whatever `firstspike.data.batches.read_batches` reads.
+
+    At most `MOST_IMAGES` are read, with a warning: some hundred do, and a stream may have no end.
 
     Raises:
         ValueError: if there are no images, or some are not finite.
     """
-    if isinstance(calibration, Tensor):
-        source: Iterable[Any] = calibration.split(batch_size) if len(calibration) else ()
-    elif hasattr(calibration, "batches"):
-        source = calibration.batches(batch_size)
-    elif isinstance(calibration, Iterable):
-        source = calibration
-    else:
-        raise TypeError(
-            f"`calibration` must be a tensor of images, a Dataset or an iterable of batches, got "
-            f"{type(calibration).__name__}. Pass for instance 1,000 training images."
-        )
-    empty = True
-    for number, batch in enumerate(source):
-        images = batch[0] if isinstance(batch, tuple | list) else batch
-        if not isinstance(images, Tensor):
-            raise TypeError(
-                f"`calibration` must yield tensors, batch {number} is a {type(images).__name__}."
+    seen = 0
+    for images, _ in read_batches(calibration, "calibration", batch_size):
+        if seen >= MOST_IMAGES:
+            warnings.warn(
+                f"calibration stops after {seen:,} images; some hundred are enough. Pass fewer, "
+                "e.g. `itertools.islice(batches, 10)`.",
+                stacklevel=2,
             )
-        if images.numel() == 0:
-            continue
-        if not images.is_floating_point():
-            raise TypeError(
-                f"`calibration` must be floating-point images, got {images.dtype}. Scale them to "
-                "[0, 1] first, e.g. `images.float() / 255`."
-            )
-        if not torch.isfinite(images).all():
-            raise ValueError(
-                f"`calibration` must be finite, batch {number} holds NaN or infinite pixels. "
-                "Check the preprocessing of the images."
-            )
-        empty = False
+            return
+        seen += len(images)
         yield images
-    if empty:
+    if not seen:
         raise ValueError(
             "`calibration` must hold at least one image, got none. Pass some hundred training "
             "images; they set the scale of every population."

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from firstspike.data.batches import limited, read_batches
 from firstspike.engines import Record, default_engine, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.engines.early_exit import Decision
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.operations import OperationTally
 from firstspike.measure.robustness import Strengths, measure_robustness
+from firstspike.measure.tasks import Classes, Regression, Task, infer_task
 from firstspike.networks import INPUT
+from firstspike.networks.outputs import pick
 
 if TYPE_CHECKING:
     from firstspike.measure.energy import EnergyEstimate
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
     from firstspike.measure.result import LayerResult, Result
 
 
+_FOLLOWED = 4096  # outputs per sample up to which they are followed over time
+_CLIPPED = 0.01  # share of clipped inputs from which on it is said
 OPERATION_ENERGY = ("cmos45-int32", "cmos45-float32")  # tables that need only operations
 
 
@@ -51,29 +58,83 @@ class _LayerTally:
 class _Tally:
     """Sums over samples for the whole network."""
 
-    latency: int
+    network: SpikingNetwork
+    task: Task | None
     layers: dict[str, _LayerTally]
     samples: int = 0
-    correct: int = 0
-    ann_correct: int = 0
-    agree: int = 0
+    correct: float = 0.0
+    ann_correct: float = 0.0
+    agree: float = 0.0
     decision_steps: int = 0
-    correct_over_time: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    clipped: float = 0.0
+    correct_over_time: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
 
-    def add(self, record: Record, ann: Tensor, labels: Tensor) -> None:
-        classes = record.predictions
-        self.samples += len(labels)
-        self.correct += int((classes == labels).sum())
-        self.ann_correct += int((ann == labels).sum())
-        self.agree += int((ann == classes).sum())
-        self.decision_steps += int(record.decision_steps().sum())
-        assert record.logits_over_time is not None
-        right = (record.logits_over_time.argmax(2) == labels).sum(1).cpu()
+    def add(self, record: Record, images: Tensor, targets: Tensor) -> None:
+        arranged = self.network.network.arranged
+        outputs, ann = arranged(record.logits), self.network.analog(images)
+        which = None if self.task is None else self.task.output
+        outputs, ann = pick(outputs, which), pick(ann, which)
+        if self.task is None:
+            self.task = infer_task(outputs, targets)
+        if not self.samples:
+            self.scores, self.ann_scores, self.against = (
+                self.task.scores(),
+                self.task.scores(),
+                Regression().scores(),
+            )
+        task = self.task
+        task.check(outputs, targets)
+        self.samples += len(images)
+        self.clipped += len(images) * clipped_share(self.network, images)
+        said = truth = None
+        if task.decides:
+            said, truth = task.decide(outputs), task.decide(ann)
+            self.correct += float(task.correct(said, targets).sum())
+            self.ann_correct += float(task.correct(truth, targets).sum())
+            self.agree += float(task.correct(said, truth).sum())
+            if record.logits_over_time is not None:
+                self._follow(task, record.logits_over_time, targets)
+        else:
+            self.against.add(outputs, None, ann)
+        self.scores.add(outputs, said, targets)
+        self.ann_scores.add(ann, truth, targets)
+        for name, layer in self.layers.items():
+            layer.add(record, name)
+
+    def _follow(self, task: Task, course: Tensor, targets: Tensor) -> None:
+        """Decisions step by step: when they are right, and from when they stay."""
+        decided = [
+            task.decide(pick(self.network.network.arranged(row), task.output)) for row in course
+        ]
+        right = torch.stack([task.correct(d, targets).sum().cpu() for d in decided])
         if not len(self.correct_over_time):
             self.correct_over_time = torch.zeros_like(right)
         self.correct_over_time += right
-        for name, layer in self.layers.items():
-            layer.add(record, name)
+        same = torch.stack(
+            [
+                (d == decided[-1]).flatten(1).all(1) if d.ndim > 1 else d == decided[-1]
+                for d in decided
+            ]
+        )
+        from_the_end = (~same).flip(0).to(torch.uint8).argmax(0)  # 0 also where always the same
+        steps = torch.where(same.all(0), 1, len(same) - from_the_end + 1)
+        self.decision_steps += int(steps.sum())
+
+    def metrics(self) -> dict[str, float]:
+        """What the accuracy does not say."""
+        own = self.scores.metrics()
+        likeness = self.against.metrics().get("correlation")
+        return own if likeness is None else own | {"correlation_with_ann": likeness}
+
+
+def clipped_share(network: SpikingNetwork, images: Tensor) -> float:
+    """Share of the inputs outside the range that the input population can say."""
+    x = network.shifted(images)
+    neuron = network.neuron(INPUT)
+    outside = x < -1e-6 * neuron.scale
+    if not neuron.analog:
+        outside |= x > neuron.scale * (1 + 1e-6)
+    return float(outside.double().mean()) if outside.numel() else 0.0
 
 
 @torch.no_grad()
@@ -90,16 +151,18 @@ def evaluate(
     energy: Mapping[str, EnergyTable] | None = None,
     decide: Decision | None = None,
     perturb: Strengths | None = None,
+    task: Task | None = None,
     progress: bool = False,
 ) -> Result:
-    """Measure `network` on labelled images.
+    """Measure `network` on inputs with targets.
 
     The ANN's accuracy is that of the traced network without spikes, on the same images. Spikes of
     the input are counted apart. `accuracy_over_time[g]` is the accuracy of the readout after
     global step g + 1.
 
     Args:
-        dataset: a `firstspike.data.Dataset`, a DataLoader, or any iterable of (images, labels).
+        dataset: a `firstspike.data.Dataset`, any torch data set or DataLoader, a pair of arrays
+            `(images, labels)`, or an iterable of such pairs; see `firstspike.data.batches`.
         engine: as for `simulate`; by default the fastest exact one (`default_engine`).
         samples: use the first so many images only.
         batch_size: images at a time (for a `Dataset`).
@@ -113,7 +176,13 @@ def evaluate(
             distribution of latencies.
         perturb: strengths of disturbances, `{"jitter": [0.0, 1.0, 2.0]}`: `robustness` then has the
             accuracy under each (`Perturbation`); needs a `Dataset` and a code with a closed form.
+        task: what the outputs are for: `Classes()`, `OneLogit()`, `MultiLabel()`,
+            `PixelClasses()`, `Regression()` or `Metric(function)` of `firstspike.measure.tasks`;
+            by default inferred where targets and outputs leave no doubt.
         progress: show a progress bar on a terminal.
+
+    Warns:
+        if more than one per cent of the inputs lie outside the range seen in calibration.
 
     Raises:
         ValueError: if there are no images, labels do not fit, or pixels are not finite.
@@ -125,19 +194,31 @@ def evaluate(
     asked = ("over_time",) if decide is None else ("over_time", "decide")
     engine = engine or default_engine(network, asked)
     started = time.perf_counter()
-    tally = _Tally(network.latency, {name: _LayerTally() for name in network.populations})
+    _check_task(network, task, decide)
+    tally = _Tally(network, task, {name: _LayerTally() for name in network.populations})
     operations = OperationTally(network)
     stopped: list[Tensor] = []
     batches = _batches(dataset, batch_size, samples, next(network.buffers()))
     total = samples or (len(dataset) if hasattr(dataset, "__len__") else None)
-    for images, labels in _bar(batches, total, progress):
-        record = simulate(network, images, engine, over_time=True, memory=memory, decide=decide)
-        tally.add(record, network.analog(images).argmax(1), labels)
+    follow = network.network.output.shape[0] <= _FOLLOWED
+    for images, targets in _bar(batches, total, progress):
+        record = simulate(network, images, engine, over_time=follow, memory=memory, decide=decide)
+        tally.add(record, images, targets)
         operations.add(record)
         if record.decided_at is not None:
             stopped.append(record.decided_at)
     if not tally.samples:
         raise ValueError("`dataset` must hold at least one image, got none.")
+    assert tally.task is not None
+    decides, followed = tally.task.decides, len(tally.correct_over_time) > 0
+    clipped = tally.clipped / tally.samples
+    if clipped > _CLIPPED:
+        warnings.warn(
+            f"{clipped:.1%} of the inputs lie outside the range that calibration has seen, and are "
+            "clipped. Scale them as the calibration data were, or convert with calibration data "
+            "that cover them.",
+            stacklevel=3,
+        )
     hidden = [name for name in network.populations if name != INPUT]
     per_layer, costs = operations.per_layer(), operations.total()
     layers = [_layer(network, name, tally, per_layer[name]) for name in network.populations]
@@ -151,13 +232,19 @@ def evaluate(
         samples=n,
         seed=seed,
         code=_code(network),
-        accuracy=tally.correct / n,
-        ann_accuracy=tally.ann_correct / n,
-        agreement=tally.agree / n,
+        task=tally.task.name,
+        accuracy=min(tally.correct / n, 1.0) if decides else None,
+        ann_accuracy=min(tally.ann_correct / n, 1.0) if decides else None,
+        agreement=min(tally.agree / n, 1.0) if decides else None,
+        metrics=tally.metrics(),
+        ann_metrics=tally.ann_scores.metrics(),
+        clipped_inputs=clipped,
         latency_steps=network.latency,
-        decision_steps_mean=tally.decision_steps / n,
+        decision_steps_mean=tally.decision_steps / n if followed else None,
         stopping_steps=_stopping(stopped),
-        accuracy_over_time=[int(c) / n for c in tally.correct_over_time],
+        accuracy_over_time=[min(float(c) / n, 1.0) for c in tally.correct_over_time]
+        if followed
+        else None,
         spikes_per_sample=spikes,
         input_spikes_per_sample=tally.layers[INPUT].spikes / n,
         neurons=counted + network.network.output.shape[0],
@@ -234,38 +321,26 @@ def _layer(
     )
 
 
+def _check_task(network: SpikingNetwork, task: Task | None, decide: Decision | None) -> None:
+    if task is not None and not isinstance(task, Task):
+        raise TypeError(f"`task` must be a task config, got {task!r}. Pass e.g. Classes().")
+    if decide is not None and (
+        network.network.form is not None or not isinstance(task, Classes | NoneType)
+    ):
+        raise ValueError(
+            "`decide` must go with classes, one output each: stopping rules compare the outputs of "
+            "one sample. Leave it out for other tasks."
+        )
+
+
 def _batches(
     dataset: Any, batch_size: int, samples: int | None, like: Tensor
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches on the network's device and in its dtype, `samples` images in all."""
-    source = dataset.batches(batch_size) if hasattr(dataset, "batches") else dataset
-    if not isinstance(source, Iterable):
-        raise TypeError(
-            f"`dataset` must be a Dataset, a DataLoader or an iterable of (images, labels), got "
-            f"{type(dataset).__name__}."
-        )
-    left = samples
-    for batch in source:
-        if not (isinstance(batch, tuple | list) and len(batch) == 2):
-            raise TypeError(
-                f"`dataset` must give pairs (images, labels), got a {type(batch).__name__}. "
-                "Pass [(images, labels)] or firstspike.data.from_arrays(images, labels)."
-            )
-        images, labels = batch
-        if left is not None:
-            images, labels = images[:left], labels[:left]
-            left -= len(images)
-        if len(images):
-            if labels.shape != images.shape[:1] or labels.is_floating_point():
-                raise ValueError(
-                    f"`dataset` must give one class index per image, got labels of shape "
-                    f"{tuple(labels.shape)} and type {labels.dtype} for {len(images)} images."
-                )
-            if not torch.isfinite(images).all():
-                raise ValueError("`dataset` must have finite pixels, got NaN or infinity.")
-            yield images.to(like.device, like.dtype), labels.to(like.device)
-        if left == 0:
-            return
+    batches = read_batches(dataset, "dataset", batch_size, targets=True)
+    for images, targets in batches if samples is None else limited(batches, samples):
+        assert targets is not None
+        yield images.to(like.device, like.dtype), targets.to(like.device)
 
 
 def _bar(batches: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:

@@ -29,9 +29,16 @@ from firstspike.measure.energy import EnergyEstimate
 from firstspike.measure.environment import Environment
 
 SCHEMA_VERSION: Literal[1] = 1
-_ADDED = ("robustness",)  # fields that results written before may lack
+_ADDED = (
+    "robustness",
+    "task",
+    "metrics",
+    "ann_metrics",
+    "clipped_inputs",
+)  # fields that results written before may lack
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -103,10 +110,24 @@ class Result(_Record):
         json_schema_extra={"required": ["name"]},
     )
 
-    accuracy: Fraction
+    task: str = Field(
+        default="Classes", description="what outputs are for, see `firstspike.measure.tasks`"
+    )
+    accuracy: Fraction | None = Field(
+        description="share of answers that are right; null for tasks without (Regression)"
+    )
     ann_accuracy: Fraction | None = None
     agreement: Fraction | None = Field(
-        None, description="samples on which the network and the ANN give the same class"
+        None, description="share of answers that the network and the ANN give alike"
+    )
+    metrics: dict[str, Finite] = Field(
+        default_factory=dict, description="further metrics of the task (mean_iou, correlation, ...)"
+    )
+    ann_metrics: dict[str, Finite] = Field(
+        default_factory=dict, description="the same metrics of the ANN's outputs"
+    )
+    clipped_inputs: Fraction | None = Field(
+        default=None, description="share of input values outside the range seen in calibration"
     )
     latency_steps: Amount = Field(description="steps until the readout is final")
     decision_steps_mean: Amount | None = Field(
@@ -181,6 +202,23 @@ class Result(_Record):
         if not isinstance(code.get("name"), str):
             raise ValueError(f"`code` must have a `name` that is a string, got {code}")
         return code
+
+    @property
+    def known_accuracy(self) -> float:
+        """The accuracy.
+
+        Raises:
+            ValueError: for tasks without one.
+        """
+        if self.accuracy is None:
+            raise ValueError(f"`accuracy` must be known, got none for the task {self.task}.")
+        return self.accuracy
+
+    @property
+    def lost(self) -> float | None:
+        """Accuracy less than the ANN's; None where either is unknown."""
+        known = self.accuracy is not None and self.ann_accuracy is not None
+        return self.ann_accuracy - self.accuracy if known else None  # type: ignore[operator]
 
     @property
     def label(self) -> str:

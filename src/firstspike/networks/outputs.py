@@ -98,4 +98,4 @@ def pick(outputs: Any, which: int | str | None) -> Tensor:
             f"`task` must say which of the outputs {', '.join(map(repr, names))} it measures, got "
             f"output={which!r}. Pass for instance Classes(output={names[0]!r})."
         )
-    return outputs[which]  # type: ignore[no-any-return]
+    return outputs[which]

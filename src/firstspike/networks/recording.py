@@ -89,7 +89,7 @@ class Recording:
 
     def __init__(self, model: nn.Module, sample: Tensor) -> None:
         self.module = model
-        self.graph = fx.Graph(model)
+        self.graph = fx.Graph()
         self.values: dict[fx.Node, Any] = {}
         self.in_place: set[fx.Node] = set()
         with torch.no_grad(), torch.autocast(sample.device.type, enabled=False):
@@ -220,7 +220,7 @@ class Recording:
     def _traced(
         self, raw: Tensor, node: fx.Node | None, make: Callable[[], fx.Node] | None = None
     ) -> Traced:
-        traced: Traced = raw.as_subclass(Traced)  # type: ignore[assignment]
+        traced: Traced = raw.as_subclass(Traced)
         traced.recording, traced.raw, traced._node = self, raw, node
         if make is not None:
             traced._make = make
@@ -261,7 +261,7 @@ def _target(func: Any, name: str, args: Any) -> tuple[str, Any, tuple[Any, ...]]
 
 def _frame() -> str:
     """The innermost line of the user's code, as in a traceback."""
-    frame = sys._getframe(1)
+    frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename
         if not path.startswith((*NOT_THE_USERS, "<")):
@@ -269,7 +269,7 @@ def _frame() -> str:
 
             code = linecache.getline(path, frame.f_lineno).strip()
             return f'File "{path}", line {frame.f_lineno}, in {frame.f_code.co_name}\n    {code}\n'
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return ""
 
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from firstspike.networks.dispatch import handle
@@ -27,17 +27,18 @@ from firstspike.networks.outputs import form_of
 from firstspike.networks.recording import Recording
 
 HALF = (torch.float16, torch.bfloat16)
+LAZY = (UninitializedParameter, UninitializedBuffer)
 
 
 def _check_model(model: nn.Module) -> None:
     """Refuse weights that say nothing yet, are not numbers, or are not floating point."""
     tensors = {
-        name: value.detach() if not isinstance(value, UninitializedTensorMixin) else value
+        name: value.detach() if not isinstance(value, LAZY) else value
         for name, value in [*model.named_parameters(), *model.named_buffers()]
         if isinstance(value, Tensor)
     }
     for name, tensor in tensors.items():
-        if isinstance(tensor, UninitializedTensorMixin):
+        if isinstance(tensor, LAZY):
             raise ConversionError(
                 f"weight {name!r} must be initialized, got a lazy layer's that has not run yet. "
                 "Call the model once on a batch before converting it."

@@ -106,11 +106,14 @@ def _accuracy_after(result: Result, steps: int) -> float | None:
 
 def comparison_figures(results: Sequence[Result]) -> dict[str, Figure]:
     """Accuracy over time, and accuracy against latency, spikes and energy, by caption."""
-    ann = results[0].ann_accuracy
+    results = [r for r in results if r.accuracy is not None]
+    ann = results[0].ann_accuracy if results else None
     best: dict[str, Result] = {}  # the most accurate of every code, the first of equals
     for r in results:
         name = str(r.code["name"])
-        if r.accuracy_over_time and (name not in best or r.accuracy > best[name].accuracy):
+        if r.accuracy_over_time and (
+            name not in best or r.known_accuracy > best[name].known_accuracy
+        ):
             best[name] = r
     curves = {r.label: r.accuracy_over_time for r in best.values()}
     figures: dict[str, Figure] = {}
@@ -125,7 +128,7 @@ def comparison_figures(results: Sequence[Result]) -> dict[str, Figure]:
         if NORMALIZED[0] in r.energy:
             values["energy, TrueNorth (x reference)"] = r.energy[NORMALIZED[0]].total
         for cost, value in values.items():
-            costs.setdefault(cost, {}).setdefault(family, []).append((value, r.accuracy))
+            costs.setdefault(cost, {}).setdefault(family, []).append((value, r.known_accuracy))
     for cost, points in costs.items():
         figures[f"Accuracy against {cost}; the front is what nothing beats."] = plot_tradeoff(
             points, cost, ann_accuracy=ann

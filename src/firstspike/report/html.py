@@ -112,9 +112,16 @@ def embed(figure: Figure) -> str:
 
 def _headline(result: Result) -> list[tuple[str, str, str]]:
     """Figure, unit and what it says, for the tiles at the top."""
-    tiles = [(percent(result.accuracy), "%", f"accuracy of {result.label}")]
-    if result.ann_accuracy is not None:
-        points = f"{100 * (result.accuracy - result.ann_accuracy):+.2f}".replace("-", "−")
+    tiles = []
+    if result.accuracy is not None:
+        tiles.append((percent(result.accuracy), "%", f"accuracy of {result.label}"))
+    for name, value in result.metrics.items():
+        ann = (
+            f", {ratio(result.ann_metrics[name])} of the ANN" if name in result.ann_metrics else ""
+        )
+        tiles.append((ratio(value), "", f"{name.replace('_', ' ')}{ann}"))
+    if result.lost is not None:
+        points = f"{-100 * result.lost:+.2f}".replace("-", "−")
         tiles.append((points, "", f"points against the ANN's {percent(result.ann_accuracy)} %"))
     if result.agreement is not None:
         tiles.append((percent(result.agreement), "%", "of samples get the ANN's class"))

@@ -51,6 +51,21 @@ COLUMNS: dict[str, Callable[[Result], str]] = {
 }
 
 
+def columns(results: Sequence[Result]) -> dict[str, Callable[[Result], str]]:
+    """The columns of `COLUMNS`, with the metrics that some of the results have."""
+    found = dict(COLUMNS)
+    for name in dict.fromkeys(name for result in results for name in result.metrics):
+
+        def cell(result: Result, name: str = name) -> str:
+            return ratio(result.metrics[name]) if name in result.metrics else "–"
+
+        found[name.replace("_", " ")] = cell
+    if all(result.accuracy is None for result in results):
+        for heading in ("acc. %", "ANN %", "agree %", "decided"):
+            del found[heading]
+    return found
+
+
 def results_table(results: Iterable[Result]) -> Table:
     """One row per result: accuracy in percent, latency in steps, spikes per sample.
 
@@ -92,7 +107,7 @@ def result_rows(results: Sequence[Result]) -> list[dict[str, str]]:
     mixed = len({_origin(result) for result in results}) > 1
     return [
         ({_ORIGIN: _origin(result)} if mixed else {})
-        | {heading: cell(result) for heading, cell in COLUMNS.items()}
+        | {heading: cell(result) for heading, cell in columns(results).items()}
         for result in results
     ]
 

@@ -34,11 +34,11 @@ def papers_figure(outcomes: Sequence[Reproduction], floor: float = 0.85) -> Figu
     ours: dict[str, list[dict[str, float]]] = {}
     for outcome in outcomes:
         for key, result in outcome.results.items():
-            if result.dataset != "cifar10" or result.accuracy < floor:
+            if result.dataset != "cifar10" or result.known_accuracy < floor:
                 continue
             method = f"{_method(outcome.made[key].recipe)}, {result.model}"
             point = _point(
-                result.accuracy, result.latency_steps, result.spikes_per_sample, reference
+                result.known_accuracy, result.latency_steps, result.spikes_per_sample, reference
             )
             ours.setdefault(method, []).append(point)
     highest = (facts["highest"]["label"], facts["highest"]["accuracy"] / 100)

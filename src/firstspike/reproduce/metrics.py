@@ -116,9 +116,9 @@ def measure(
         found = result.energy.get("cmos45-int32")
         return None if found is None else found.total * 1e-6
     return {
-        "accuracy": 100 * result.accuracy,
+        "accuracy": 100 * result.known_accuracy,
         "ann_accuracy": 100 * ann_accuracy,
-        "loss": 100 * (ann_accuracy - result.accuracy),
+        "loss": 100 * (ann_accuracy - result.known_accuracy),
         "steps": float(result.latency_steps),
         "spikes": result.spikes_per_sample,
         "spikes_per_neuron": result.spikes_per_neuron,

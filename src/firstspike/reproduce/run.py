@@ -211,7 +211,7 @@ class _Work:
             found.append(result)
             self.made[key_of(setting.label, name, seed)] = made
             self.say(
-                f"{setting.label}, seed {seed}, {name}: {100 * result.accuracy:.2f} %, "
+                f"{setting.label}, seed {seed}, {name}: {100 * result.known_accuracy:.2f} %, "
                 f"{result.latency_steps:g} steps, {result.spikes_per_sample:,.0f} spikes"
             )
             if self.check_engines and _has_both_engines(network):

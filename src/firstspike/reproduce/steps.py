@@ -141,7 +141,7 @@ def ann_accuracy(
     file = store / f"ann-{images.name}-{stamp}.json"
     if not file.is_file():
         ann_result(model.to(device), images.to(device), name, None).to_json(file)
-    return Result.from_json(file).accuracy
+    return Result.from_json(file).known_accuracy
 
 
 @torch.no_grad()
