@@ -107,7 +107,7 @@ def test_bad_data_is_refused(network, data) -> None:
         fs.evaluate(network, images)
     with pytest.raises(TypeError, match="an iterable of"):
         fs.evaluate(network, 3)
-    with pytest.raises(ValueError, match=r"one class index per image, got labels of shape \(7,\)"):
+    with pytest.raises(ValueError, match=r"one target per image, got targets of shape \(7,\)"):
         fs.evaluate(network, [(images, labels[:7])])
 
 

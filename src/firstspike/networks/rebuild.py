@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from firstspike.networks.network import INPUT, Network, Node
-from firstspike.networks.outputs import form_size
 from firstspike.networks.ops import (
     OPS,
     BatchNorm,
@@ -25,6 +24,7 @@ from firstspike.networks.ops import (
     Rectifier,
     TransposedConvolution,
 )
+from firstspike.networks.outputs import form_size
 
 Rule = Callable[[Any], bool]
 

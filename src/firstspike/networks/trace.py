@@ -275,8 +275,14 @@ class _Builder:
 
     def _row(self, leaf: fx.Node) -> str:
         name, shape = self.alias[leaf], (math.prod(self.shape(leaf)),)
+        while self._shape_of(name) == () and isinstance(self.ops[name], Reshape):
+            name = next(node.inputs[0] for node in self.nodes if node.name == name)  # squeezed
         taken = any(name in node.inputs for node in self.nodes)
-        if self.shape(leaf) == shape and not taken and not isinstance(self.ops[name], Rectifier):
+        if (
+            self._shape_of(name) == shape
+            and not taken
+            and not isinstance(self.ops[name], Rectifier)
+        ):
             return name
         return self._append("readout", Reshape(shape=shape), (name,), shape)
 
