@@ -38,7 +38,7 @@ def test_features_of_any_unit_keep_their_accuracy() -> None:
     assert ann > 0.97
     assert float((network(x).argmax(1) == y).double().mean()) > ann - 0.03
     assert network.neuron("input").scale.shape == network.input_low.shape == (6,)
-    assert fs.check_engines(network, x[:40]).explained
+    assert fs.engines.check_engines(network, x[:40]).explained
 
 
 def sensors() -> tuple[nn.Sequential, Tensor]:
@@ -77,7 +77,7 @@ def test_every_code_takes_channels_of_their_own_range(code: Code) -> None:
     x = x.double()
     assert float((network(x).argmax(1) == model(x).argmax(1)).double().mean()) > 0.8
     if "closed_form" in able_engines(network):
-        assert fs.check_engines(network, x[:20]).identical
+        assert fs.engines.check_engines(network, x[:20]).identical
 
 
 def test_alike_channels_share_a_scale_and_zero_stays_zero() -> None:
@@ -133,7 +133,7 @@ def test_pools_of_a_signed_input_are_exact_in_every_engine(name: str, code: Code
     network = fs.convert(model, code, calibration=x, normalization=Maximum())
     torch.testing.assert_close(network.analog(x), model(x))
     if "closed_form" in able_engines(network):
-        assert fs.check_engines(network, x[:8]).identical
+        assert fs.engines.check_engines(network, x[:8]).identical
     spread = (model(x) - model(x).mean(0)).square().mean().sqrt()
     for engine in ("clock", "event") if isinstance(code, fs.TTFS) else ("clock",):
         got = fs.simulate(network, x, engine).logits

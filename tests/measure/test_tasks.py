@@ -126,7 +126,9 @@ def test_what_leaves_no_doubt_is_inferred_and_the_rest_asked() -> None:
     with pytest.raises(TypeError, match="`task` must be a task config, got 'regression'"):
         fs.evaluate(network_of(3, X)[1], [(X, ints)], task="regression")
     with pytest.raises(ValueError, match="`decide` must go with classes"):
-        fs.evaluate(network_of(3, X)[1], [(X, ints)], task=Regression(), decide=fs.Margin(1.0))
+        fs.evaluate(
+            network_of(3, X)[1], [(X, ints)], task=Regression(), decide=fs.stopping.Margin(1.0)
+        )
 
 
 class Heads(nn.Module):

@@ -237,7 +237,7 @@ def equal(a, b) -> None:
 def test_outputs_come_back_as_the_model_returns_them(name: str, tmp_path) -> None:
     model = Heads(FORMS[name]).double().eval()
     x = X.double()
-    network = fs.convert(model, fs.TTFS(64), calibration=x, normalization=fs.Maximum())
+    network = fs.convert(model, fs.TTFS(64), calibration=x, normalization=fs.scales.Maximum())
     with torch.no_grad():
         expected = model(x)
         if name == "the same twice":
@@ -251,7 +251,7 @@ def test_outputs_come_back_as_the_model_returns_them(name: str, tmp_path) -> Non
             if a is not None
         ]
         assert max(errors) < 0.2
-        assert fs.check_engines(network, x[:3]).explained
+        assert fs.engines.check_engines(network, x[:3]).explained
         network.save(tmp_path / "n.safetensors")
         equal(fs.SpikingNetwork.load(tmp_path / "n.safetensors")(x), said)
 

@@ -131,7 +131,7 @@ def card(network: SpikingNetwork, result: Result | None = None) -> str:
         ann = "" if result.ann_accuracy is None else f" (ANN: {100 * result.ann_accuracy:.2f} %)"
         rows = [
             ("data", f"{result.dataset}, {result.split}, {result.samples:,} samples"),
-            ("accuracy", f"{100 * result.accuracy:.2f} %{ann}"),
+            ("accuracy", f"{100 * result.known_accuracy:.2f} %{ann}"),
             ("latency", f"{result.latency_steps:g} steps"),
             ("spikes per sample", f"{result.spikes_per_sample:,.0f}, input apart"),
             ("neurons", f"{result.neurons:,}"),

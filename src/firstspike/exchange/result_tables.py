@@ -54,8 +54,9 @@ def to_markdown(results: Sequence[Result]) -> str:
         "|---|---|---:|---:|---:|---:|",
     ]
     for result in results:
+        accuracy = "–" if result.accuracy is None else f"{100 * result.accuracy:.2f}"
         lines.append(
-            f"| {result.label} | {result.dataset} ({result.split}) | {100 * result.accuracy:.2f} | "
+            f"| {result.label} | {result.dataset} ({result.split}) | {accuracy} | "
             f"{result.latency_steps:g} | {result.spikes_per_sample:,.0f} | {result.neurons:,} |"
         )
     return "\n".join(lines)
