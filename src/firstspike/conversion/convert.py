@@ -18,8 +18,8 @@ from firstspike.conversion.self_check import check_conversion
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network, trace
-from firstspike.neurons.table import TableNeuron
 from firstspike.networks.trace import HALF
+from firstspike.neurons.table import TableNeuron
 
 
 @torch.inference_mode(False)
