@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -163,8 +163,12 @@ class SpikingNetwork(nn.Module):
 
     def with_offset(self, offset: int | None) -> SpikingNetwork:
         """A copy with another offset between windows (early firing); parameters are copied."""
-        if not hasattr(self.code, "offset"):
-            raise ValueError(f"{self.code.name} has no windows that could be shifted.")
+        if "offset" not in {field.name for field in fields(self.code)}:
+            raise ValueError(
+                f"`network` must have a code with an offset between windows, got {self.code}: "
+                f"{self.code.name} has no windows that could be shifted. Convert with "
+                "TTFS(window, offset=...)."
+            )
         twin = copy.deepcopy(self)
         twin.code = replace(self.code, offset=offset)  # type: ignore[call-arg]
         return twin

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from firstspike.engines.engine import reason_against_training
 from firstspike.engines.evaluation import evaluation_mode
+from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.training.method import Method
 
 if TYPE_CHECKING:
     from firstspike.data import Dataset
@@ -41,6 +44,17 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(
             f"the model's weights must be finite before training; not so: {', '.join(bad[:5])}"
             f"{' and more' if len(bad) > 5 else ''}. Build the model again or load other weights."
+        )
+
+
+def check_gradients(model: nn.Module, method: Method) -> None:
+    """Refuse a spiking network without gradients where the method calls it for its loss."""
+    if not isinstance(model, SpikingNetwork) or type(method).loss is not Method.loss:
+        return
+    reason = reason_against_training(model)
+    if reason is not None:
+        raise ValueError(
+            f"`model` must be differentiable to be trained, got {model.code}: {reason}"
         )
 
 
