@@ -113,3 +113,13 @@ def test_ann_recipes_refuse_what_they_do_not_know(tmp_path: Path, folder: Path) 
         Recipe.read(write(tmp_path / "r.yaml", ANN | {"trainning": {}}))
     with pytest.raises(ValueError, match="`--start` goes with recipes of spiking networks"):
         run("train", "--recipe", folder / "ann.yaml", "--start", "x", "--out", tmp_path / "o")
+
+
+def test_of_several_processes_the_first_alone_writes(tmp_path: Path, monkeypatch) -> None:
+    recipe = Recipe(**ANN, training={"epochs": 1, "batch_size": 256})
+    monkeypatch.setenv("RANK", "1")
+    run = train(recipe, tmp_path / "second", progress=False)
+    assert not (run.folder / "result.json").exists()
+    monkeypatch.setenv("RANK", "0")
+    run = train(recipe, tmp_path / "first", progress=False)
+    assert run.result is not None and run.result.split == "validation"

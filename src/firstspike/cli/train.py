@@ -46,6 +46,7 @@ def train(
 
     from firstspike.runs import Recipe
     from firstspike.runs import train as run_training
+    from firstspike.training.distributed import is_first_process
 
     prepare(0, device, threads)
     if recipe is not None:
@@ -67,5 +68,6 @@ def train(
             )
         plan = replace(plan, start=str(start))
     run = run_training(plan, out, device=device, restart=restart)
-    assert run.result is not None
-    show([run.result], json_file, title=f"{out}: best epoch on validation data")
+    if is_first_process():
+        assert run.result is not None
+        show([run.result], json_file, title=f"{out}: best epoch on validation data")

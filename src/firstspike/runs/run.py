@@ -19,6 +19,7 @@ from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
 from firstspike.runs.recipe import Recipe
 from firstspike.training import TrainConfig, evaluate_accuracy, fit
+from firstspike.training.distributed import is_first_process
 from firstspike.training.surrogate import folded
 
 NETWORK, MODEL, RESULT = "network.safetensors", "model.safetensors", "result.json"
@@ -153,6 +154,8 @@ def train(
         description=recipe.settings(),
     )
     run, name = Run(Path(run_dir), device), recipe.model["name"]
+    if not is_first_process():  # of several under torchrun; one writes
+        return run
     if isinstance(model, SpikingNetwork):
         network = folded(model)
         network.save(run.folder / NETWORK)
