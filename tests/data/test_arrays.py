@@ -6,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import firstspike as fs
 from firstspike.data import from_arrays, from_loader, load_npz
 from firstspike.data.packed import find_packed, read_packed
 
@@ -176,3 +178,27 @@ def test_missing_pillow_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ModuleNotFoundError, match=r"a_test\.npz .* Run: pip install pillow"):
         read_packed(tmp_path, "a", False)
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint8", "uint16", "float32", "float64"])
+def test_counts_of_events_stay_counts_however_they_are_stored(kind: str, tmp_path) -> None:
+    counts = np.random.default_rng(0).poisson(0.6, (20, 2, 6, 6))
+    labels = np.arange(20) % 3
+    made = from_arrays(counts.astype(kind), labels)
+    assert torch.equal(made.float_images(), torch.tensor(counts).float())
+    last = from_arrays(counts.transpose(0, 2, 3, 1).astype(kind), labels)
+    assert torch.equal(last.images, made.images)
+    arrays = {f"{a}_{b}": v for b in ("train", "test") for a, v in (("x", counts), ("y", labels))}
+    np.savez(tmp_path / "events.npz", **arrays)
+    assert torch.equal(load_npz(tmp_path / "events.npz").images, made.images)
+
+
+def test_counts_of_events_give_the_same_accuracy_as_plain_tensors() -> None:
+    frames = np.random.default_rng(0).poisson(0.6, (200, 2, 12, 12))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 5, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+    x = torch.tensor(frames).float()
+    y = model(x).argmax(1)
+    network = fs.convert(model, fs.TTFS(16), calibration=x)
+    plain = fs.evaluate(network, [(x, y)]).accuracy
+    assert fs.evaluate(network, from_arrays(frames, y, split="test")).accuracy == plain > 0.8

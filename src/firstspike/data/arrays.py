@@ -11,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from firstspike.data.dataset import Dataset
+from firstspike.data.dataset import EVENT_CHANNELS, Dataset
 from firstspike.data.packed import ARRAYS, read_npz
 
 _CHANNELS = (1, 3, 4)
@@ -30,9 +30,10 @@ def from_arrays(
 
     Args:
         images: (N, H, W), (N, H, W, C) or (N, C, H, W); 8-bit values as any integer type, or
-            floating point in [0, 1].
+            floating point in [0, 1]. Two channels are ON and OFF events of an event camera: counts,
+            of any type, which are kept as they are.
         labels: (N,) or (N, 1), class numbers from 0.
-        channels_last: where the channels are; by default the axis that has 1, 3 or 4 of them.
+        channels_last: where the channels are; by default the axis that has 1, 3 or 4 of them, or 2.
         name: name of the set.
         split: "train", "validation", "train+validation" or "test".
         classes: names of the classes.
@@ -53,6 +54,8 @@ def from_arrays(
             "`images` must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), got "
             f"{tuple(x.shape)}."
         )
+    if x.shape[1] == EVENT_CHANNELS and not x.is_floating_point():
+        x = x.float()
     if not x.is_floating_point() and x.dtype != torch.uint8 and x.numel():
         low, high = (int(value) for value in x.aminmax())
         if low < 0 or high > 255:
@@ -82,6 +85,8 @@ def _tensor(name: str, values: Any) -> Tensor:
 
 def _last(x: Tensor) -> bool:
     first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
+    if not (first or last):
+        first, last = (x.shape[axis] == EVENT_CHANNELS for axis in (1, 3))
     if first == last:
         raise ValueError(
             f"which axis of `images` {tuple(x.shape)} holds the channels is not clear. "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]  # (B, C, H, W) -> (B, C, H, W)
 
+EVENT_CHANNELS = 2  # ON and OFF events: counts, which have no largest value
 SPLITS = ("train", "validation", "train+validation", "test")
 
 
@@ -21,7 +22,8 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
     the quick way, for it needs no workers and leaves the images on their device.
 
     Args:
-        images: (N, C, H, W), uint8 (0..255), or floating point in [0, 1].
+        images: (N, C, H, W), uint8 (0..255), or floating point in [0, 1]; counts of events, two
+            channels, from 0.
         labels: (N,), integers from 0 to `len(classes) - 1`.
         name: name of the set, as reported in results.
         split: "train", "validation", "train+validation" or "test".
@@ -191,6 +193,8 @@ def _check_images(images: Tensor) -> None:
             f"`images` must be numbers, but {len(bad):,} of {len(images):,} images hold NaN, "
             f"the first at index {int(bad[0])}. Remove or repair them."
         )
+    if images.shape[1] == EVENT_CHANNELS and low >= 0:
+        return
     if low < 0 or high > 1:
         raise ValueError(
             f"floating-point `images` must lie in [0, 1], got [{low:g}, {high:g}]. Divide 8-bit "
