@@ -1,46 +1,15 @@
-"""What every code hands to the conformance suite: a constructor and a slow reference.
-
-A new code adds one `Case`. The reference says, in plain Python and for a neuron of scale 1 whose
-only input is the potential `u` (a bias, dosed as the code doses it), what the neuron delivers at
-every step of its window.
-"""
+"""What every code hands to the conformance suite: a constructor and a slow reference in Python."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
 
 import firstspike as fs
 from firstspike import codes
 from firstspike.codes import Code
 from firstspike.codes.relpsp import Moments
-
-Reference = Callable[[Code, float], list[float]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A code under test.
-
-    Attributes:
-        make: the code with a budget of so many steps.
-        reference: values delivered per step, for the code and a normalized potential.
-        budgets: rising; the error of the decoded value falls from each to the next.
-        monotone: larger potentials never decode to smaller values.
-        largest: potentials up to here (in units of the scale) are not clipped.
-        complete: a constant potential in the form that the closed form takes.
-    """
-
-    make: Callable[[int], Code]
-    reference: Reference
-    budgets: tuple[int, ...] = (8, 32, 128)
-    monotone: bool = True
-    largest: float = 0.99
-    complete: Callable[[Tensor], Any] = lambda u: u
+from firstspike.testing import Case, Reference
 
 
 def table(kernel: Callable[[float, int], float], middle: Callable | None = None) -> Reference:
@@ -178,7 +147,8 @@ CASES: dict[str, Case] = {
     "TTFS powers of two": Case(
         ttfs(fs.kernels.PowerOfTwo()),
         table(power, lambda t, window: 0.75 * power(t, window)),
-        (1, 4),
+        budgets=(1, 4),
+        most=8,
     ),
     "Rate": Case(fs.Rate, rate),
     "Rate, down": Case(lambda steps: fs.Rate(steps, initial_potential=0.0), rate),

@@ -27,7 +27,7 @@ from firstspike.codes.relpsp import ReLPSP
 from firstspike.codes.reverse import Reverse
 from firstspike.codes.temporal_switch import TemporalSwitch
 from firstspike.codes.ttfs import TTFS
-from firstspike.neurons.neuron import Neuron
+from firstspike.neurons.neuron import Neuron, Spikes
 
 __all__ = [
     "LIF",
@@ -55,6 +55,7 @@ __all__ = [
     "ReLPSP",
     "Regular",
     "Reverse",
+    "Spikes",
     "TemporalSwitch",
     "ThresholdRule",
     "WeightedSpikes",
