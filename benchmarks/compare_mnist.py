@@ -1,6 +1,6 @@
 r"""Every neural code on the MNIST CNN: renders the stored results of `firstspike compare`.
 
-    firstspike compare --model runs/mnist_cnn --codes all \
+    firstspike compare --model runs/mnist_cnn --split test \
         --json benchmarks/results/compare_mnist.json
 
 makes them; `make docs` renders them into docs/results.md.
@@ -20,7 +20,7 @@ from firstspike.report.comparison import (
 )
 
 STORE = Path(__file__).parent / "results" / "compare_mnist.json"
-COMMAND = "`firstspike compare --model RUN --codes all`"
+COMMAND = "`firstspike compare --model RUN --split test`"
 
 ORDERINGS = """\
 **Do the paper's orderings hold here?** (Park et al. 2020, Table II, MNIST. Spikes: TTFS << rate <
