@@ -194,12 +194,13 @@ def test_every_tensor_is_an_integer_of_its_width_and_float32_where_sums_are_smal
         potential = record.potentials[name]
         assert torch.equal(potential, potential.round()) and potential.abs().max() > 3
         assert int(potential.abs().max()) <= network.origin["integers"]["reach"][name]
-    many = nn.Sequential(nn.Linear(1000, 8), nn.ReLU(), nn.Linear(8, 2))
+    many = nn.Sequential(nn.Linear(3000, 8), nn.ReLU(), nn.Linear(8, 2))
     nn.init.constant_(many[0].weight, 1.0)
-    x = torch.rand(4, 1000)
+    x = torch.rand(4, 3000)
+    x[0], x[1] = 0.0, 1.0  # every input reaches from 0 to 1: no shift, no scales of their own
     spiking = fs.convert(many, fs.TTFS(255, fs.kernels.Linear()), calibration=x)
     wide = to_integers(quantize(spiking, Quantization(bits=8)), 32)
-    assert wide.input_low.dtype == torch.float64  # 1000 * 127 * 255 is beyond 2^24
+    assert wide.input_low.dtype == torch.float64  # 3000 * 64 * 255 is beyond 2^24
 
 
 def narrow(bits: int) -> tuple[fs.SpikingNetwork, Tensor]:

@@ -118,8 +118,10 @@ def profile(
     >>> profile(model, torch.rand(1, 1, 3, 3)).macs  # 49 of 81 taps lie inside the image
     {'_0': 196.0, '_3': 72.0}
     """
+    moves: set[str] = set()  # nodes of integers that move binary points: no layers of the ANN
     if isinstance(model, SpikingNetwork):
         network = model.network
+        moves.update(model.origin.get("integers", {}).get("moves", ()))
     elif isinstance(model, Network):
         network = model
     elif sample is None:
@@ -131,13 +133,15 @@ def profile(
     macs = {}
     for node in network.nodes[1:]:
         op = network.op(node.name)
-        if isinstance(op, WeightOp) and op.weights is not None:
+        if isinstance(op, WeightOp) and op.weights is not None and node.name not in moves:
             ones = [
                 torch.ones(1, *network.node[name].shape, dtype=torch.float64)
                 for name in node.inputs
             ]
             macs[node.name] = float(op.structure(*ones).sum())
-    weights = sum(p.numel() for p in network.parameters())
+    weights = sum(
+        p.numel() for name, op in network.ops.items() if name not in moves for p in op.parameters()
+    )
     neurons = sum(
         math.prod(network.node[name].shape)
         for name in (INPUT, *network.populations, network.output.name)

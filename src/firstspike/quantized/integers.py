@@ -91,7 +91,11 @@ def to_integers(network: SpikingNetwork, potential_bits: int = 24) -> SpikingNet
         name: int(bounds[built.network.node[name].inputs[0]].max())
         for name in built.network.populations
     }
-    result.origin["integers"] = {"potential_bits": potential_bits, "reach": reach}
+    result.origin["integers"] = {
+        "potential_bits": potential_bits,
+        "reach": reach,
+        "moves": built.moves,
+    }
     result.code = replace(code, clips=max(reach.values(), default=0) > code.limits[1])
     most = max(int(bound.max()) for bound in bounds.values())
     if most > EXACT_FLOAT[torch.float64]:
@@ -191,6 +195,7 @@ class _Rewrite:
         self.exponents = exponents_of(network, values)
         self.nodes = [self.source.nodes[0]]
         self.ops: dict[str, Op] = {}
+        self.moves: list[str] = []  # nodes that move binary points
         self.name = {INPUT: INPUT}  # of a node of the source, where its integers are
         for node in self.source.nodes[1:]:
             self._add(node)
@@ -238,6 +243,7 @@ class _Rewrite:
         name = free_name(name, {*self.source.node, *self.ops})
         shape = next(node.shape for node in self.nodes if node.name == below)
         dtype = torch.get_default_dtype()
+        self.moves.append(name)
         self._append(
             Node(name, (below,), shape), Affine({"scale": factor.to(dtype), "shift": None})
         )
