@@ -96,7 +96,7 @@ def by_steps(neuron: Neuron, code: Code, u: Tensor) -> tuple[Tensor, State]:
 
 def decoded(code: Code, values: Tensor) -> Tensor:
     """What values over the steps (T, ...) say, in units of the scale."""
-    return values.sum(0) / sum(code.dose(t) for t in code.window_of(0))
+    return values.sum(0) / sum(code.bias_injections(t) for t in code.window_of(0))
 
 
 def network_of(

@@ -44,7 +44,7 @@ def relative_error(network: fs.SpikingNetwork, x: Tensor) -> float:
 def step_through(
     network: fs.SpikingNetwork, x: Tensor, steps: int, fire: Fire, start: float = 0.0
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Soft reset, all populations at every step, biases in doses of `network.code.dose`.
+    """Soft reset, all populations at every step, biases in doses of `network.code.bias_injections`.
 
     The image is a current of `dose(t) x`; a max pool emits the growth of its largest sum.
     """
@@ -55,7 +55,7 @@ def step_through(
     seen: dict[str, Tensor] = {}
     total, doses = torch.zeros(()), 0.0
     for t in range(steps):
-        dose = network.code.dose(t)
+        dose = network.code.bias_injections(t)
         value = {INPUT: dose * x}
         for node in traced.nodes[1:]:
             arguments = [value[name] for name in node.inputs]

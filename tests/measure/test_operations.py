@@ -135,8 +135,8 @@ def test_temporal_switch_adds_twice_per_synapse_and_once_per_neuron_and_step() -
 
 
 def test_bursts_shift_for_powers_of_two_only() -> None:
-    assert fs.Burst(8).synapse() == {"shift": 1.0, "add": 1.0}
-    assert fs.Burst(8, threshold=0.1).synapse() == {"multiply": 1.0, "add": 1.0}
+    assert fs.Burst(8).operations_per_event() == {"shift": 1.0, "add": 1.0}
+    assert fs.Burst(8, threshold=0.1).operations_per_event() == {"multiply": 1.0, "add": 1.0}
 
 
 def test_rates_and_fractions_are_plain_arithmetic() -> None:

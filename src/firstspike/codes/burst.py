@@ -82,7 +82,7 @@ class Burst(RepeatingCode):
         )
         require_initial_potential(self.initial_potential)
 
-    def synapse(self) -> dict[str, float]:
+    def operations_per_event(self) -> dict[str, float]:
         shifts = math.log2(self.factor).is_integer() and math.log2(self.threshold).is_integer()
         return {"shift" if shifts else "multiply": 1.0, "add": 1.0}
 

@@ -42,7 +42,7 @@ class Code(ABC):
     def window_of(self, depth: int) -> range:
         """Global steps in which a population at `depth` may fire (the input is at depth 0)."""
 
-    def speaking(self, depth: int) -> range:
+    def active_steps(self, depth: int) -> range:
         """Global steps in which a population at `depth` may deliver something.
 
         Its window, except for codes whose spikes go on to act.
@@ -77,7 +77,7 @@ class Code(ABC):
         """Why populations must step through time, whatever their windows; None if they need not."""
         return None
 
-    def dose(self, step: int) -> float:
+    def bias_injections(self, step: int) -> float:
         """How many times biases are injected at the global `step`, here and at the readout.
 
         The readout says `logits = (what has arrived + doses so far * bias) / doses so far`. Codes
@@ -104,11 +104,13 @@ class Code(ABC):
         return ()
 
     # ---- what it costs --------------------------------------------------------------------------
-    def synapse(self) -> dict[str, float]:
+    def operations_per_event(self) -> dict[str, float]:
         """Operations per synaptic event (one spike, one synapse): `multiply`, `shift`, `add`."""
         return {"multiply": 1.0, "add": 1.0}
 
-    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+    def operations_per_neuron(
+        self, neurons: int, integrates: bool, fires: bool
+    ) -> dict[str, float]:
         """Operations per sample of a population beside its synapses and threshold comparisons.
 
         Args:

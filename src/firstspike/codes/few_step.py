@@ -179,7 +179,7 @@ class FewStepNeuron(Neuron):
         state, values = self.run(state, None if current is None else current[None], [t])
         return state, None if values is None else values[0]
 
-    def ceiling(self, state: State, t: int) -> Tensor:
+    def largest_remaining(self, state: State, t: int) -> Tensor:
         most = (self.code.steps - 1 - t) * self.output
         return most.expand(1, *state["count"].shape[1:])
 

@@ -124,7 +124,7 @@ class WeightedSpikes(Input):
 
 def _require_a_value_every_step(config: Input, code: Code, period: int) -> None:
     require(
-        all(code.dose(t) == 1.0 for t in range(period)),
+        all(code.bias_injections(t) == 1.0 for t in range(period)),
         "input",
         "go with the code's rhythm",
         config,
@@ -167,12 +167,12 @@ class DirectNeuron(_InputNeuron):
         self.code = code
 
     def values(self, state: State, t: int) -> Tensor:
-        return state["potential"] * self.code.dose(t)
+        return state["potential"] * self.code.bias_injections(t)
 
     def run(
         self, state: State, currents: Tensor | None, steps: Sequence[int | None]
     ) -> tuple[State, Tensor | None]:
-        doses = [0.0 if t is None else self.code.dose(t) for t in steps]
+        doses = [0.0 if t is None else self.code.bias_injections(t) for t in steps]
         if len(set(doses)) == 1:  # the same at every step: one copy in memory serves all
             values = state["potential"] * doses[0]
             return state, values.expand(len(steps), *values.shape)
@@ -194,7 +194,7 @@ class BernoulliNeuron(_InputNeuron):
         return super().start(bias) | {"row": rows, "samples": torch.tensor(len(bias))}
 
     def values(self, state: State, t: int) -> Tensor:
-        x, dose = state["potential"], self.code.dose(t)
+        x, dose = state["potential"], self.code.bias_injections(t)
         if dose == 0.0:
             return torch.zeros_like(x)
         generator = torch.Generator(x.device).manual_seed(self.seed * 1_000_003 + t)

@@ -141,7 +141,7 @@ class LIFNeuron(Neuron):
         }
         return state, fires * self.scale
 
-    def ceiling(self, state: State, t: int) -> Tensor:
+    def largest_remaining(self, state: State, t: int) -> Tensor:
         most = (self.code.steps - 1 - t) * self.scale
         return most.expand(1, *state["count"].shape[1:])
 

@@ -71,10 +71,10 @@ class Phase(RepeatingCode):
     def weight(self, step: int) -> float:
         return 2.0 ** -(1 + step % self.period)
 
-    def dose(self, step: int) -> float:
+    def bias_injections(self, step: int) -> float:
         return 1.0 if step % self.period == 0 else 0.0
 
-    def synapse(self) -> dict[str, float]:
+    def operations_per_event(self) -> dict[str, float]:
         return {"shift": 1.0, "add": 1.0}
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:

@@ -96,7 +96,7 @@ class ReLPSP(Code):
         steps = self.steps or 1
         return range(depth * steps, (depth + 1) * steps)
 
-    def speaking(self, depth: int) -> range:
+    def active_steps(self, depth: int) -> range:
         """From the window on without end: ramps go on rising."""
         return range(self.window_of(depth).start, _FOREVER)
 

@@ -34,7 +34,7 @@ class RepeatingCode(Code):
     def window_of(self, depth: int) -> range:
         return range(self.steps)
 
-    def dose(self, step: int) -> float:
+    def bias_injections(self, step: int) -> float:
         return 1.0
 
     @abstractmethod
@@ -54,12 +54,14 @@ class RepeatingCode(Code):
             + (f" Under {self.name} it may pass on a part of a spike." if self.graded_pool else ""),
         )
 
-    def synapse(self) -> dict[str, float]:
+    def operations_per_event(self) -> dict[str, float]:
         return {"add": 1.0}
 
-    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+    def operations_per_neuron(
+        self, neurons: int, integrates: bool, fires: bool
+    ) -> dict[str, float]:
         """Biases, with the current of a direct input among them, enter with every dose."""
-        doses = sum(self.dose(step) for step in range(self.steps))
+        doses = sum(self.bias_injections(step) for step in range(self.steps))
         return {"bias": neurons * doses} if integrates else {}
 
 

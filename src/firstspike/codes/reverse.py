@@ -98,10 +98,12 @@ class Reverse(Code):
     def window_of(self, depth: int) -> range:
         return range(depth * self.window, (depth + 1) * self.window)
 
-    def synapse(self) -> dict[str, float]:
+    def operations_per_event(self) -> dict[str, float]:
         return {"add": 1.0}  # the leak does the weighting
 
-    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+    def operations_per_neuron(
+        self, neurons: int, integrates: bool, fires: bool
+    ) -> dict[str, float]:
         """One leak (a multiplication by exp(-1 / tau)) per neuron and step of both its windows.
 
         The ticking neuron spikes at every step of the population's own window, onto all of it.
@@ -153,7 +155,7 @@ class ReverseNeuron(TableNeuron):
         state["times"] = torch.where(fires, float(t), state["times"])
         return state, fires * (state["values"][t] * self.scale)
 
-    def ceiling(self, state: State, t: int) -> Tensor:
+    def largest_remaining(self, state: State, t: int) -> Tensor:
         if t + 1 >= self.window:
             return torch.zeros_like(state["potential"])
         return state["times"].isinf() * (state["values"][-1] * self.scale)

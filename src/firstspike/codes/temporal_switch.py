@@ -57,10 +57,12 @@ class TemporalSwitch(Code):
     def window_of(self, depth: int) -> range:
         return range(depth * self.window, (depth + 1) * self.window)
 
-    def synapse(self) -> dict[str, float]:
+    def operations_per_event(self) -> dict[str, float]:
         return {"add": 1.0}  # the weight onto the target's current, or off it again
 
-    def upkeep(self, neurons: int, integrates: bool, fires: bool) -> dict[str, float]:
+    def operations_per_neuron(
+        self, neurons: int, integrates: bool, fires: bool
+    ) -> dict[str, float]:
         """Every target adds its current to its potential at each step of its inputs' window."""
         return {"bias": float(neurons), "add": float(neurons * self.window)} if integrates else {}
 
@@ -131,7 +133,7 @@ class TemporalSwitchNeuron(Neuron):
             state["times"] = torch.where(off, float(t), state["times"])
         return state, on * self.unit
 
-    def ceiling(self, state: State, t: int) -> Tensor:
+    def largest_remaining(self, state: State, t: int) -> Tensor:
         steps = self.code.window - 1
         if t < 0:
             return (self.unit * steps).expand(1, *state["count"].shape[1:])

@@ -123,7 +123,7 @@ class TTFS(Code):
             advice.append("a larger offset")
         return advice
 
-    def synapse(self) -> dict[str, float]:
+    def operations_per_event(self) -> dict[str, float]:
         """Weight times the kernel's value; a shift where the values are powers of two."""
         return {"shift" if isinstance(self.kernel, PowerOfTwo) else "multiply": 1.0, "add": 1.0}
 

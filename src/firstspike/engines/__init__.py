@@ -8,7 +8,8 @@ from firstspike.engines.early_firing import EarlyFiring
 from firstspike.engines.engine import ENGINES, Engine, able_engines, default_engine, register
 from firstspike.engines.event_by_event import EventByEvent
 from firstspike.engines.event_driven import EventDriven, Events
-from firstspike.engines.prepare import Prepared, prepare
+from firstspike.engines.prepare import prepare
+from firstspike.engines.prepared import Prepared
 from firstspike.engines.record import Record
 from firstspike.engines.simulate import simulate
 from firstspike.engines.spiking_network import SpikingNetwork

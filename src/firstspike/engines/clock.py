@@ -179,7 +179,7 @@ class _Run:
 
     def _fire(self, name: str, current: Tensor | None, steps: range) -> Tensor | None:
         neuron = self.spiking.neuron(name)
-        window = self.spiking.code.speaking(self.network.depth[name])
+        window = self.spiking.code.active_steps(self.network.depth[name])
         if steps.start >= window.stop or (current is None and steps.stop <= window.start):
             return None
         times = [step - window.start if step in window else None for step in steps]
@@ -215,7 +215,7 @@ class _Run:
 
     def _read(self, signal: Tensor | None, steps: range) -> None:
         """Integrate what reaches the readout and say the logits."""
-        doses = [self.spiking.code.dose(step) for step in steps]
+        doses = [self.spiking.code.bias_injections(step) for step in steps]
         total = self.bias.new_tensor(doses).cumsum(0) + self.doses
         if self.course is not None:
             high = self.arrived.expand(len(steps), *self.arrived.shape)
@@ -233,7 +233,7 @@ class _Run:
     def _decide(self, step: int, potentials: bool) -> None:
         """Stop the samples that are decided after `step` steps and go on with the others."""
         assert self.rule is not None
-        rest = sum(self.spiking.code.dose(s) for s in range(step, self.steps))
+        rest = sum(self.spiking.code.bias_injections(s) for s in range(step, self.steps))
         settled = self.arrived / (self.doses + rest) + self.bias
         readout = Readout(
             self.logits[self.rows], settled, step - 1, self.states, 1 / (self.doses + rest)

@@ -92,15 +92,15 @@ class Margin(Decision):
 class Certain(Decision):
     """Stop when the answer can no longer change, whatever spikes are still to come.
 
-    A neuron i that feeds the readout with weights w_ci can still deliver between 0 and its
-    `ceiling` r_i (single-spike codes: nothing once it has fired, otherwise the value of the next
-    step's spike; rate codes: a spike at every step left). Class c is certain if its logit, with all
+    A neuron i that feeds the readout with weights w_ci can still deliver between 0 and r_i, its
+    `largest_remaining` (single-spike codes: nothing once it has fired, otherwise the value of the
+    next step's spike; rate codes: a spike at every step left). Class c is certain if its logit, all
     biases in, leads every other class k by more than `sum_i max(0, w_ki - w_ci) r_i`. The answer is
     then that of the full run. Only what the readout can see is used: hidden potentials would tell
     more, but in hardware they sit elsewhere.
 
     Needs a readout that is linear in the last populations (no max pool behind them) and a code
-    with a ceiling (burst coding has none).
+    that bounds it (burst coding does not).
 
     Args:
         every: steps between checks.
@@ -155,7 +155,11 @@ class _CertainRule(Rule):
     def _ceiling(self, name: str, readout: Readout) -> Tensor:
         t = readout.step - self.spiking.window_of(name).start
         neuron = self.spiking.neuron(name)
-        return neuron.ceiling(readout.states[name], max(t, -1)).flatten(1).to(readout.settled.dtype)
+        return (
+            neuron.largest_remaining(readout.states[name], max(t, -1))
+            .flatten(1)
+            .to(readout.settled.dtype)
+        )
 
 
 def readout_weights(spiking: SpikingNetwork) -> dict[str, Tensor]:

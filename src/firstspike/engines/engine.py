@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from firstspike.engines.prepared import Prepared
+
 if TYPE_CHECKING:
     from firstspike.engines.record import Record
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -55,8 +57,6 @@ class Engine(ABC):
 
     def prepare(self, network: SpikingNetwork) -> Any:
         """An object for many calls with the network as it is; see `firstspike.prepare`."""
-        from firstspike.engines.prepare import Prepared
-
         return Prepared(network, self)
 
 

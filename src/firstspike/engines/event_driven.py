@@ -21,7 +21,7 @@ from torch import Tensor
 from firstspike.compiled.available import has_numba
 from firstspike.engines.closed_form import readout_over_time
 from firstspike.engines.engine import Engine
-from firstspike.engines.prepare import frozen
+from firstspike.engines.prepared import frozen
 from firstspike.engines.record import Record
 from firstspike.networks.network import Node
 

@@ -162,7 +162,7 @@ class OperationTally:
             if name != INPUT:
                 events = synaptic_events(self.fan_out[name], self.spikes) / n
                 operations["synaptic"] += events
-                for kind, cost in code.synapse().items():
+                for kind, cost in code.operations_per_event().items():
                     operations[kind] += cost * events
                 if analog and INPUT in self.fan_out[name]:
                     macs = float(self.fan_out[name][INPUT].sum())
@@ -173,7 +173,7 @@ class OperationTally:
                 operations["compare"] += self.comparisons[name] / n
             neurons = network.neuron_count(name)
             if name != INPUT or not analog:
-                upkeep = code.upkeep(neurons, integrates=name != INPUT, fires=fires)
+                upkeep = code.operations_per_neuron(neurons, integrates=name != INPUT, fires=fires)
                 for kind, count in upkeep.items():
                     operations[kind] += count
             result[name] = {kind: count for kind, count in operations.items() if count}

@@ -167,7 +167,7 @@ class Neuron(nn.Module, ABC):
 
         Args:
             bias: (N, *population) what the neuron receives without any spike (at the input: the
-                image). It is injected `code.dose(t)` times at step t.
+                image). It is injected `code.bias_injections(t)` times at step t.
         """
 
     @abstractmethod
@@ -221,7 +221,7 @@ class Neuron(nn.Module, ABC):
             for name, value in state.items()
         }
 
-    def ceiling(self, state: State, t: int) -> Tensor:
+    def largest_remaining(self, state: State, t: int) -> Tensor:
         """Most that each neuron can still deliver in all steps after `t`, (N | 1, *population).
 
         Raises:

@@ -18,7 +18,7 @@ class SoftResetCode(Protocol):
     @property
     def steps(self) -> int: ...
 
-    def dose(self, step: int) -> float: ...
+    def bias_injections(self, step: int) -> float: ...
 
     def weight(self, step: int) -> float:
         """Threshold and value of a spike at `step`, in units of the scale."""
@@ -58,7 +58,7 @@ class SoftResetNeuron(Neuron):
             state[name] = like_sample(state[name], currents)
         times = [t for t in steps if t is not None]
         weights = torch.tensor([self.code.weight(t) for t in times], dtype=high)
-        doses = torch.tensor([self.code.dose(t) for t in times], dtype=high)
+        doses = torch.tensor([self.code.bias_injections(t) for t in times], dtype=high)
         soft_reset_(
             currents, state["potential"], state["count"], state["bias"], self.scale, weights, doses
         )
@@ -70,7 +70,7 @@ class SoftResetNeuron(Neuron):
         state, values = self.run(state, None if current is None else current[None].clone(), [t])
         return state, None if values is None else values[0]
 
-    def ceiling(self, state: State, t: int) -> Tensor:
+    def largest_remaining(self, state: State, t: int) -> Tensor:
         left = sum(self.code.weight(s) for s in range(t + 1, self.code.steps))
         return (left * self.scale).expand(1, *state["count"].shape[1:])
 

@@ -149,7 +149,7 @@ class TableNeuron(Neuron):
         state["times"] = torch.where(fires, float(t), state["times"])
         return state, fires * (state["values"][t] * self.value_scale)
 
-    def ceiling(self, state: State, t: int) -> Tensor:
+    def largest_remaining(self, state: State, t: int) -> Tensor:
         if t + 1 >= self.window:
             return torch.zeros_like(state["potential"])
         return state["times"].isinf() * (state["values"][max(t + 1, 0)] * self.value_scale)

@@ -1,0 +1,56 @@
+"""A network as it is, kept for many calls with the same weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from firstspike.engines.record import Record
+
+if TYPE_CHECKING:
+    from firstspike.engines.engine import Engine
+    from firstspike.engines.spiking_network import SpikingNetwork
+
+
+class Prepared:
+    """A network as it was when this object was made, ready for one engine; for inference.
+
+    Weights lie in the order that is quickest, tables and plans are worked out. Later changes of the
+    network do not reach it. Any number of threads may call it at the same time.
+
+    Attributes:
+        engine: name of the engine.
+        network: its own copy of the network.
+    """
+
+    def __init__(self, network: SpikingNetwork, engine: Engine) -> None:
+        self.engine = engine.name
+        self.network = frozen(network)
+        self._engine = engine
+        self._plan = engine.plan(self.network)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, ...); nothing is recorded."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._engine.logits(self.network, x, **self._plan)
+
+    @torch.no_grad()
+    def run(self, x: Tensor, **options: Any) -> Record:
+        """Logits and spikes; options as for `simulate`."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._engine.run(self.network, x, **options, **self._plan)
+
+
+def frozen(network: SpikingNetwork) -> SpikingNetwork:
+    """A copy for inference: nothing is trained, and what follows from parameters is worked out."""
+    twin = copy.deepcopy(network).eval().requires_grad_(False)
+    for name in twin.populations:
+        twin.neuron(name).freeze()
+    for parameter in twin.network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return twin
