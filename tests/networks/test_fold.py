@@ -143,7 +143,7 @@ def test_folding_leaves_the_given_network_alone() -> None:
     assert fold_affine(folded) is folded
 
 
-def test_max_pool_stays_with_potentials_that_two_layers_read() -> None:
+def test_a_max_pool_of_potentials_that_two_layers_read_becomes_running_maxima() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -153,5 +153,8 @@ def test_max_pool_stays_with_potentials_that_two_layers_read() -> None:
             x = F.max_pool2d(self.conv(x), 2)
             return self.fc((F.relu(x) + x).flatten(1))
 
-    with pytest.raises(ValueError, match="pools potentials"):
-        trace(Model().double(), IMAGES)
+    model = Model().double()
+    network = trace(model, IMAGES)
+    torch.testing.assert_close(network(IMAGES), model(IMAGES), rtol=1e-9, atol=1e-9)
+    assert not network.max_pools() and len(network.populations) == 3
+    assert "2 populations find its maxima" in network.notes[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from firstspike.networks import ops
@@ -37,6 +38,11 @@ def layer(kind: type[Op], *weight: int, channels: int, **hyper: object) -> Op:
 def batch_norm() -> Op:
     tensors = {"weight": drawn(3), "bias": None, "running_mean": drawn(3)}
     return ops.BatchNorm(tensors | {"running_var": drawn(3).square()}, momentum=0.1, eps=1e-5)
+
+
+def interpolation(dims: int = 2, **hyper: object) -> Op:
+    plain = {"factors": None, "cubic": False, "align_corners": False}
+    return ops.Interpolate(dims=dims, **(plain | hyper))
 
 
 def pool(kind: type[Op], dims: int = 2, **hyper: object) -> Op:
@@ -78,6 +84,16 @@ def cases() -> dict[str, Case]:
         "Reshape": Case(ops.Reshape(shape=(126,)), image),
         "Pad": Case(ops.Pad(pad=(1, 0, -1, 2)), image),
         "Pad, channels": Case(ops.Pad(pad=(0, 0, 0, 0, 1, 2)), image),
+        "Gather": Case(ops.maps.gather(lambda x: x[:, [2, 0, 2], ::2].flip(-1), (3, 6, 7)), image),
+        "Gather, zeros": Case(
+            ops.maps.gather(lambda x: F.unfold(x, 3, padding=1), (3, 6, 7)), image
+        ),
+        "Interpolate": Case(interpolation(output_size=(9, 5), align_corners=True), image),
+        "Interpolate, factors": Case(
+            interpolation(output_size=(12, 10), factors=(2.0, 1.5), cubic=True), image
+        ),
+        "Interpolate, 1-D": Case(interpolation(dims=1, output_size=(4,)), ((3, 9),)),
+        "Sum": Case(ops.Sum(dim=(1, 3), keepdim=True), image),
         "AveragePool": Case(pool(average, kernel_size=2), image),
         "AveragePool, overlapping": Case(
             pool(average, kernel_size=(3, 2), stride=(2, 1), padding=1, ceil_mode=True), image

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from firstspike.networks import map_handlers, piecewise
 from firstspike.networks.handlers import ADVICE_RELU, Handlers
 
 Handler = Callable[[Handlers, fx.Node, dict[str, Any]], None]
@@ -81,7 +82,6 @@ MODULES: dict[Any, Handler] = {
     nn.modules.batchnorm._BatchNorm: H.batch_norm,
     nn.ReLU6: H.relu6,
     nn.ReLU: H.relu,
-    nn.Hardtanh: H.clamp,
     nn.modules.pooling._AvgPoolNd: H.average_pool,
     nn.modules.pooling._MaxPoolNd: H.max_pool,
     nn.modules.pooling._AdaptiveAvgPoolNd: H.adaptive_average_pool,
@@ -111,8 +111,6 @@ FUNCTIONS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
     F.batch_norm: (H.batch_norm, _BN),
     **dict.fromkeys((F.relu, torch.relu, torch.relu_, F.relu_), (H.relu, ())),
     F.relu6: (H.relu6, ()),
-    **dict.fromkeys((torch.clamp, torch.clip, F.hardtanh), (H.clamp, ("min", "max"))),
-    torch.clamp_min: (H.clamp, ("min",)),
     **dict.fromkeys((F.avg_pool1d, F.avg_pool2d, F.avg_pool3d), (H.average_pool, _AVG)),
     **dict.fromkeys(
         (F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d),
@@ -132,7 +130,6 @@ FUNCTIONS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
     ),
     **dict.fromkeys((torch.flatten, torch.reshape, torch.squeeze), (H.reshape, ("shape",))),
     torch.unsqueeze: (H.reshape, ("shape",)),
-    F.pad: (H.pad, ("pad", "mode", "value")),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), (H.concatenate, ("dim",))),
     **dict.fromkeys((operator.add, operator.iadd, torch.add), (H.plus, ("other",))),
     **dict.fromkeys((operator.sub, operator.isub, torch.sub), (H.minus, ("other",))),
@@ -163,8 +160,6 @@ FUNCTIONS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
 METHODS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
     **dict.fromkeys(("to", "type", "type_as", "float", "double", "half", "int"), (H.cast, ())),
     **dict.fromkeys(("relu", "relu_"), (H.relu, ())),
-    **dict.fromkeys(("clamp", "clamp_", "clip"), (H.clamp, ("min", "max"))),
-    **dict.fromkeys(("clamp_min", "clamp_min_"), (H.clamp, ("min",))),
     **dict.fromkeys(
         ("view", "reshape", "flatten", "squeeze", "unsqueeze", "unflatten"), (H.reshape, ("shape",))
     ),
@@ -177,3 +172,7 @@ METHODS: dict[Any, tuple[Handler, tuple[str, ...]]] = {
     **dict.fromkeys(("contiguous", "detach", "clone"), (H.identity, ())),
     **dict.fromkeys(("softmax", "log_softmax", "sigmoid", "tanh"), (H.final, ())),
 }
+for _more in (map_handlers, piecewise):
+    MODULES |= _more.MODULES
+    FUNCTIONS |= _more.FUNCTIONS
+    METHODS |= _more.METHODS

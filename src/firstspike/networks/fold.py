@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from firstspike.networks.errors import ConversionError
-from firstspike.networks.network import INPUT, Network, Node
+from firstspike.networks.network import INPUT, Network, Node, free_name
 from firstspike.networks.ops import (
+    Add,
     Affine,
     BatchNorm,
-    Concatenate,
     Convolution,
     Dense,
     MaxPool,
     Op,
-    Pad,
     Rectifier,
-    Reshape,
     TransposedConvolution,
 )
+from firstspike.networks.ops.maps import gather
 
 
 def fold_affine(network: Network) -> Network:
@@ -116,14 +116,13 @@ def pool_after_population(network: Network) -> Network:
     """Move every max pool that precedes a ReLU behind it: `relu(max(u)) = max(relu(u))`.
 
     Spikes are pooled, potentials are not: the population comes before the pool. An `Affine` with
-    positive scales in between moves along.
-
-    Raises:
-        ConversionError: for a max pool over signals that are not spikes and cannot become spikes.
+    positive scales on either side moves along. Where neither brings a pool behind spikes, it
+    becomes running maxima `max(a, b) = a + relu(b - a)`, populations of their own.
     """
     for node in reversed(network.nodes[1:]):
         if isinstance(network.op(node.name), MaxPool) and not _spiking(network, node.inputs[0]):
-            return pool_after_population(_swap(network, node))
+            swapped = _behind_spikes(network, node) or _swap(network, node)
+            return pool_after_population(swapped or _running_maxima(network, node))
     return network
 
 
@@ -131,29 +130,45 @@ def _spiking(network: Network, name: str) -> bool:
     """Whether the node passes on spikes: one per neuron, not sums of them."""
     if name == INPUT or network.is_population(name):
         return True
-    if isinstance(network.op(name), MaxPool | Concatenate | Reshape | Pad):
+    if network.op(name).passes_spikes:
         return all(_spiking(network, below) for below in network.node[name].inputs)
     return False
 
 
-def _swap(network: Network, pool: Node) -> Network:
-    """Exchange `pool` with the node that alone consumes it."""
-    users = [n for n in network.nodes if pool.name in n.inputs]
-    user = users[0] if len(users) == 1 else None
-    op = network.op(user.name) if user is not None else None
-    movable = isinstance(op, Rectifier) or (
-        isinstance(op, Affine)
-        and (op.scale is None or bool((op.scale > 0).all()))
+def _behind_spikes(network: Network, pool: Node) -> Network | None:
+    """The pool and an `Affine` of positive scales between spikes and it exchanged, if so."""
+    below = network.node[pool.inputs[0]]
+    op = None if below.name == INPUT else network.op(below.name)
+    if not _increasing(op) or not _spiking(network, below.inputs[0]):
+        return None
+    first = Node(free_name(pool.name, network.node), below.inputs, pool.shape, pool.source)
+    ops: dict[str, Op] = dict(network.ops.items())  # type: ignore[arg-type]
+    ops |= {first.name: ops[pool.name], pool.name: copy.deepcopy(ops[below.name])}
+    nodes: list[Node] = []
+    for node in network.nodes:
+        if node.name == pool.name:
+            nodes += [first, replace(pool, inputs=(first.name,))]
+        elif node.name != below.name or network.uses(below.name) > 1:
+            nodes.append(node)
+    return Network(nodes, {n.name: ops[n.name] for n in nodes[1:]}, network.notes)
+
+
+def _increasing(op: Op | None) -> bool:
+    """Whether it is an `Affine` that keeps the order of the values of a channel."""
+    return isinstance(op, Affine) and (
+        (op.scale is None or bool((op.scale > 0).all()))
         and (op.shift is None or _constant_in_space(op.shift))
         and (op.scale is None or _constant_in_space(op.scale))
     )
-    if user is None or not movable:
-        where = f" at {pool.source}" if pool.source else ""
-        raise ConversionError(
-            f"node {pool.name!r} (max pooling){where} cannot be converted: it pools potentials "
-            "that are not spikes. To convert the model, place the max pool right after (or right "
-            "before) a ReLU, or use average pooling."
-        )
+
+
+def _swap(network: Network, pool: Node) -> Network | None:
+    """Exchange `pool` with the node that alone consumes it, if that keeps the order of values."""
+    users = [n for n in network.nodes if pool.name in n.inputs]
+    user = users[0] if len(users) == 1 else None
+    op = network.op(user.name) if user is not None else None
+    if user is None or not (isinstance(op, Rectifier) or _increasing(op)):
+        return None
     below = network.node[pool.inputs[0]]
     moved_user = replace(user, inputs=(below.name,), shape=below.shape)
     moved_pool = replace(pool, inputs=(user.name,))
@@ -165,6 +180,46 @@ def _swap(network: Network, pool: Node) -> Network:
             inputs = tuple(pool.name if name == user.name else name for name in node.inputs)
             nodes.append(replace(node, inputs=inputs))
     return network.rebuilt(nodes, network.operations())
+
+
+def _running_maxima(network: Network, pool: Node) -> Network:
+    """The pool axis after axis, value after value of a window: `max(a, b) = a + relu(b - a)`."""
+    op, signal = network.op(pool.name), pool.inputs[0]
+    assert isinstance(op, MaxPool)
+    shape, ops = network.node[signal].shape, dict(network.ops.items())
+    added: list[Node] = []
+
+    def put(operation: Op, *inputs: str) -> str:
+        name = free_name(pool.name, ops)
+        ops[name] = operation
+        added.append(Node(name, inputs, shape, pool.source))
+        return name
+
+    for axis in range(-op.hyper["dims"], 0):
+        members = op.shares(axis, shape[axis]) > 0
+        windows = [column.nonzero().squeeze(1) for column in members.T]
+        before, shape = shape, (*shape[:axis], len(windows), *shape[len(shape) + axis + 1 :])
+        terms = []
+        for number in range(max(len(places) for places in windows)):
+            where = torch.stack([places[min(number, len(places) - 1)] for places in windows])
+            picked = gather(partial(torch.index_select, dim=axis, index=where), before)
+            assert picked is not None
+            terms.append(put(picked, signal))
+        signal = terms[0]
+        for term in terms[1:]:
+            more = put(Rectifier(clip=None), put(Add(coefficients=(1.0, -1.0)), term, signal))
+            signal = put(Add(coefficients=(1.0, 1.0)), signal, more)
+    last = added.pop()
+    ops[pool.name] = ops.pop(last.name)
+    added.append(replace(last, name=pool.name))
+    at = network.nodes.index(pool)
+    nodes = [*network.nodes[:at], *added, *network.nodes[at + 1 :]]
+    populations = sum(isinstance(ops[node.name], Rectifier) for node in added)
+    note = (
+        f"{pool.name}: pools potentials, not spikes: {populations} populations find its maxima. A "
+        "ReLU in front of the pool would save them."
+    )
+    return Network(nodes, {n.name: ops[n.name] for n in nodes[1:]}, (*network.notes, note))  # type: ignore[misc]
 
 
 def _constant_in_space(value: Tensor) -> bool:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from firstspike.networks import ops
+from firstspike.networks.chain import Chain
 
 if TYPE_CHECKING:
     from firstspike.networks.trace import _Builder
@@ -107,17 +108,6 @@ class Handlers:
     def relu(self, node: fx.Node, a: dict[str, Any]) -> None:
         self.add(node, ops.Rectifier(clip=None))
 
-    def clamp(self, node: fx.Node, a: dict[str, Any]) -> None:
-        low = a.get("min", a.get("min_val"))
-        high = a.get("max", a.get("max_val"))
-        if any(isinstance(bound, Tensor) and bound.numel() != 1 for bound in (low, high)):
-            self.builder.refuse(node, "its bounds are not single numbers", "clamp to [0, c]")
-        if low is None or float(low) != 0.0 or (high is not None and float(high) <= 0):
-            self.builder.refuse(
-                node, f"it clamps to [{low}, {high}], not to [0, c] with c > 0", ADVICE_RELU
-            )
-        self.add(node, ops.Rectifier(clip=None if high is None else float(high)))
-
     def relu6(self, node: fx.Node, a: dict[str, Any]) -> None:
         self.add(node, ops.Rectifier(clip=6.0))
 
@@ -171,7 +161,7 @@ class Handlers:
         self.add(node, ops.Reshape(shape=shape))
 
     def pad(self, node: fx.Node, a: dict[str, Any]) -> None:
-        if a.get("mode", "constant") != "constant" or a.get("value"):
+        if a.get("value"):
             self.builder.refuse(node, "it does not pad with zeros", "pad with zeros")
         self.add(node, ops.Pad(pad=tuple(a["pad"])))
 
@@ -186,18 +176,15 @@ class Handlers:
 
     def plus(self, node: fx.Node, a: dict[str, Any], sign: float = 1.0) -> None:
         left, right = self.source(node), a["other"]
-        alpha = float(a.get("alpha", 1.0)) * sign
+        alpha, chain = float(a.get("alpha", 1.0)) * sign, Chain(self, node)
         if isinstance(left, fx.Node) and isinstance(right, fx.Node):
-            if self.builder.shape(left) != self.builder.shape(right):
-                self.builder.refuse(node, "it broadcasts one operand", "add equal shapes")
-            return self.builder.add(node, ops.Add(coefficients=(1.0, alpha)), (left, right))
-        self._check_shape(node, left if isinstance(left, fx.Node) else right)
+            terms = (chain.expanded(left), chain.expanded(right))
+            return chain.finish(chain(ops.Add(coefficients=(1.0, alpha)), *terms))
         if isinstance(left, fx.Node):
-            shift = alpha * self._constant_tensor(node, right)
-            return self.builder.add(node, ops.Affine({"scale": None, "shift": shift}), (left,))
-        scale = torch.as_tensor(alpha, dtype=self.builder.values[node].dtype)
-        shift = self._constant_tensor(node, left)
-        self.builder.add(node, ops.Affine({"scale": scale, "shift": shift}), (right,))
+            shift, scale, signal = alpha * self.constant_tensor(node, right), 1.0, left
+        else:
+            shift, scale, signal = self.constant_tensor(node, left), alpha, right
+        chain.finish(chain.affine(chain.expanded(signal), scale, shift))
 
     def minus(self, node: fx.Node, a: dict[str, Any]) -> None:
         self.plus(node, a, sign=-1.0)
@@ -211,30 +198,23 @@ class Handlers:
                 "keep products to constants (gates and attention have no spiking form here)",
             )
         signal, factor = (left, right) if isinstance(left, fx.Node) else (right, left)
-        self._check_shape(node, signal)
-        scale = self._constant_tensor(node, factor)
-        self.builder.add(node, ops.Affine({"scale": scale, "shift": None}), (signal,))
+        chain = Chain(self, node)
+        chain.finish(chain.affine(chain.expanded(signal), self.constant_tensor(node, factor), 0.0))
 
     def divide(self, node: fx.Node, a: dict[str, Any]) -> None:
         if isinstance(a["other"], fx.Node):
             self.builder.refuse(node, "it divides by a signal", "divide by constants only")
         if a.get("rounding_mode") is not None:
             self.builder.refuse(node, "it rounds the quotient", "divide without rounding_mode")
-        self._check_shape(node, self.source(node))
-        scale = 1.0 / self._constant_tensor(node, a["other"])
-        self.add(node, ops.Affine({"scale": scale, "shift": None}))
+        chain = Chain(self, node)
+        scale = 1.0 / self.constant_tensor(node, a["other"])
+        chain.finish(chain.affine(chain.expanded(self.source(node)), scale, 0.0))
 
     def negate(self, node: fx.Node, a: dict[str, Any]) -> None:
         scale = torch.tensor(-1.0, dtype=self.builder.values[node].dtype)
         self.add(node, ops.Affine({"scale": scale, "shift": None}))
 
-    def _check_shape(self, node: fx.Node, signal: fx.Node) -> None:
-        if self.builder.shape(node) != self.builder.shape(signal):
-            self.builder.refuse(
-                node, "the constant broadcasts the signal to another shape", "keep its shape"
-            )
-
-    def _constant_tensor(self, node: fx.Node, value: Any) -> Tensor:
+    def constant_tensor(self, node: fx.Node, value: Any) -> Tensor:
         """A constant operand as a tensor that broadcasts against one sample."""
         like = self.builder.values[node]
         tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach().clone()

@@ -17,9 +17,16 @@ from typing import Any
 
 from firstspike.networks.ops.affine import Add, Affine, BatchNorm
 from firstspike.networks.ops.layers import Convolution, Dense, TransposedConvolution
-from firstspike.networks.ops.maps import Concatenate, Pad, Reshape
+from firstspike.networks.ops.maps import Concatenate, Gather, Pad, Reshape
 from firstspike.networks.ops.op import IndexMap, Links, Op, WeightOp
-from firstspike.networks.ops.pools import AdaptiveAveragePool, AveragePool, MaxPool, Mean
+from firstspike.networks.ops.pools import (
+    AdaptiveAveragePool,
+    AveragePool,
+    Interpolate,
+    MaxPool,
+    Mean,
+    Sum,
+)
 from firstspike.networks.ops.rectifier import Rectifier
 
 OPS: dict[str, type[Op]] = {
@@ -34,8 +41,11 @@ OPS: dict[str, type[Op]] = {
         Concatenate,
         Reshape,
         Pad,
+        Gather,
         AveragePool,
         AdaptiveAveragePool,
+        Interpolate,
+        Sum,
         Mean,
         MaxPool,
         Rectifier,
@@ -62,7 +72,9 @@ __all__ = [
     "Concatenate",
     "Convolution",
     "Dense",
+    "Gather",
     "IndexMap",
+    "Interpolate",
     "Links",
     "MaxPool",
     "Mean",
@@ -70,6 +82,7 @@ __all__ = [
     "Pad",
     "Rectifier",
     "Reshape",
+    "Sum",
     "TransposedConvolution",
     "WeightOp",
     "describe_op",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,11 +38,7 @@ class Windows(Op):
         raise NotImplementedError
 
     def structure(self, *x: Tensor) -> Tensor:
-        (total,) = x
-        for axis in range(-self.hyper["dims"], 0):
-            members = (self.shares(axis, total.shape[axis]) > 0).to(total)
-            total = (total.movedim(axis, -1) @ members).movedim(-1, axis)
-        return total
+        return self._summed(x[0], lambda shares: shares != 0)
 
     def magnitude(self, *x: Tensor) -> Tensor:
         return self.forward(*x)
@@ -58,6 +54,13 @@ class Windows(Op):
         q, p, k, f = along_axes(axes, source[-dims:], shape[-dims:], (1,) * dims)
         ones = torch.ones(source[0], dtype=torch.float64)
         return [Taps(positions_of(source), positions_of(shape), q, p, k, f, None, ones)]
+
+    def _summed(self, x: Tensor, weight: Callable[[Tensor], Tensor]) -> Tensor:
+        """Sums over windows, each position by the `weight` of its share along every axis."""
+        for axis in range(-self.hyper["dims"], 0):
+            members = weight(self.shares(axis, x.shape[axis])).to(x)
+            x = (x.movedim(axis, -1) @ members).movedim(-1, axis)
+        return x
 
     def _along(self, axis: int, *names: str) -> dict[str, Any]:
         """Those of the hyper-parameters that are set, along one axis."""
@@ -98,11 +101,37 @@ class AdaptiveAveragePool(Windows, WeightOp):
         return F.adaptive_avg_pool1d(eye, windows).squeeze(1)
 
 
-class Mean(WeightOp):
-    """Mean over the axes `dim` (counted with the batch axis, so all `>= 1`)."""
+class Interpolate(Windows, WeightOp):
+    """Linear or cubic interpolation over `dims` trailing axes, to `output_size`.
+
+    `factors` by axis are given where the model gives them: places then follow from them.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=self.hyper["dim"], keepdim=self.hyper["keepdim"])
+        linear = {1: "linear", 2: "bilinear", 3: "trilinear"}[self.hyper["dims"]]
+        mode = "bicubic" if self.hyper["cubic"] else linear
+        return self._interpolate(x, mode, self.hyper["output_size"], self.hyper["factors"])
+
+    def _interpolate(self, x: Tensor, mode: str, size: Any, factors: Any) -> Tensor:
+        place = {"size": size} if factors is None else {"scale_factor": factors}
+        return F.interpolate(x, mode=mode, align_corners=self.hyper["align_corners"], **place)
+
+    def shares(self, axis: int, size: int) -> Tensor:
+        length, factors = self.hyper["output_size"][axis], self.hyper["factors"]
+        eye = torch.eye(size, dtype=torch.float64).reshape(size, 1, 1, size)
+        mode = "bicubic" if self.hyper["cubic"] else "bilinear"
+        factor = None if factors is None else (1.0, factors[axis])
+        return self._interpolate(eye, mode, (1, length), factor).reshape(size, length)
+
+    def magnitude(self, *x: Tensor) -> Tensor:
+        return self._summed(x[0], torch.abs)
+
+
+class Sum(WeightOp):
+    """Sum over the axes `dim` (counted with the batch axis, so all `>= 1`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(dim=self.hyper["dim"], keepdim=self.hyper["keepdim"])
 
     def structure(self, *x: Tensor) -> Tensor:
         return x[0].sum(dim=self.hyper["dim"], keepdim=self.hyper["keepdim"])
@@ -114,8 +143,21 @@ class Mean(WeightOp):
         axes = self.hyper["dim"]
         kept = [1 if axis + 1 in axes else size for axis, size in enumerate(shapes[0])]
         outputs = torch.arange(math.prod(kept)).reshape(kept).expand(*shapes[0])
-        share = torch.ones(outputs.numel(), dtype=torch.float64) * math.prod(kept) / outputs.numel()
+        share = torch.ones(outputs.numel(), dtype=torch.float64) * self._share(outputs, kept)
         return [Links(outputs.flatten(), torch.arange(outputs.numel()), share)]
+
+    def _share(self, outputs: Tensor, kept: Sequence[int]) -> float:
+        return 1.0
+
+
+class Mean(Sum):
+    """Mean over the axes `dim` (counted with the batch axis, so all `>= 1`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=self.hyper["dim"], keepdim=self.hyper["keepdim"])
+
+    def _share(self, outputs: Tensor, kept: Sequence[int]) -> float:
+        return math.prod(kept) / outputs.numel()
 
 
 class MaxPool(Windows):
