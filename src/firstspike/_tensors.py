@@ -69,8 +69,6 @@ def load_tensors(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what `save_tensors` wrote: the tensors by name, and their description.
 
-    A safetensors file of another origin gives its tensors and an empty description.
-
     Raises:
         FileNotFoundError: if there is no such file.
         DamagedFileError: if it is truncated, corrupt or no safetensors file, or its checksum does
@@ -81,7 +79,7 @@ def load_tensors(
             text = (file.metadata() or {}).get(_ENTRY)
             tensors = {name: _copied(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         if text is None:
-            return tensors, {}
+            raise ValueError("it has no description, so firstspike did not write it")
         content = parse_json(text)
         if not isinstance(content, dict) or not isinstance(content.get("checksum"), str):
             raise ValueError("its description has no checksum")
