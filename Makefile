@@ -1,9 +1,11 @@
 # Every target sets itself up: .venv is made on first use (see scripts/setup.sh for choices).
-.PHONY: demo test test-all lint format docs clean
+.PHONY: demo test test-all attack lint format docs clean
 
 PYTHON := .venv/bin/python
 # Two threads are slower than one on small networks when the other core is busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+WORKERS := auto
+MINUTES := 30
 
 demo: .venv/ready  ## digits: train, convert, compare engines, report
 	$(ONE_THREAD) .venv/bin/firstspike demo --out runs/demo
@@ -12,10 +14,13 @@ test: .venv/ready  ## lint, types, fast tests
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	$(ONE_THREAD) $(PYTHON) -m pytest
+	$(ONE_THREAD) $(PYTHON) -m pytest -n $(WORKERS)
 
 test-all: .venv/ready  ## also the long tests
-	$(ONE_THREAD) $(PYTHON) -m pytest -m "slow or not slow"
+	$(ONE_THREAD) HYPOTHESIS_PROFILE=long $(PYTHON) -m pytest -n $(WORKERS) -m "slow or not slow"
+
+attack: .venv/ready  ## damaged files, kills, random graphs, threads, full disks, for MINUTES
+	$(ONE_THREAD) nice -n 5 $(PYTHON) tests/attack/attack.py --minutes $(MINUTES)
 
 lint: .venv/ready
 	.venv/bin/ruff check .

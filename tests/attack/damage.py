@@ -20,6 +20,7 @@ from torch import nn
 import firstspike as fs
 from firstspike._reading import read_json, read_yaml
 from firstspike._tensors import load_tensors
+from firstspike.codes import Learned, Linear
 from firstspike.data.archives import read_idx
 from firstspike.data.arrays import load_npz
 from firstspike.measure.result import read_results
@@ -45,8 +46,8 @@ def networks() -> tuple[tuple[bytes, torch.Tensor], ...]:
     x = torch.rand(20, 2, 8, 8)
     codes = (
         fs.TTFS(8),
-        fs.TTFS(6, fs.Learned(), offset=3),
-        fs.TTFS(5, fs.Linear(), half_step=False),
+        fs.TTFS(6, Learned(), offset=3),
+        fs.TTFS(5, Linear(), half_step=False),
         fs.Rate(6),
         fs.FewStep(3),
     )

@@ -8,6 +8,7 @@ import torch
 from graphs import random_code, random_model
 
 import firstspike as fs
+from firstspike.engines import compare_records
 from firstspike.engines.engine import able_engines
 
 SLOW = ("event_by_event",)
@@ -19,7 +20,7 @@ def disagreement(network: fs.SpikingNetwork, x: torch.Tensor) -> str | None:
     records = {name: fs.simulate(network, x, name) for name in engines}
     first = engines[0]
     for name in engines[1:]:
-        agreement = fs.compare_records(network, records[first], records[name])
+        agreement = compare_records(network, records[first], records[name])
         if not agreement.explained:
             return f"{first} and {name} differ in {agreement.different}"
     return None

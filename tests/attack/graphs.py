@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
+from firstspike.codes import Exponential, Learned, Linear, PowerOfTwo
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 NORMS = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}
@@ -113,6 +114,6 @@ def random_code(seed: int) -> fs.TTFS:
     """A TTFS code of some kernel, window and offset."""
     r = random.Random(seed)
     window = r.choice((1, 3, 5, 8, 16))
-    kernel = r.choice((fs.Linear(), fs.Exponential(), fs.PowerOfTwo(), fs.Learned()))
+    kernel = r.choice((Linear(), Exponential(), PowerOfTwo(), Learned()))
     offset = r.choice((None, None, max(window // 2, 1)))
     return fs.TTFS(window, kernel, offset=offset, half_step=r.random() < 0.7)

@@ -20,6 +20,7 @@ from torch import nn
 import firstspike as fs
 from firstspike._reading import read_json
 from firstspike._tensors import load_tensors
+from firstspike.codes import Linear
 from firstspike.training import TrainConfig, fit
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=0.02)
@@ -129,7 +130,7 @@ def compare_kill(seed: int, folder: Path) -> str:
     r = random.Random(seed)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(36, 12), nn.ReLU(), nn.Linear(12, 3)).eval()
-    codes = [fs.TTFS(4), fs.TTFS(8, fs.Linear()), fs.Rate(8), fs.Burst(8), fs.Phase(8)]
+    codes = [fs.TTFS(4), fs.TTFS(8, Linear()), fs.Rate(8), fs.Burst(8), fs.Phase(8)]
 
     def work(store: Path) -> list[object]:
         found = fs.compare(

@@ -17,6 +17,18 @@ def main() -> None:
             raise
         print(f"firstspike: error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except (MemoryError, RecursionError) as error:
+        what = "more memory than there is" if isinstance(error, MemoryError) else "too deep a nest"
+        print(
+            f"firstspike: error: the command needs {what}. Files are as they were; use smaller "
+            "batches, fewer samples or a smaller model.",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("firstspike: interrupted", file=sys.stderr)
+        print(
+            "firstspike: interrupted. Files are whole: what was finished is kept, and the same "
+            "command goes on from there (a training from its last checkpoint).",
+            file=sys.stderr,
+        )
         raise SystemExit(130) from None

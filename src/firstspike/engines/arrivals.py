@@ -307,7 +307,7 @@ def _probe_paths(
 
 def _pack(
     paths: list[tuple[str, Taps]], sources: tuple[Source, ...], steps: int, dtype: torch.dtype
-) -> LateSpikes:
+) -> LateSpikes | None:
     """All paths to one target as one list of links per position and one table of weights."""
     from firstspike.compiled.early_firing_loops import WIDTH
 
@@ -325,6 +325,8 @@ def _pack(
         events = sum(sizes[:i]) + taps.p * channels
         columns.append(np.stack([taps.q, counts, events, rows + taps.k * channels, kinds]))
         rows += len(taps.matrices()) * channels
+    if not classes:
+        return None  # all taps fall on padding: no spike reaches the target
     links = np.concatenate(columns, axis=1).astype(np.int64)
     links = links[:, links[0].argsort(kind="stable")]
     heard = np.concatenate([np.full(len(t.q), t.shape_in[0]) for _, t in paths])

@@ -24,6 +24,7 @@ from firstspike.engines.engine import Engine
 from firstspike.engines.prepared import frozen
 from firstspike.engines.record import Record
 from firstspike.networks.network import Node
+from firstspike.networks.rebuild import check_shapes
 
 if TYPE_CHECKING:
     from firstspike.engines.early_exit import Decision
@@ -71,6 +72,7 @@ class EventDriven:
 
     def __init__(self, network: SpikingNetwork, weights: str | None = None) -> None:
         _check(network, weights)
+        check_shapes(network.network)  # loops index by them
         self.spiking, self.precision = frozen(network), weights
         self.network = self.spiking.network
         self.bias = self._biases()

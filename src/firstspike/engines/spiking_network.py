@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from firstspike._reading import reading
 from firstspike._tensors import check_finite, load_into, load_tensors, save_tensors
+from firstspike._tracing import require_plain
 from firstspike.codes import Code, Neuron
 from firstspike.codes.relpsp import ReLPSP
 from firstspike.config import build
@@ -122,6 +123,7 @@ class SpikingNetwork(nn.Module):
     # ---- running --------------------------------------------------------------------------------
     def shifted(self, x: Tensor) -> Tensor:
         """The input as the network takes it: `x - input_low`."""
+        require_plain(x)
         self.network.check_input(x)
         if x.dtype != self.input_low.dtype:
             raise TypeError(

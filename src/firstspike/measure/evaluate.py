@@ -71,7 +71,10 @@ class _Tally:
 
     def add(self, record: Record, images: Tensor, targets: Tensor) -> None:
         arranged = self.network.network.arranged
-        outputs, ann = arranged(record.logits), self.network.analog(images)
+        readout = self.network.analog_readout(images)
+        _check_finite(record.logits, "the spiking network")
+        _check_finite(readout, "the ANN")
+        outputs, ann = arranged(record.logits), arranged(readout)
         which = None if self.task is None else self.task.output
         outputs, ann = pick(outputs, which), pick(ann, which)
         if self.task is None:
@@ -185,7 +188,7 @@ def evaluate(
         if more than one per cent of the inputs lie outside the range seen in calibration.
 
     Raises:
-        ValueError: if there are no images, labels do not fit, or pixels are not finite.
+        ValueError: if there are no images, labels do not fit, or pixels or logits are not finite.
     """
     from firstspike.measure.energy_tables import estimate_energy
     from firstspike.measure.environment import describe_environment
@@ -280,6 +283,15 @@ def _with_memory(
     neurons = sum(network.neuron_count(name) for name in (*network.populations[1:],))
     own = MemoryModel().spiking(operations, spikes=spikes, weights=weights, neurons=neurons)
     return {"memory45": own} | opponent_energy(network)
+
+
+def _check_finite(logits: Tensor, whose: str) -> None:
+    """Refuse NaN and infinity, which would count as some class."""
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            f"the logits of {whose} must be finite, got NaN or infinity. Its weights are not: "
+            "convert or train the model again, or load another file."
+        )
 
 
 def _stopping(stopped: list[Tensor]) -> dict[str, float] | None:
