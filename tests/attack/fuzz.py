@@ -35,14 +35,13 @@ def graph(seed: int, folder: Path) -> str:
     except (ValueError, TypeError) as error:
         return "ok: refused" if len(str(error)) > 30 else f"BAD: bare message {error!r}"
     with torch.no_grad():
-        expected = model(x)
-    scale = float(expected.abs().max()) + 1e-9
-    error = float((network.analog(x) - expected).abs().max()) / scale
+        expected, found = model(x), network.analog(x)
+    error = float((found - expected).abs().max() / (expected.abs().max() + 1e-9))
     if not error < 1e-8:
         return f"BAD: seed {seed}: the traced network is off by {error:.2g}"
-    found = disagreement(network, x)
-    if found is not None:
-        return f"BAD: seed {seed}: {found}"
+    parted = disagreement(network, x)
+    if parted is not None:
+        return f"BAD: seed {seed}: {parted}"
     network.save(folder / "n.safetensors")
     again = fs.SpikingNetwork.load(folder / "n.safetensors").eval()
     with torch.no_grad():
