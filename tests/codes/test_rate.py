@@ -65,7 +65,7 @@ def test_first_spike_input_is_exact_to_its_levels_and_bernoulli_on_average() -> 
         (fs.inputs.Bernoulli(), [0, 20, 40, 80, 41]),
         (fs.inputs.Regular(), [0, 20, 40, 80, 41]),
     ):
-        network = fs.convert(model, fs.Rate(80, input=input), calibration=x)
+        network = fs.convert(model, fs.Rate(80, input=input), calibration=torch.eye(5))
         counts = fs.simulate(network, x).spike_counts[INPUT][0]
         tolerance = 15 if isinstance(input, fs.inputs.Bernoulli) else 0
         assert ((counts - torch.tensor(spikes)).abs() <= tolerance).all()

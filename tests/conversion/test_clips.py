@@ -49,9 +49,9 @@ def test_a_bursts_error_falls_with_the_steps_where_it_is_clipped() -> None:
 def test_windows_that_grow_in_training_stop_at_the_clip() -> None:
     model, x = model_of(nn.ReLU6()), torch.rand(64, 8).double()
     network = fs.convert(model, ExactReLU(), calibration=0.01 * x, normalization=Maximum()).train()
-    assert float(network.neuron("_1").window) < 6.0
+    assert float(network.neuron("_1").length) < 6.0
     torch.testing.assert_close(network(x), model(x))
-    assert float(network.neuron("_1").window) == 6.0
+    assert float(network.neuron("_1").length) == 6.0
     got, expected = (
         torch.autograd.grad(m(x).square().sum(), m.parameters()) for m in (network, model)
     )

@@ -372,8 +372,9 @@ def test_what_it_cannot_run_goes_to_the_clock_with_a_notice(monkeypatch) -> None
 
 
 def test_without_numba_it_goes_to_the_clock_with_a_notice(monkeypatch) -> None:
-    network, _ = spiking("digits CNN", fs.TTFS(8, offset=4))
     monkeypatch.setattr(late_spikes_plan, "has_numba", lambda: False)
+    with pytest.warns(UserWarning, match="clock engine.*: numba is not installed"):
+        network, _ = spiking("digits CNN", fs.TTFS(8, offset=4))
     assert early_firing.EarlyFiring().reason_against(network) == "numba is not installed"
     with pytest.warns(UserWarning, match="clock engine.*: numba is not installed"):
         assert default_engine(network) == "clock"

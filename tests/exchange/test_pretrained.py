@@ -33,7 +33,7 @@ def same(a: fs.SpikingNetwork, b: fs.SpikingNetwork) -> bool:
 
 
 def test_a_folder_a_file_and_a_name_are_loaded(network, tmp_path: Path) -> None:
-    x = torch.rand(20, 4)
+    x = 0.2 + 0.6 * torch.rand(20, 4)
     result = fs.evaluate(network, [(x, network(x).argmax(1))])
     network.save_pretrained(tmp_path / "folder", result)
     network.save(tmp_path / "file.safetensors")

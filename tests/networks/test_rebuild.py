@@ -8,7 +8,7 @@ from torch import nn
 
 import firstspike as fs
 from firstspike._tensors import load_tensors, save_tensors
-from firstspike.engines.early_firing import reason_against
+from firstspike.engines.early_firing import EarlyFiring
 from firstspike.engines.event_driven import EventDriven
 
 X = torch.rand(40, 2, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -86,7 +86,7 @@ def test_engines_check_shapes_of_networks_made_by_hand(saved):
         (set_tensor("weight", lambda w: w.int()), "must be floating point"),
         (set_tensor("scale", lambda s: -s), "`scale` must be positive"),
         (set_tensor("scale", lambda s: 0 * s), "`scale` must be positive"),
-        (set_tensor("tau", lambda t: -t), "must be positive and fall with time"),
+        (set_tensor("tau", lambda t: -t), "must be positive and fall"),
     ],
 )
 def test_edits_with_a_right_checksum_are_refused(saved, tmp_path, change, message):
@@ -152,7 +152,7 @@ def test_early_firing_on_a_population_that_no_spike_can_reach():
     model[2].bias.data.fill_(0.3)
     x = torch.rand(40, 1, 4, 4).double()
     network = fs.convert(model, fs.TTFS(8, offset=4), calibration=x)
-    assert reason_against(network) is None
+    assert EarlyFiring().reason_against(network) is None
     early, clock = (fs.simulate(network, x, name) for name in ("early_firing", "clock"))
     assert all(torch.equal(t, clock.spike_times[n]) for n, t in early.spike_times.items())
 
@@ -169,3 +169,20 @@ def test_traced_and_transformed_inputs_are_refused_by_name(code):
         torch.func.jacrev(network)(x)
     with pytest.raises(TypeError, match=r"`x` must be a plain tensor, .*torch\.jit\.trace"):
         torch.jit.trace(network, x)
+
+
+def test_places_outside_of_the_input_are_refused(tmp_path) -> None:
+    class Flipped(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flip(1)
+
+    model = nn.Sequential(Flipped(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    network = fs.convert(model, fs.TTFS(4), calibration=torch.rand(20, 4))
+    path = tmp_path / "network.safetensors"
+    network.save(path)
+    x = torch.rand(3, 4)
+    assert torch.equal(fs.SpikingNetwork.load(path)(x), network(x))
+    (gather,) = [op for op in network.network.ops.values() if type(op).__name__ == "Gather"]
+    gather.index[0] = 4
+    with pytest.raises(ValueError, match="takes values from outside of its input"):
+        network.save(path)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from small_task import make_set
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from small_task import make_set
 
 from firstspike.training import SGD, Lookahead, Method, TrainConfig, Triangular, fit
 

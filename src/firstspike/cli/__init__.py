@@ -15,7 +15,9 @@ def main() -> None:
     except (ValueError, TypeError, OSError, ImportError) as error:
         if os.environ.get("FIRSTSPIKE_DEBUG"):
             raise
-        print(f"firstspike: error: {error}", file=sys.stderr)
+        own = isinstance(error, OSError) and error.filename is None  # ours: leave out its number
+        said = getattr(error, "strerror", None) if own else None
+        print(f"firstspike: error: {said or error}", file=sys.stderr)
         raise SystemExit(2) from None
     except (MemoryError, RecursionError) as error:
         what = "more memory than there is" if isinstance(error, MemoryError) else "too deep a nest"

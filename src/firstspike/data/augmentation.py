@@ -201,7 +201,7 @@ class Compose:
     """Several augmentations, one after the other.
 
     >>> Compose(RandomCrop(4), RandomFlip())
-    Compose(augmentations=(RandomCrop(padding=4), RandomFlip(probability=0.5)))
+    Compose(augmentations=(RandomCrop(padding=4, border='black'), RandomFlip(probability=0.5)))
     """
 
     augmentations: tuple[Augmentation, ...]

@@ -20,6 +20,7 @@ def prepare(network: SpikingNetwork, engine: str | None = None, **options: Any) 
     Raises:
         ValueError: if the engine cannot run the network.
 
+    >>> import torch
     >>> from torch import nn, rand
     >>> from firstspike import TTFS, convert
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))

@@ -20,6 +20,7 @@ from firstspike.networks.ops import (
     BatchNorm,
     Convolution,
     Dense,
+    Gather,
     Op,
     Rectifier,
     TransposedConvolution,
@@ -70,12 +71,22 @@ def check_shapes(network: Network) -> None:
     Raises:
         ValueError: naming the first node whose operation cannot run or gives another shape.
     """
+    training = network.training
+    try:
+        _check_shapes(network.eval())  # one sample has no statistics for batch norm to train on
+    finally:
+        network.train(training)
+
+
+def _check_shapes(network: Network) -> None:
     values = {INPUT: torch.empty((1, *network.input_shape), device="meta")}
     for node in network.nodes[1:]:
         op = network.op(node.name)
         if op.hyper.get("coefficients") and len(op.hyper["coefficients"]) != len(node.inputs):
             raise ValueError(f"node {node.name!r} must have one coefficient for each input")
         arguments = tuple(values[name] for name in node.inputs)
+        if isinstance(op, Gather):
+            _check_places(node.name, op, arguments)
         try:
             if isinstance(op, Rectifier):
                 (value,) = arguments  # torch takes a millisecond for a ReLU without data
@@ -92,9 +103,24 @@ def check_shapes(network: Network) -> None:
         values[node.name] = value
 
 
+def _check_places(name: str, op: Gather, arguments: tuple[Tensor, ...]) -> None:
+    """Places lie in the sample, or one past its end where there are zeros."""
+    size = sum(x[0].numel() for x in arguments) + bool(op.hyper["zeros"])
+    if len(arguments) != 1 or len(op.index) == 0 or len(op.index) != math.prod(op.hyper["shape"]):
+        raise ValueError(f"node {name!r} must have one place for each output")
+    if (
+        op.index.device.type != "meta"
+        and not 0 <= int(op.index.min()) <= int(op.index.max()) < size
+    ):
+        raise ValueError(f"node {name!r} takes values from outside of its input")
+
+
 def _weightless(op: Op) -> dict[str, Tensor]:
+    def empty(t: Tensor) -> Tensor:
+        return torch.empty(t.shape, dtype=None if t.is_floating_point() else t.dtype, device="meta")
+
     state = {**dict(op.named_parameters()), **dict(op.named_buffers())}
-    return {name: torch.empty(t.shape, device="meta") for name, t in state.items()}
+    return {name: empty(tensor) for name, tensor in state.items()}
 
 
 def _node(entry: Mapping[str, Any], before: Mapping[str, Node]) -> Node:
@@ -133,8 +159,10 @@ def build_op(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> O
         shape = None if tensor is None else list(tensor.shape)
         if shape != described.get(name) or (shape is None and name in _NEEDED.get(kind, ())):
             raise ValueError(f"`{name}` must have the shape {described.get(name)}, got {shape}")
-        if tensor is not None and not tensor.is_floating_point():
-            raise ValueError(f"`{name}` must be floating point, got {tensor.dtype}")
+        places = kind == "Gather"
+        if tensor is not None and tensor.is_floating_point() is places:
+            wanted = "int64" if places else "floating point"
+            raise ValueError(f"`{name}` must be {wanted}, got {tensor.dtype}")
     hyper = {k: tuple(v) if isinstance(v, list) else v for k, v in description["hyper"].items()}
     if kind in _RULES:  # others are registered by their authors, who check their own
         _check_hyper(kind, hyper)
@@ -256,6 +284,18 @@ _RULES: dict[str, tuple[dict[str, Rule], dict[str, Rule]]] = {
     ),
     "AdaptiveAveragePool": ({**_DIMS, "output_size": _integers(1)}, {}),
     "Mean": ({"dim": _list_of(_integer(1)), "keepdim": _boolean}, {}),
+    "Sum": ({"dim": _list_of(_integer(1)), "keepdim": _boolean}, {}),
+    "Interpolate": (
+        {
+            **_DIMS,
+            "output_size": _list_of(_integer(1)),
+            "factors": lambda v: v is None or _list_of(lambda x: _number(x) and x > 0)(v),
+            "cubic": _boolean,
+            "align_corners": lambda v: v is None or _boolean(v),
+        },
+        {},
+    ),
+    "Gather": ({"shape": _list_of(_integer(1)), "zeros": _boolean}, {}),
     "MaxPool": ({**_DIMS, **_KERNEL}, {**_POOL, **_SLIDING}),
     "Rectifier": ({"clip": lambda v: v is None or (_number(v) and v > 0)}, {}),
 }
@@ -266,8 +306,10 @@ _TENSORS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Convolution", "TransposedConvolution", "Dense"), _WEIGHTS),
     "Affine": ("scale", "shift"),
     "BatchNorm": (*_WEIGHTS, *_STATISTICS),
+    "Gather": ("index",),
 }
 _NEEDED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("Convolution", "TransposedConvolution", "Dense"), ("weight",)),
     "BatchNorm": _STATISTICS,
+    "Gather": ("index",),
 }

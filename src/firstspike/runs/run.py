@@ -39,7 +39,16 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The folder itself, also where `path` is a file in it."""
+        """The folder itself, also where `path` is a file in it.
+
+        Raises:
+            FileNotFoundError: if there is neither.
+        """
+        if not self.path.exists():
+            raise FileNotFoundError(
+                f"there is no run folder or network file {self.path}. Check the path, or train "
+                "one with `firstspike train`."
+            )
         return self.path if self.path.is_dir() else self.path.parent
 
     @cached_property
