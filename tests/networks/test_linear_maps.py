@@ -208,7 +208,7 @@ def test_architectures_that_people_ask_for(model: nn.Module, channels: int) -> N
     torch.testing.assert_close(fs.trace(model, x)(x), model(x), rtol=1e-9, atol=1e-9)
     network = fs.convert(model, fs.TTFS(64, fs.kernels.Linear()), calibration=x)
     with torch.no_grad():
-        assert float((network(x) - model(x)).abs().max()) < 0.2 * float(model(x).std())
+        assert float((network(x) - model(x)).abs().max()) < 0.3 * float(model(x).std())
     for engine in ("clock", "event"):
         found = fs.simulate(network, x, engine).logits
         torch.testing.assert_close(found, network(x), rtol=1e-9, atol=1e-9)

@@ -39,21 +39,21 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """The folder itself, also where `path` is a file in it.
+        """The folder itself, also where `path` is a file in it."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What made it, from its `config.yaml`.
 
         Raises:
-            FileNotFoundError: if there is neither.
+            FileNotFoundError: if there is no such run.
         """
         if not self.path.exists():
             raise FileNotFoundError(
                 f"there is no run folder or network file {self.path}. Check the path, or train "
                 "one with `firstspike train`."
             )
-        return self.path if self.path.is_dir() else self.path.parent
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """What made it, from its `config.yaml`."""
         return Recipe.read(self.folder / "config.yaml")
 
     @property
