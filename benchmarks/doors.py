@@ -1,9 +1,10 @@
 """What every door keeps: one network through each, and the receiver's answers against ours.
 
-    python benchmarks/doors.py runs/mnist_cnn runs/cifar10_resnet20
+    python benchmarks/doors.py runs/mnist_cnn
 
-converts the ANNs of the runs, hands each on by every door, runs the receivers that are installed on
-test images and stores the table of docs/export.md in benchmarks/results/doors.json.
+converts the ANN of every run given, hands it on by every door, runs the receivers that are
+installed on test images and stores the table of docs/export.md in benchmarks/results/doors.json.
+Rows of other networks stay there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from firstspike.exchange.doors import Door, build_door
 from firstspike.measure.environment import describe_environment
 
 STORE = Path(__file__).parent / "results" / "doors.json"
-COMMAND = "`python benchmarks/doors.py runs/mnist_cnn runs/cifar10_resnet20`"
+COMMAND = "`python benchmarks/doors.py runs/mnist_cnn`"
 SAMPLES = 100
 CODES: dict[str, tuple[fs.codes.Code, tuple[str, ...]]] = {  # code and the doors it goes through
     "TTFS": (fs.TTFS(16), ("onnx", "pretrained", "spikes", "nir")),
@@ -81,9 +82,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=SAMPLES)
     given = parser.parse_args()
     if given.runs:
-        rows = [row for run in given.runs for row in measure(run, given.samples)]
+        stored = json.loads(STORE.read_text())["rows"] if STORE.is_file() else []
+        for run in given.runs:
+            rows = [row for row in stored if row["network"] != fs.Run(run).name]
+            stored = [*rows, *measure(run, given.samples)]
         environment = describe_environment("cpu").model_dump(mode="json")
-        write_json(STORE, {"command": COMMAND, "rows": rows, "environment": environment})
+        write_json(STORE, {"command": COMMAND, "rows": stored, "environment": environment})
     print(table(json.loads(STORE.read_text())["rows"]))
 
 

@@ -122,7 +122,7 @@ class OneLogit(Task):
     threshold: float = 0.0
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
-        if outputs.flatten(1).shape[1:] not in ((1,), ()):
+        if outputs[:1].numel() > 1:
             self.refuse(
                 "belong to a model of one output",
                 f"outputs of shape {tuple(outputs.shape)}",
@@ -368,7 +368,7 @@ def infer_task(outputs: Tensor, targets: Tensor, output: int | str | None = None
     """
     numbers = targets.is_floating_point()
     zero_or_one = bool(((targets == 0) | (targets == 1)).all())
-    one = outputs.flatten(1).shape[1] == 1
+    one = outputs[:1].numel() == 1
     if not numbers:
         if outputs.ndim == 2 and outputs.shape[1] > 1 and targets.shape == outputs.shape[:1]:
             return Classes(output=output)
