@@ -17,21 +17,22 @@ python=${PYTHON:-python3}
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 pip="$PWD/.venv/bin/python -m pip --disable-pip-version-check --no-input --quiet"
+install="$pip install --no-compile" # modules are compiled when first imported: 50 s less
 
 has_torch() { .venv/bin/python -c 'import torch' 2>/dev/null; }
 if ! has_torch; then
     if [ -n "${TORCH:-}" ]; then
         # shellcheck disable=SC2086  # several arguments on purpose
-        $pip install $TORCH
+        $install $TORCH
     elif command -v nvidia-smi >/dev/null 2>&1 || [ "$(uname -s)" != Linux ]; then
-        $pip install torch
+        $install torch
     else
-        $pip install "torch==2.13.0+cpu" 2>/dev/null || {
+        $install "torch==2.13.0+cpu" 2>/dev/null || {
             echo "setup: pip finds no CPU build of torch here. Choose one, for instance with" >&2
             echo '       TORCH="torch --index-url URL-OF-THE-CPU-BUILDS" make demo' >&2
             exit 1
         }
     fi
 fi
-$pip install --editable ".[dev]"
+$install --editable ".[dev]"
 touch .venv/ready
