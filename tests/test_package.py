@@ -32,9 +32,9 @@ def test_the_face_of_the_package() -> None:
     verbs = "check_engines compare convert evaluate fit from_nir load load_record register"
     codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
     types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
-    spaces = "chip codes data energy engines inputs kernels methods models networks plots quantized"
+    spaces = "chip codes data energy engines exchange inputs kernels methods models"
     verbs = f"{verbs} prepare simulate to_c to_nir to_onnx trace train view"
-    spaces = f"{spaces} report scales stopping thresholds training zoo"
+    spaces = f"{spaces} networks plots quantized report scales stopping thresholds training zoo"
     assert set(firstspike.__all__) == {"__version__", *f"{verbs} {codes} {types} {spaces}".split()}
 
 

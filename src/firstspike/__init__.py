@@ -2,7 +2,7 @@
 
 Here are the verbs, the codes and the central types. Everything else stands in a space of its own:
 `kernels`, `inputs`, `scales`, `thresholds`, `stopping`, `methods`, `energy`, `training`, `data`,
-`models`, `zoo`, `codes`, `engines`, `networks`, `quantized`, `chip`, `plots`, `report`.
+`models`, `zoo`, `codes`, `engines`, `networks`, `quantized`, `chip`, `exchange`, `plots`, `report`.
 
 Names are imported on first use, so that `import firstspike` and `firstspike --help` stay quick.
 """
@@ -47,8 +47,18 @@ _TYPES = {
     "TrainConfig": "firstspike.training",
 }
 _SPACES = (
-    *("chip", "codes", "data", "energy", "engines", "inputs", "kernels", "methods", "models"),
-    *("networks", "plots", "quantized", "report", "scales", "stopping", "thresholds", "training"),
+    *("chip", "codes", "data", "energy", "engines", "exchange", "inputs", "kernels", "methods"),
+    *(
+        "models",
+        "networks",
+        "plots",
+        "quantized",
+        "report",
+        "scales",
+        "stopping",
+        "thresholds",
+        "training",
+    ),
     "zoo",
 )
 # public name -> module that defines it

@@ -5,5 +5,6 @@ file was checked, and with what agreement; see `door.Door`.
 """
 
 from firstspike.exchange.door import Check, Door, Handed, hand_on
+from firstspike.exchange.doors import build_door
 
-__all__ = ["Check", "Door", "Handed", "hand_on"]
+__all__ = ["Check", "Door", "Handed", "build_door", "hand_on"]
