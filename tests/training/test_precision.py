@@ -67,3 +67,23 @@ def test_a_training_says_which_was_taken(monkeypatch, capsys, train_set, validat
         assert torch.equal(a, b)
     fit(auto, train_set, validation_set, TrainConfig(epochs=1, precision="auto"), progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_a_training_times_its_own_steps_where_the_hardware_would(
+    monkeypatch, capsys, train_set, validation_set, faster
+):
+    monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: True)
+    timed, clock = module._time_step, iter(range(10**6))
+
+    def time_step(forward_loss, model, images, labels, precision):
+        timed(forward_loss, model, images, labels, precision)  # runs, whatever it takes
+        return next(clock) + (100 if precision != faster else 0)
+
+    monkeypatch.setattr(module, "_time_step", time_step)
+    fixed, auto = make_model(), make_model()
+    fit(fixed, train_set, validation_set, TrainConfig(epochs=1, precision=faster))
+    fit(auto, train_set, validation_set, TrainConfig(epochs=1, precision="auto"))
+    assert f"precision auto: {faster}, for a step of" in capsys.readouterr().err
+    for a, b in zip(fixed.parameters(), auto.parameters()):
+        assert torch.equal(a, b)

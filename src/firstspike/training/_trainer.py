@@ -71,13 +71,13 @@ class Trainer:
         self.optimizer = config.optimizer.build(groups)
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         self.slow = [p.detach().clone() for p in self.parameters] if config.averaging else []
+        self.forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         self.precision, self.said = str(config.precision), ""
         if config.precision == "auto":
             self.precision, self.said = world.from_first(
                 lambda: choose_precision(self._forward_loss, model, train_set, config)
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
-        self.forward: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
         full, rest = divmod(len(train_set), config.batch_size)
         self.steps = full + (rest > 0 and not config.drop_last)
         if self.steps == 0:
