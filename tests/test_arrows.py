@@ -12,6 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "firstspike"
 ORDER = (
     *("config", "compiled", "networks", "neurons", "codes", "engines", "conversion", "training"),
     *("measure", "quantized", "chip", "exchange", "runs", "zoo", "plots", "viewer", "report"),
+    "tuning",
     *("reproduce", "bench", "cli"),
 )
 # what still points upwards or in a circle; may only shrink

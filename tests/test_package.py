@@ -33,8 +33,10 @@ def test_the_face_of_the_package() -> None:
     codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
     types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
     spaces = "chip codes data energy engines exchange inputs kernels methods models"
-    verbs = f"{verbs} prepare simulate to_c to_nir to_onnx trace train view"
-    spaces = f"{spaces} networks plots quantized report scales stopping thresholds training zoo"
+    verbs = f"{verbs} prepare simulate to_c to_nir to_onnx trace train tune view"
+    spaces = (
+        f"{spaces} networks plots quantized report scales stopping thresholds training tuning zoo"
+    )
     assert set(firstspike.__all__) == {"__version__", *f"{verbs} {codes} {types} {spaces}".split()}
 
 

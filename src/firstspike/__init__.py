@@ -2,7 +2,8 @@
 
 Here are the verbs, the codes and the central types. Everything else stands in a space of its own:
 `kernels`, `inputs`, `scales`, `thresholds`, `stopping`, `methods`, `energy`, `training`, `data`,
-`models`, `zoo`, `codes`, `engines`, `networks`, `quantized`, `chip`, `exchange`, `plots`, `report`.
+`models`, `zoo`, `codes`, `engines`, `networks`, `quantized`, `chip`, `exchange`, `plots`, `report`,
+`tuning`.
 
 Names are imported on first use, so that `import firstspike` and `firstspike --help` stay quick.
 """
@@ -31,6 +32,7 @@ _VERBS = {
     "to_onnx": "firstspike.exchange.onnx_write",
     "trace": "firstspike.networks",
     "train": "firstspike.runs",
+    "tune": "firstspike.tuning",
     "view": "firstspike.viewer",
 }
 _CODES = (
@@ -58,6 +60,7 @@ _SPACES = (
         "stopping",
         "thresholds",
         "training",
+        "tuning",
     ),
     "zoo",
 )
@@ -73,7 +76,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"firstspike.{name}")
     if name in _PUBLIC:
         if _PUBLIC[name].startswith(
-            ("firstspike.engines", "firstspike.measure", "firstspike.runs")
+            ("firstspike.engines", "firstspike.measure", "firstspike.runs", "firstspike.tuning")
         ):
             for module in _MORE_ENGINES:
                 importlib.import_module(module)

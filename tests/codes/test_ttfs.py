@@ -13,6 +13,7 @@ from torch import Tensor
 import firstspike as fs
 from firstspike.codes.kernels import Kernel, lloyd_max
 from firstspike.compiled import lookup_loops
+from firstspike.config import build, describe
 from firstspike.neurons import lookup
 from firstspike.neurons.table import TableNeuron
 
@@ -337,3 +338,46 @@ def test_times_of_another_type_are_decoded_in_the_scales_type() -> None:
         expected = neuron.decode(times)
         for other in (torch.float64, torch.bfloat16):
             assert torch.equal(neuron.decode(times.to(other)), expected)
+
+
+def test_windows_by_depth_follow_each_other_and_engines_agree() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        *(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 8), torch.nn.ReLU()),
+        *(torch.nn.Linear(8, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3)),
+    ).double()
+    x = torch.rand(40, 6, dtype=torch.float64)
+    code = fs.TTFS(window=(5, 2), kernel=fs.kernels.Linear(), input_window=9)
+    network = fs.convert(model, code, calibration=x)
+    windows = [network.window_of(name) for name in network.populations]
+    assert windows == [range(9), range(9, 14), range(14, 16), range(16, 18)]
+    assert network.latency == 18 == code.latency(3)
+    levels = [len(network.neuron(name).table()[0]) for name in network.populations]
+    assert levels == [9, 5, 2, 2]
+    closed = fs.simulate(network, x, "closed_form", over_time=True)
+    for engine in ("clock", "event"):
+        other = fs.simulate(network, x, engine)
+        for name in network.populations:
+            assert torch.equal(closed.spike_times[name], other.spike_times[name])
+        assert torch.allclose(closed.logits, other.logits, atol=1e-12)
+    clock = fs.simulate(network, x, "clock", over_time=True)
+    assert torch.allclose(closed.logits_over_time, clock.logits_over_time, atol=1e-12)
+    again = build("code", describe(code))
+    assert again == code and isinstance(again.window, tuple)
+    # a population's table is that of a network with this window throughout
+    plain = fs.convert(model, fs.TTFS(2, fs.kernels.Linear()), calibration=x)
+    name = network.populations[-1]
+    assert torch.equal(network.neuron(name).table()[0], plain.neuron(name).table()[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"window": ()}, "name a step"),
+        ({"window": (4, 0)}, "at least 1"),
+        ({"window": (4, 8), "offset": 2}, "`offset` must be None where populations have windows"),
+    ],
+)
+def test_windows_that_no_network_can_have(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fs.TTFS(**arguments)

@@ -21,6 +21,7 @@ from firstspike.cli.info import info
 from firstspike.cli.report import report
 from firstspike.cli.reproduce import reproduce
 from firstspike.cli.train import train
+from firstspike.cli.tune import tune
 from firstspike.cli.view import view
 from firstspike.cli.zoo import zoo
 
@@ -76,6 +77,7 @@ for verb in (
     convert,
     evaluate,
     compare,
+    tune,
     hardware,
     report,
     view,

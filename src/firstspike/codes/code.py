@@ -42,6 +42,10 @@ class Code(ABC):
     def window_of(self, depth: int) -> range:
         """Global steps in which a population at `depth` may fire (the input is at depth 0)."""
 
+    def at(self, depth: int) -> Code:
+        """The code as it is for populations at `depth`, where it differs between them."""
+        return self
+
     def active_steps(self, depth: int) -> range:
         """Global steps in which a population at `depth` may deliver something.
 

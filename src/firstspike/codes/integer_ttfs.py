@@ -63,8 +63,9 @@ class IntegerTTFS(TTFS):
         return f"potentials may leave their {self.potential_bits} bits and be clipped on the way"
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> IntegerNeuron:
-        kernel = self.kernel.build(self.window, distribution)
-        return IntegerNeuron(scale, scale, kernel, self.window, self.half_step, self.limits)
+        window = self.windows[0]
+        kernel = self.kernel.build(window, distribution)
+        return IntegerNeuron(scale, scale, kernel, window, self.half_step, self.limits)
 
     def input_neuron(
         self, scale: Tensor, distribution: Distribution | None = None

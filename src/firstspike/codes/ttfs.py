@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -30,7 +30,9 @@ class TTFS(Code):
     early firing: lower latency, at the price of decisions on part of the input.
 
     Args:
-        window: T, steps in which a population may fire.
+        window: T, steps in which a population may fire; or a tuple of one for each depth of hidden
+            populations, the last of them for all that are deeper. Such windows follow each other
+            without gap or overlap, so that `offset` stays None.
         kernel: `Exponential()`, `Linear()`, `PowerOfTwo()` or `Learned()`.
         offset: steps between the windows of successive populations, 1 ... window; None = window.
         half_step: thresholds half a step below the values, `theta_t = k(t + 1/2)`: potentials are
@@ -48,9 +50,11 @@ class TTFS(Code):
     680
     >>> TTFS(window=4, input_window=16).latency(depth=15)
     76
+    >>> [TTFS(window=(8, 4, 2)).window_of(depth) for depth in range(4)]
+    [range(0, 8), range(8, 16), range(16, 20), range(20, 22)]
     """
 
-    window: int
+    window: int | tuple[int, ...]
     kernel: Kernel = field(default_factory=Exponential)
     offset: int | None = None
     half_step: bool = True
@@ -64,13 +68,24 @@ class TTFS(Code):
         return cls(16), cls(16, offset=8), cls(32), *linear
 
     def __post_init__(self) -> None:
-        require_integer("window", self.window, 1, "Pass the number of steps, 4 to 80 are usual.")
+        if isinstance(self.window, (list, tuple)):
+            object.__setattr__(self, "window", tuple(self.window))
+            require(len(self.windows) > 0, "window", "name a step", self.window, "Try (8, 4).")
+        for window in self.windows:
+            require_integer("window", window, 1, "Pass the number of steps, 4 to 80 are usual.")
         if self.offset is not None:
             require_integer("offset", self.offset, 1, "Half the window is usual; None waits.")
             require(
-                self.offset <= self.window,
+                len(self.windows) == 1,
                 "offset",
-                f"be at most the window ({self.window})",
+                "be None where populations have windows of their own",
+                self.offset,
+                "Pass one window for all, or leave `offset` out.",
+            )
+            require(
+                self.offset <= self.windows[0],
+                "offset",
+                f"be at most the window ({self.windows[0]})",
                 self.offset,
                 "A larger offset only adds idle steps.",
             )
@@ -91,25 +106,40 @@ class TTFS(Code):
             )
 
     @property
+    def windows(self) -> tuple[int, ...]:
+        """Steps in which hidden populations may fire, by depth from 1; the last goes on."""
+        return self.window if isinstance(self.window, tuple) else (self.window,)
+
+    def at(self, depth: int) -> TTFS:
+        if len(self.windows) == 1 and not isinstance(self.window, tuple):
+            return self
+        return replace(self, window=len(self.window_of(depth)), input_window=None)
+
+    @property
     def shift(self) -> int:
-        """Steps between the windows of successive populations."""
-        return self.window if self.offset is None else self.offset
+        """Steps between the windows of the first two hidden populations."""
+        return self.windows[0] if self.offset is None else self.offset
 
     @property
     def _overlap(self) -> int:
         """Steps for which the windows of successive populations overlap."""
-        return self.window - self.shift
+        return self.windows[0] - self.shift
 
     @property
     def stride(self) -> int:
-        return self.shift
+        return min(self.windows) if self.offset is None else self.offset
 
     def window_of(self, depth: int) -> range:
-        first = self.window if self.input_window is None else self.input_window
+        first = self.windows[0] if self.input_window is None else self.input_window
         if depth == 0:
             return range(first)
-        start = first - self._overlap + (depth - 1) * self.shift
-        return range(start, start + self.window)
+        own = self.windows[min(depth, len(self.windows)) - 1]
+        if self.offset is None:
+            before = (*self.windows, *[self.windows[-1]] * depth)[: depth - 1]
+            start = first + sum(before)
+        else:
+            start = first - self._overlap + (depth - 1) * self.offset
+        return range(start, start + own)
 
     def advice(self) -> list[str]:
         advice, kernel = ["a longer window"], self.kernel
@@ -119,7 +149,7 @@ class TTFS(Code):
         if not self.half_step:
             advice.append("half_step=True")
         advice.append("kernel=Linear()" if isinstance(kernel, Exponential) else "kernel=Learned()")
-        if self.shift < self.window:
+        if self._overlap:
             advice.append("a larger offset")
         return advice
 
@@ -128,7 +158,7 @@ class TTFS(Code):
         return {"shift" if isinstance(self.kernel, PowerOfTwo) else "multiply": 1.0, "add": 1.0}
 
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
-        return self._table_neuron(scale, distribution, self.window)
+        return self._table_neuron(scale, distribution, self.windows[0])
 
     def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
         return self._table_neuron(scale, distribution, len(self.window_of(0)))

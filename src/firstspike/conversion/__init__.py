@@ -1,7 +1,16 @@
 """ANN to spiking network."""
 
+from firstspike.conversion.calibration import Calibration
 from firstspike.conversion.convert import convert
 from firstspike.conversion.kernel_optimization import KernelOptimization
 from firstspike.conversion.normalization import LeastError, Maximum, Normalization, Percentile
 
-__all__ = ["KernelOptimization", "LeastError", "Maximum", "Normalization", "Percentile", "convert"]
+__all__ = [
+    "Calibration",
+    "KernelOptimization",
+    "LeastError",
+    "Maximum",
+    "Normalization",
+    "Percentile",
+    "convert",
+]

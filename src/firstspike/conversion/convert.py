@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from firstspike.codes import Code, Neuron
-from firstspike.config import describe
-from firstspike.conversion.inputs import InputRange, relay_pools, undo_low
-from firstspike.conversion.kernel_optimization import KernelOptimization, optimize_kernel, record
+from firstspike.codes import Code
+from firstspike.conversion.calibration import Calibration
+from firstspike.conversion.kernel_optimization import KernelOptimization
 from firstspike.conversion.normalization import Maximum, Normalization, Percentile
-from firstspike.conversion.self_check import check_conversion
-from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.networks import INPUT, Network, trace
-from firstspike.networks.trace import HALF
-from firstspike.neurons.table import TableNeuron
 
 
 @torch.inference_mode(False)
@@ -80,54 +72,13 @@ def convert(
         _check_config(
             "kernel_optimization", kernel_optimization, KernelOptimization, "KernelOptimization()"
         )
-    batches = calibration_batches(calibration)
-    first = next(batches)
-    parameter = next(iter(model.parameters()), torch.empty(0))
-    dtype = torch.float32 if parameter.dtype in HALF else parameter.dtype
-    first = first.to(parameter.device, dtype)
-    network = trace(model, first, keep_batch_norm=keep_batch_norm)
-    moved = (b.to(parameter.device, dtype) for b in itertools.chain([first], batches))
-    seen = InputRange()
-    histograms = collect(network, moved, normalization.per_channel, seen)
-    scales, samples = _scales(network, histograms, normalization, code, first.dtype)
-    network, low = _encode_input(network, seen, scales, samples, first.dtype)
-    neurons = {
-        name: (code.input_neuron if name == INPUT else code.neuron)(scales[name], samples[name])
-        for name in (INPUT, *network.populations)
-    }
-    origin: dict[str, Any] = {
-        "model": type(model).__name__,
-        "normalization": describe(normalization),
-        "calibration_images": seen.images,
-    }
-    if kernel_optimization is not None:
-        history = _optimize(neurons, samples, kernel_optimization)
-        origin["kernel_optimization"] = record(kernel_optimization, history)
-    spiking = SpikingNetwork(network, code, neurons, low, origin)
-    spiking = spiking.to(parameter.device, dtype).eval()
-    spiking.origin["check"] = check_conversion(spiking, first)
-    return spiking.to(parameter.dtype)
-
-
-def _encode_input(
-    network: Network,
-    seen: InputRange,
-    scales: dict[str, Tensor],
-    samples: dict[str, Any],
-    dtype: torch.dtype,
-) -> tuple[Network, Tensor]:
-    """Add the input population, and the populations that pools of a shifted input need."""
-    scale, low = seen.encoding()
-    scales[INPUT], samples[INPUT] = scale.to(dtype), seen.sample(scale, low)
-    low = low.to(dtype).reshape(low.shape or (1,) * len(network.input_shape))
-    if bool((low == 0).all()):
-        return network, low
-    network, relays = relay_pools(undo_low(network, low))
-    top = torch.tensor(float(seen.maximum.clamp(min=0).max() - seen.minimum.clamp(max=0).min()))
-    for name in relays:
-        scales[name] = top.to(dtype)
-        samples[name] = seen.sample(top, seen.minimum.clamp(max=0).min())
-    return network, low
+    known = Calibration(
+        model,
+        calibration,
+        per_channel=normalization.per_channel,
+        keep_batch_norm=keep_batch_norm,
+    )
+    return known.convert(code, normalization=normalization, kernel_optimization=kernel_optimization)
 
 
 def _check_config(argument: str, value: Any, kind: type, example: str) -> None:
@@ -135,42 +86,6 @@ def _check_config(argument: str, value: Any, kind: type, example: str) -> None:
         raise TypeError(
             f"`{argument}` must be a {kind.__name__} config, got {value!r}. Pass e.g. {example}."
         )
-
-
-def _optimize(
-    neurons: Mapping[str, Neuron], samples: Mapping[str, Sample], config: KernelOptimization
-) -> dict[str, dict[str, list[float]]]:
-    history = {}
-    for name, neuron in neurons.items():
-        if not isinstance(neuron, TableNeuron):
-            raise ValueError(
-                "`kernel_optimization` must go with a TTFS code, got a code without kernels."
-            )
-        history[name] = optimize_kernel(neuron, samples[name], config)
-    return history
-
-
-def _scales(
-    network: Network,
-    histograms: Mapping[str, Histogram],
-    normalization: Normalization,
-    code: Code,
-    dtype: torch.dtype,
-) -> tuple[dict[str, Tensor], dict[str, Sample]]:
-    """Scale and sample of every hidden population."""
-    scales: dict[str, Tensor] = {}
-    samples: dict[str, Sample] = {}
-    for name in network.populations:
-        histogram = histograms[name]
-        scale = normalization.scale(name, histogram, code)
-        clip = network.op(name).hyper["clip"]
-        if clip is not None:
-            scale = scale.clamp(max=clip)
-        samples[name] = Sample(histogram, torch.zeros_like(scale), scale)
-        view = (-1,) + (1,) * (len(network.node[name].shape) - 1)
-        scale = scale.reshape(view) if normalization.per_channel else scale.squeeze(0)
-        scales[name] = scale.to(dtype)
-    return scales, samples
 
 
 __all__ = ["Maximum", "Percentile", "convert"]

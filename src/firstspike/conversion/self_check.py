@@ -48,7 +48,7 @@ def check_conversion(network: SpikingNetwork, images: Tensor) -> dict[str, Any] 
             f"the spiking network does not follow its model: on {len(x)} calibration images its "
             f"outputs differ by {float(distance / spread):.1f} times their own spread. "
             f"{_cause(network, x, expected, float(distance))}",
-            stacklevel=4,
+            stacklevel=6,
         )
     return found
 

@@ -74,6 +74,13 @@ class Histogram:
             self.counts[:, start : start + bins // 2] = pairs
             self.range *= 2
 
+    def merged(self) -> Histogram:
+        """One histogram of all channels, as if they had been counted together."""
+        whole = Histogram(1, self.signed, self.counts.shape[1])
+        whole.counts, whole.range = self.counts.sum(0, keepdim=True), self.range
+        whole.minimum, whole.maximum = self.minimum.amin(0, True), self.maximum.amax(0, True)
+        return whole
+
     def quantile(self, q: Tensor | float) -> Tensor:
         """Quantiles `q` in [0, 1], (channels, len(q)): upper edges of the bins that hold them.
 

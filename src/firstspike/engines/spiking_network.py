@@ -258,7 +258,7 @@ class SpikingNetwork(nn.Module):
         _check_steps(code, max(network.depth.values()))
         neurons = {}
         for name in (INPUT, *network.populations):
-            make = code.input_neuron if name == INPUT else code.neuron
+            make = code.input_neuron if name == INPUT else code.at(network.depth[name]).neuron
             neurons[name] = _empty_neuron(make, tensors, f"neurons.{name}.")
         spiking = cls(network, code, neurons, low, description["origin"])
         spiking.to(low.dtype)

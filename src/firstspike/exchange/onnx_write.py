@@ -51,7 +51,7 @@ def to_onnx(network: SpikingNetwork, spike_times: bool = True) -> Any:
     ['logits', 'spike_times_input', 'spike_times__1']
     """
     code = network.code
-    if not isinstance(code, TTFS) or code.shift != code.window or getattr(code, "clips", False):
+    if not isinstance(code, TTFS) or not code.sequential or getattr(code, "clips", False):
         raise ValueError(
             f"`network` must speak TTFS with windows that do not overlap, got {code}. ONNX runs it "
             "in one pass; hand other codes on by `--to nir`."

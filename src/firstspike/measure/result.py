@@ -228,6 +228,8 @@ class Result(_Record):
             value = self.code.get(key)
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 parts.append(f"{key.replace('_', ' ')} {value:g}")
+            elif isinstance(value, list):
+                parts.append(f"{key} {'-'.join(map(str, value))}")
         kernel = self.code.get("kernel")
         if isinstance(kernel, dict) and "name" in kernel:
             parts.append(str(kernel["name"]).lower())

@@ -9,6 +9,7 @@ from firstspike.plots.activations import plot_activations
 from firstspike.plots.against_papers import plot_against_papers
 from firstspike.plots.energy_breakdown import plot_energy_breakdown
 from firstspike.plots.error_surface import plot_error_surface
+from firstspike.plots.hover import Point, hover_scatter
 from firstspike.plots.inactive import plot_inactive
 from firstspike.plots.kernel_losses import plot_kernel_losses
 from firstspike.plots.mesh import plot_core_occupancy, plot_link_load
@@ -19,6 +20,8 @@ from firstspike.plots.spike_time_histograms import plot_spike_time_histograms
 from firstspike.plots.tradeoff import pareto_front, plot_tradeoff
 
 __all__ = [
+    "Point",
+    "hover_scatter",
     "pareto_front",
     "plot_accuracy_bits",
     "plot_accuracy_over_time",

@@ -29,7 +29,7 @@ def write_report(
     *,
     title: str,
     results: Iterable[Result],
-    figures: Mapping[str, Figure] | None = None,
+    figures: Mapping[str, Figure | str] | None = None,
     tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     config: Mapping[str, Any] | None = None,
     network_plan: str = "",
@@ -43,7 +43,8 @@ def write_report(
         path: HTML file to create or replace.
         title: heading of the page.
         results: what was measured; the first with spikes is the headline.
-        figures: caption -> figure, embedded as SVG (as PNG where that is smaller by far).
+        figures: caption -> figure, embedded as SVG (as PNG where that is smaller by far), or HTML
+            that is put in the page as it is (`hover_scatter`).
         tables: title -> rows, each a mapping from heading to value, all with the same headings.
         config: the configuration of the run, shown as YAML.
         network_plan: `str(network)`, shown as it is.
@@ -76,7 +77,10 @@ def write_report(
         energy=_table([_energy_row(result) for result in results if result.energy]),
         energy_models=_energy_models(results),
         not_counted=_not_counted(results),
-        figures=[(caption, embed(figure)) for caption, figure in (figures or {}).items()],
+        figures=[
+            (caption, Markup(figure) if isinstance(figure, str) else picture(figure, caption))
+            for caption, figure in (figures or {}).items()
+        ],
         tables=[(name, _table(rows, name)) for name, rows in (tables or {}).items()],
         layers=[(r.label, _table([_layer_row(layer) for layer in r.layers])) for r in results],
         network_plan=network_plan,
@@ -87,6 +91,13 @@ def write_report(
     with atomic_write(path, "w") as file:
         file.write(page)
     return Path(path)
+
+
+def picture(figure: Figure, caption: str) -> str:
+    """An image element with the figure in it."""
+    from markupsafe import Markup
+
+    return Markup('<img src="{}" alt="{}">').format(embed(figure), caption)
 
 
 def embed(figure: Figure) -> str:
