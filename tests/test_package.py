@@ -29,7 +29,7 @@ def test_every_public_name_resolves() -> None:
 
 
 def test_the_face_of_the_package() -> None:
-    verbs = "check_engines compare convert evaluate fit from_nir load load_record register"
+    verbs = "check check_engines compare convert evaluate fit from_nir load load_record register"
     codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
     types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
     spaces = "chip codes data energy engines exchange inputs kernels methods models"

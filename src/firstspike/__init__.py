@@ -16,6 +16,7 @@ from typing import Any
 from firstspike._version import __version__
 
 _VERBS = {
+    "check": "firstspike.networks",
     "check_engines": "firstspike.engines",
     "compare": "firstspike.measure.compare",
     "convert": "firstspike.conversion",

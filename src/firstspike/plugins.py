@@ -12,6 +12,7 @@ import sys
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 
 GROUP = "firstspike.plugins"
 
@@ -34,10 +35,13 @@ def load_installed() -> None:
             ) from error
 
 
-def load_file(path: str | Path) -> None:
+def load_file(path: str | Path, argument: str = "--plugin") -> ModuleType:
     """Import a Python file that registers codes, kernels, operations, chips, ... of one's own.
 
     A file is imported once, however often it is named.
+
+    Args:
+        argument: what named the file, for messages.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -45,10 +49,10 @@ def load_file(path: str | Path) -> None:
     """
     file = Path(path).resolve()
     if not file.is_file() or file.suffix != ".py":
-        raise FileNotFoundError(f"`--plugin` must be a Python file, there is none at {path}.")
+        raise FileNotFoundError(f"`{argument}` must be a Python file, there is none at {path}.")
     name = f"firstspike_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:
-        return
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -58,5 +62,6 @@ def load_file(path: str | Path) -> None:
     except Exception as error:
         del sys.modules[name]
         raise ImportError(
-            f"the plugin {path} cannot be imported ({type(error).__name__}: {error})."
+            f"{path} cannot be imported ({type(error).__name__}: {error})."
         ) from error
+    return module

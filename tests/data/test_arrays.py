@@ -61,7 +61,7 @@ def test_the_callers_array_stays_its_own():
 @pytest.mark.parametrize(
     ("images", "labels", "error", "message"),
     [
-        (GREY[0], LABELS, ValueError, r"shape \(N, H, W\), .* got \(5, 6\)"),
+        (GREY[0, 0], LABELS, ValueError, r"shape \(N, H, W\), .* got \(6,\)"),
         (GREY, LABELS[:-1], ValueError, r"each of the 12 images, got the shape \(11,\)"),
         (GREY[:0], LABELS[:0], ValueError, "must not be empty"),
         (GREY.astype(int) * 3, LABELS, ValueError, r"must lie in 0\.\.255, got values from"),

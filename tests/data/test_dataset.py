@@ -126,11 +126,16 @@ NAN[2, 0, 1, 1] = float("nan")
     ("images", "labels", "error", "message"),
     [
         (X.numpy(), Y, TypeError, "`images` must be a tensor, got ndarray.*from_arrays"),
-        (X[0], Y, ValueError, r"shape \(N, C, H, W\), got \(1, 2, 2\)"),
+        (X[0, 0, 0], Y, ValueError, r"shape \(N, C, H, W\), or \(N, \.\.\.\), got \(2,\)"),
         (X[:0], Y[:0], ValueError, r"must not be empty, got the shape \(0, 1, 2, 2\)"),
         (X.int(), Y, TypeError, "uint8 or floating point, got torch.int32"),
         (NAN, Y, ValueError, "1 of 4 images hold NaN, the first at index 2"),
-        (X + 2, Y, ValueError, r"must lie in \[0, 1\], got \[2, 2\]. Divide 8-bit"),
+        (
+            X + 2,
+            Y,
+            ValueError,
+            "look like 8-bit values, got whole numbers up to 2. Pass",
+        ),
         (X, Y[:3], ValueError, r"each of the 4 images, got the shape \(3,\)"),
         (X, torch.eye(4).long(), ValueError, r"argmax\(1\)"),
         (X, Y.float(), TypeError, "`labels` must be integers, got torch.float32"),

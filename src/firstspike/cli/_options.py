@@ -10,8 +10,10 @@ import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
 
     from firstspike.measure.result import Result
+    from firstspike.runs import Recipe
 
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")
@@ -30,6 +32,22 @@ Memory = Annotated[
 ]
 DataRoot = Annotated[
     Path | None, typer.Option("--root", help="Folder of the data sets, if not found by itself.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Data set, .npz file or folder; by default that of the run."),
+]
+Size = Annotated[int | None, typer.Option(help="Side of the images of a folder, in pixels.", min=1)]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="Your own: FILE.py:NAME or PACKAGE.MODULE:NAME, with arguments as in Python.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Of --model: .safetensors, or .pt of a state dictionary."),
 ]
 Plugin = Annotated[
     list[Path] | None,
@@ -61,6 +79,33 @@ def prepare(seed: int, device: str, threads: int | None) -> None:
         raise ValueError(
             f"`--device` must be a device that this machine has, got {device!r}: {error}"
         ) from None
+
+
+def subject(
+    run: Path | None,
+    model: str | None,
+    weights: Path | None,
+    data: str | None,
+    root: Path | None,
+    size: int | None,
+    device: str,
+) -> tuple[nn.Module, Recipe]:
+    """A trained ANN, of a run or of one's own, and the recipe that names its data."""
+    from firstspike.models import load_model
+    from firstspike.runs import Recipe, Run
+
+    if (run is None) == (model is None):
+        raise ValueError("pass either the folder of a run, or `--model` with `--weights`.")
+    if run is not None:
+        if weights is not None:
+            raise ValueError("`--weights` goes with `--model`; a run has weights of its own.")
+        opened = Run(run, device)
+        return opened.model, opened.recipe.with_data(data, root, size)
+    assert model is not None
+    if data is None:
+        raise ValueError("`--model` needs `--data`: the name of a set, an .npz file or a folder.")
+    recipe = Recipe({"name": model}, {"name": data}).with_data(None, root, size)
+    return load_model(model, weights).eval().to(device), recipe
 
 
 def show(results: Sequence[Result], json_file: Path | None, title: str | None = None) -> None:

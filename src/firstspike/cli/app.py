@@ -11,6 +11,7 @@ import typer
 
 from firstspike.cli._options import Plugin
 from firstspike.cli.bench import bench
+from firstspike.cli.check import check
 from firstspike.cli.compare import compare
 from firstspike.cli.convert import convert
 from firstspike.cli.demo import demo
@@ -73,6 +74,7 @@ def _with_plugins(verb: Callable[..., None]) -> Callable[..., None]:
 
 for verb in (
     demo,
+    check,
     train,
     convert,
     evaluate,

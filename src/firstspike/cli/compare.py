@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from firstspike.cli._options import (
+    Data,
     DataRoot,
     Device,
     Energy,
     JsonFile,
     Memory,
     Seed,
+    Size,
     Threads,
+    Weights,
     console,
     measuring,
     prepare,
+    subject,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +50,14 @@ def chosen_codes(texts: list[str]) -> list[Code]:
 
 
 def compare(
-    model: Annotated[Path, typer.Option(help="Folder of a run written by `firstspike train`.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Folder of a run written by `firstspike train`, or your own: FILE.py:NAME or "
+            "PACKAGE.MODULE:NAME."
+        ),
+    ],
+    weights: Weights = None,
     code: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,9 +66,8 @@ def compare(
             "its usual settings. May be repeated; by default the usual settings of all codes.",
         ),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
-    ] = None,
+    data: Data = None,
+    size: Size = None,
     root: DataRoot = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
@@ -66,7 +76,8 @@ def compare(
     ] = 1000,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 250,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results and report; default: RUN/compare.")
+        Path | None,
+        typer.Option(help="Folder for results and report; default: RUN/compare or runs/compare."),
     ] = None,
     energy: Energy = None,
     memory: Memory = None,
@@ -83,6 +94,7 @@ def compare(
     """
     import firstspike as fs
     from firstspike.measure.result import write_results
+    from firstspike.models.own import is_own
     from firstspike.report import write_report
     from firstspike.report.comparison import (
         comparison_figures,
@@ -91,16 +103,15 @@ def compare(
         equal_steps_rows,
         operation_rows,
     )
-    from firstspike.runs import Run
 
     prepare(seed, device, threads)
     codes = chosen_codes(code or [])
-    run = Run(model, device)
-    recipe = run.recipe.with_data(data, root)
+    run, own = (None, model) if is_own(model) else (Path(model), None)
+    ann, recipe = subject(run, own, weights, data, root, size, device)
     training, images = recipe.datasets("train", split)
-    folder = out or model / "compare"
+    folder = out or (run or Path("runs")) / "compare"
     results = fs.compare(
-        run.model,
+        ann,
         codes,
         images,
         calibration=training.subset(min(calibration, len(training))),

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firstspike.cli._options import (
+    Data,
     DataRoot,
     Device,
     JsonFile,
+    Model,
     Seed,
+    Size,
     Threads,
+    Weights,
     console,
     prepare,
     show,
+    subject,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +29,11 @@ if TYPE_CHECKING:
 
 
 def convert(
-    run: Annotated[Path, typer.Argument(help="Folder of a run written by `firstspike train`.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a run written by `firstspike train`.")
+    ] = None,
+    model: Model = None,
+    weights: Weights = None,
     code: Annotated[
         str,
         typer.Option(
@@ -44,9 +53,8 @@ def convert(
         int, typer.Option(help="Training images to calibrate on.", min=1)
     ] = 1000,
     check: Annotated[int, typer.Option(help="Validation images to check on.", min=1)] = 1000,
-    data: Annotated[
-        str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
-    ] = None,
+    data: Data = None,
+    size: Size = None,
     root: DataRoot = None,
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: network.safetensors in the run.")
@@ -56,31 +64,29 @@ def convert(
     device: Device = "cpu",
     threads: Threads = None,
 ) -> None:
-    """Convert a run's ANN to a spiking network, and check both on validation images.
+    """Convert a run's ANN, or a model of your own, and check it on validation images.
 
     Example: firstspike convert runs/digits --code "TTFS(16, kernel=Linear())"
 
-    Example: firstspike convert runs/digits --normalization LeastError --optimize
+    Example: firstspike convert --model net.py:make --weights net.pt --data photos --out net.st
     """
     import firstspike as fs
     from firstspike.codes import Code
     from firstspike.config import build
     from firstspike.conversion.normalization import Normalization
-    from firstspike.runs import Run
 
     prepare(seed, device, threads)
     chosen, scales = build(Code, code), build(Normalization, normalization)
-    opened = Run(run, device)
-    recipe = opened.recipe.with_data(data, root)
+    ann, recipe = subject(run, model, weights, data, root, size, device)
     training, validation = recipe.datasets("train", "validation")
     network = fs.convert(
-        opened.model,
+        ann,
         chosen,
         calibration=training.subset(min(calibration, len(training))),
         normalization=scales,
         kernel_optimization=fs.kernels.KernelOptimization(seed=seed) if optimize else None,
     )
-    target = out or run / "network.safetensors"
+    target = out or (run or Path()) / "network.safetensors"
     network.save(target)
     console().print(str(network), highlight=False, soft_wrap=True)
     result = fs.evaluate(

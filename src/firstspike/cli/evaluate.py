@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firstspike.cli._options import (
+    Data,
     DataRoot,
     Device,
     Energy,
     JsonFile,
     Memory,
     Seed,
+    Size,
     Threads,
     console,
     measuring,
@@ -31,9 +33,8 @@ def evaluate(
     network: Annotated[
         Path, typer.Argument(help="File of a spiking network, or the run that holds it.")
     ],
-    data: Annotated[
-        str | None, typer.Option(help="Data set or .npz file; by default that of the run.")
-    ] = None,
+    data: Data = None,
+    size: Size = None,
     split: Annotated[
         str, typer.Option(help="train, validation, train+validation or test.")
     ] = "validation",
@@ -86,7 +87,7 @@ def evaluate(
         raise ValueError(
             f"`--perturb` must go with a code that has a closed form, {network} has {spiking.code}."
         )
-    dataset = run.dataset(split, data, root)
+    dataset = run.dataset(split, data, root, size)
     result = fs.evaluate(
         spiking,
         dataset,

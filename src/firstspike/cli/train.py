@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from firstspike.cli._options import DataRoot, Device, JsonFile, Threads, prepare, show
+from firstspike.cli._options import DataRoot, Device, JsonFile, Size, Threads, prepare, show
 
 
 def train(
@@ -16,8 +16,16 @@ def train(
         typer.Option(help="YAML with model, data, training; and code, method to train spikes."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/train"),
-    model: Annotated[str | None, typer.Option(help="Model, instead of a recipe.")] = None,
-    data: Annotated[str | None, typer.Option(help="Data set, instead of a recipe.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model, instead of a recipe; your own as FILE.py:NAME or PACKAGE.MODULE:NAME."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set, .npz file or folder, instead of a recipe.")
+    ] = None,
+    size: Size = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs; by default the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -44,6 +52,7 @@ def train(
     """
     from dataclasses import replace
 
+    from firstspike.models.own import is_own, register_model
     from firstspike.runs import Recipe
     from firstspike.runs import train as run_training
     from firstspike.training.distributed import is_first_process
@@ -57,7 +66,9 @@ def train(
         plan = Recipe({"name": model}, {"name": data})
     else:
         raise ValueError("pass `--recipe FILE`, or `--model NAME` and `--data NAME`.")
-    plan = plan.with_data(None, root).with_training(
+    if is_own(plan.model["name"]):
+        register_model(plan.model["name"])
+    plan = plan.with_data(None, root, size).with_training(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
     )
     if start is not None:

@@ -14,7 +14,8 @@ from firstspike.data.augmentation import (
 from firstspike.data.auto_augment import RandomAffine, RandomOperations
 from firstspike.data.dataset import Augmentation, Dataset
 from firstspike.data.download import DownloadError
-from firstspike.data.splits import validation_indices
+from firstspike.data.folders import read_folder
+from firstspike.data.splits import split_validation, validation_indices
 from firstspike.data.standard import (
     CIFAR10,
     CIFAR100,
@@ -23,8 +24,8 @@ from firstspike.data.standard import (
     FashionMNIST,
     dataset_names,
     load_dataset,
-    split_validation,
 )
+from firstspike.data.stream import Stream
 
 __all__ = [
     "CIFAR10",
@@ -45,11 +46,13 @@ __all__ = [
     "RandomFlip",
     "RandomOperations",
     "RandomShift",
+    "Stream",
     "dataset_names",
     "from_arrays",
     "from_loader",
     "load_dataset",
     "load_npz",
+    "read_folder",
     "split_validation",
     "validation_indices",
 ]

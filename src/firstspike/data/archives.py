@@ -1,12 +1,15 @@
-"""Readers of the official files: idx (MNIST), and the binary version of CIFAR (no pickle)."""
+"""Readers of the official files: idx (MNIST), and CIFAR in its binary and its Python version."""
 
 from __future__ import annotations
 
 import gzip
+import io
 import math
+import pickle
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -95,3 +98,64 @@ def _tar_files(path: Path, names: Sequence[str], size: int) -> dict[str, np.ndar
     if missing:
         raise ValueError(f"{missing[0]} is missing in it")
     return contents
+
+
+def read_cifar_pickles(
+    path: str | Path, members: Sequence[str], label_key: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 3, 32, 32) and labels (N,) of the Python version, the folder torchvision leaves.
+
+    Its files are pickles, of which only dictionaries, lists, numbers, texts and plain arrays are
+    read; whatever else a pickle may name is refused before it is made.
+
+    Args:
+        path: the folder, such as `cifar-10-batches-py`.
+        members: file names to read, in this order.
+        label_key: "labels" for CIFAR-10, "fine_labels" for CIFAR-100.
+
+    Raises:
+        ValueError: if a file is missing, damaged, or holds something else.
+    """
+    images, labels = [], []
+    for name in members:
+        file = Path(path) / name
+        with reading(file, "a file of CIFAR's Python version", _ADVICE):
+            content = _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding="bytes").load()
+            texts = {k.decode() if isinstance(k, bytes) else k: v for k, v in content.items()}
+            pixels, numbers = np.asarray(texts["data"]), np.asarray(texts[label_key])
+            if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
+                raise ValueError(f"its data are {pixels.dtype} {pixels.shape}")
+            if numbers.dtype.kind != "i" or numbers.shape != pixels.shape[:1]:
+                raise ValueError(f"it has {numbers.shape} labels for {len(pixels)} images")
+            images.append(pixels.reshape(-1, 3, 32, 32))
+            labels.append(numbers)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Makes plain data and arrays of numbers; every other name in a pickle is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("numpy"):
+            plain = {"_reconstruct": _empty_array, "ndarray": np.ndarray, "dtype": _plain_dtype}
+            if name in plain:
+                return plain[name]
+        if (module, name) == ("_codecs", "encode"):  # how bytes travel in old pickles
+            return _latin_bytes
+        raise ValueError(f"it names {module}.{name}, which is not read for safety")
+
+
+def _empty_array(cls: Any, shape: Any, kind: Any) -> np.ndarray:
+    """What numpy's pickles begin an array with; its state then sets shape, type and data."""
+    return np.ndarray.__new__(np.ndarray, (0,))
+
+
+def _plain_dtype(text: Any, *arguments: Any) -> np.dtype:
+    found = np.dtype(text.decode() if isinstance(text, bytes) else str(text))
+    if found.kind not in "biuf":
+        raise ValueError(f"it holds an array of {found}, which is not read for safety")
+    return found
+
+
+def _latin_bytes(text: Any, encoding: Any) -> bytes:
+    return str(text).encode("latin1")

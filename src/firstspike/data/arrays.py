@@ -15,6 +15,7 @@ from firstspike.data.dataset import EVENT_CHANNELS, Dataset
 from firstspike.data.packed import ARRAYS, read_npz
 
 _CHANNELS = (1, 3, 4)
+_LONG = 8  # times as long as wide: hardly an image
 
 
 def from_arrays(
@@ -30,10 +31,12 @@ def from_arrays(
 
     Args:
         images: (N, H, W), (N, H, W, C) or (N, C, H, W); 8-bit values as any integer type, or
-            floating point in [0, 1]. Two channels are ON and OFF events of an event camera: counts,
-            of any type, which are kept as they are.
+            floating point. Two channels are ON and OFF events of an event camera: counts, of any
+            type, which are kept as they are. Other inputs are floating point: features (N, F),
+            series (N, C, L) or (N, L, C), volumes (N, C, D, H, W) or (N, D, H, W, C).
         labels: (N,) or (N, 1), class numbers from 0.
         channels_last: where the channels are; by default the axis that has 1, 3 or 4 of them, or 2.
+            Without it (N, A, B) is an image of A x B pixels, with it a series.
         name: name of the set.
         split: "train", "validation", "train+validation" or "test".
         classes: names of the classes.
@@ -45,15 +48,7 @@ def from_arrays(
     Dataset(custom, train: 2 images 3x8x8 on cpu)
     """
     x, y = _tensor("images", images), _tensor("labels", labels)
-    if x.ndim == 3:
-        x = x.unsqueeze(1)
-    elif x.ndim == 4 and (_last(x) if channels_last is None else channels_last):
-        x = x.permute(0, 3, 1, 2).contiguous()
-    elif x.ndim != 4:
-        raise ValueError(
-            "`images` must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), got "
-            f"{tuple(x.shape)}."
-        )
+    x = _channels_first(x, channels_last)
     if x.shape[1] == EVENT_CHANNELS and not x.is_floating_point():
         x = x.float()
     if not x.is_floating_point() and x.dtype != torch.uint8 and x.numel():
@@ -67,6 +62,28 @@ def from_arrays(
     x = x.float() if x.dtype == torch.float64 else x
     y = y.flatten() if y.ndim == 2 and y.shape[1] == 1 else y
     return Dataset(x, y, name=name, split=split, classes=classes)
+
+
+def _channels_first(x: Tensor, channels_last: bool | None) -> Tensor:
+    if x.ndim < 2 or x.ndim > 5:
+        raise ValueError(
+            "`images` must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), or be features "
+            f"(N, F), series (N, C, L) or volumes (N, C, D, H, W), got {tuple(x.shape)}."
+        )
+    if x.ndim == 2:
+        return x
+    if x.ndim == 3 and channels_last is None:
+        sides = sorted(x.shape[1:])
+        if sides[1] >= _LONG * sides[0]:
+            raise ValueError(
+                f"whether `images` {tuple(x.shape)} are images or series is not clear. Pass "
+                "channels_last=False for series (N, C, L), True for (N, L, C); an .npz file can "
+                "hold `channels_last` as an array."
+            )
+        return x.unsqueeze(1)
+    if _last(x) if channels_last is None else channels_last:
+        return x.movedim(-1, 1).contiguous()
+    return x
 
 
 def _tensor(name: str, values: Any) -> Tensor:
@@ -84,9 +101,9 @@ def _tensor(name: str, values: Any) -> Tensor:
 
 
 def _last(x: Tensor) -> bool:
-    first, last = x.shape[1] in _CHANNELS, x.shape[3] in _CHANNELS
+    first, last = x.shape[1] in _CHANNELS, x.shape[-1] in _CHANNELS
     if not (first or last):
-        first, last = (x.shape[axis] == EVENT_CHANNELS for axis in (1, 3))
+        first, last = (x.shape[axis] == EVENT_CHANNELS for axis in (1, -1))
     if first == last:
         raise ValueError(
             f"which axis of `images` {tuple(x.shape)} holds the channels is not clear. "
@@ -136,13 +153,15 @@ def _kind(batch: object) -> str:
 def load_npz(path: str | Path, train: bool = True) -> Dataset:
     """The training or test images of a file with `x_train, y_train, x_test, y_test`.
 
-    Images and labels as for `from_arrays`; the set takes the file's name. Pickle is refused.
+    Images and labels as for `from_arrays`, whose `channels_last` may be an array of the file as
+    well; the set takes the file's name. Pickle is refused.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, lacks an array, or the arrays are no labelled images.
     """
-    arrays = dict(zip(ARRAYS, read_npz(path, ARRAYS)))
+    read = read_npz(path, ARRAYS, ("channels_last",))
+    arrays, said = dict(zip(ARRAYS, read)), read[len(ARRAYS) :]
     kind, split = ("train", "train+validation") if train else ("test", "test")
     try:
         labels = [_tensor(key, arrays[key]) for key in ("y_train", "y_test")]
@@ -150,6 +169,7 @@ def load_npz(path: str | Path, train: bool = True) -> Dataset:
         return from_arrays(
             arrays[f"x_{kind}"],
             arrays[f"y_{kind}"],
+            channels_last=bool(said[0]) if said else None,
             name=Path(path).stem,
             split=split,
             classes=[str(i) for i in range(count)],

@@ -38,20 +38,20 @@ def read_batches(
         ValueError: if inputs are not finite, or there are fewer targets than inputs.
     """
     for number, batch in enumerate(_batches(source, argument, batch_size, targets)):
-        inputs, labels = _parts(batch, argument, number)
+        inputs, labels = parts_of(batch, argument, number)
         if targets and labels is None:
             raise TypeError(
                 f"`{argument}` must give pairs (images, labels), got a {type(batch).__name__} of "
                 "images alone. Pass (images, labels), a DataLoader or "
                 "firstspike.data.from_arrays(images, labels)."
             )
-        x = _tensor(inputs, argument, number)
+        x = tensor_of(inputs, argument, number)
         if not x.numel():
             continue
         _check_numbers(x, argument, number)
         y = None
         if targets:
-            y = _tensor(labels, argument, number)
+            y = tensor_of(labels, argument, number)
             if y.ndim == 0 or len(y) != len(x):
                 raise ValueError(
                     f"`{argument}` must give one target per image, got targets of shape "
@@ -120,7 +120,7 @@ def _loaded(source: Any, argument: str, size: int) -> Iterator[Any]:
         ) from error
 
 
-def _parts(batch: Any, argument: str, number: int) -> tuple[Any, Any]:
+def parts_of(batch: Any, argument: str, number: int) -> tuple[Any, Any]:
     """Inputs and targets (None if there are none) of one batch."""
     if isinstance(batch, Mapping):
         x = [key for key in _INPUTS if key in batch]
@@ -142,7 +142,7 @@ def _parts(batch: Any, argument: str, number: int) -> tuple[Any, Any]:
     return batch, None
 
 
-def _tensor(values: Any, argument: str, number: int) -> Tensor:
+def tensor_of(values: Any, argument: str, number: int) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach()
     if isinstance(values, np.ndarray | list | np.generic) and np.asarray(values).dtype != object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -22,8 +23,9 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
     the quick way, for it needs no workers and leaves the images on their device.
 
     Args:
-        images: (N, C, H, W), uint8 (0..255), or floating point in [0, 1]; counts of events, two
-            channels, from 0.
+        images: (N, C, H, W), uint8 (0..255), or floating point: in [0, 1], or normalized as the
+            model was trained. Other inputs as well, always floating point: features (N, F), series
+            (N, C, L), volumes and event frames over time (N, C, D, H, W).
         labels: (N,), integers from 0 to `len(classes) - 1`.
         name: name of the set, as reported in results.
         split: "train", "validation", "train+validation" or "test".
@@ -71,10 +73,14 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return f"Dataset({self.name}, {self.split}: {len(self):,} images {shape} on {self.device})"
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of every image."""
-        _, c, h, w = self.images.shape
-        return c, h, w
+    def image_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of every image; the shape of every other input."""
+        return tuple(self.images.shape[1:])
+
+    @property
+    def known_labels(self) -> Tensor | None:
+        """The labels, if they need not be read first."""
+        return self.labels
 
     @property
     def device(self) -> torch.device:
@@ -99,16 +105,21 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return self._with(self.images[index], self.labels[index])
 
     def float_images(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """All images at once, (N, C, H, W) in [0, 1]; for instance to calibrate a conversion."""
+        """All images at once, (N, C, H, W); for instance to calibrate a conversion."""
         return to_float(self.images, dtype)
 
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of every channel over all pixels, for `Normalize`."""
         total = torch.zeros(2, self.image_shape[0], dtype=torch.float64)
         for images, _ in self.batches(1000, dtype=torch.float64):
-            total += torch.stack((images.sum((0, 2, 3)), (images**2).sum((0, 2, 3)))).cpu()
+            rows = images.transpose(0, 1).flatten(1)
+            total += torch.stack((rows.sum(1), (rows**2).sum(1))).cpu()
         mean, square = total / (self.images.numel() / self.image_shape[0])
         return tuple(mean.tolist()), tuple((square - mean**2).clamp(min=0).sqrt().tolist())
+
+    def steps(self, batch_size: int, drop_last: bool) -> int:
+        """Batches of one pass."""
+        return len(self) // batch_size if drop_last else -(-len(self) // batch_size)
 
     def batches(
         self,
@@ -121,7 +132,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         dtype: torch.dtype = torch.float32,
         start_batch: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """One pass over the set in batches of (images in [0, 1], labels), on the set's device.
+        """One pass over the set in batches of (images, labels), on the set's device.
 
         The order and one seed per batch for the augmentation are drawn from `generator` when this
         method is called, whatever is consumed later. A pass can therefore be resumed bit for bit:
@@ -132,14 +143,15 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
             batch_size: images per batch; the last batch may hold fewer.
             shuffle: draw a new order.
             generator: CPU generator for order and augmentation; torch's default one if None.
-            augmentation: called with a batch of images (uint8 or float, as stored) and a generator.
+            augmentation: called with a batch of images (uint8 or float, as stored) and a generator;
+                one that takes images alone, such as those of torchvision, with image by image.
             drop_last: leave out a last batch that is not full.
             dtype: floating-point type of the images.
             start_batch: number of batches to skip, at no cost.
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
-        count = len(self) // batch_size if drop_last else -(-len(self) // batch_size)
+        count = self.steps(batch_size, drop_last)
         if not 0 <= start_batch <= count:
             raise ValueError(f"`start_batch` must lie in 0..{count}, got {start_batch}.")
         order = torch.randperm(len(self), generator=generator) if shuffle else None
@@ -153,7 +165,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
                 index = rows if order is None else order[rows].to(self.device)
                 images = self.images[index]
                 if augmentation is not None and seeds is not None:
-                    images = augmentation(images, torch.Generator().manual_seed(seeds[b]))
+                    images = augmented(images, augmentation, seeds[b])
                 yield to_float(images, dtype), self.labels[index]
 
         return serve()
@@ -175,9 +187,9 @@ def _check_images(images: Tensor) -> None:
             f"`images` must be a tensor, got {type(images).__name__}. "
             "Use firstspike.data.from_arrays for NumPy arrays."
         )
-    if images.ndim != 4:
+    if images.ndim < 2:
         raise ValueError(
-            f"`images` must have the shape (N, C, H, W), got {tuple(images.shape)}. "
+            f"`images` must have the shape (N, C, H, W), or (N, ...), got {tuple(images.shape)}. "
             "Use firstspike.data.from_arrays for other layouts."
         )
     if images.numel() == 0:
@@ -193,13 +205,38 @@ def _check_images(images: Tensor) -> None:
             f"`images` must be numbers, but {len(bad):,} of {len(images):,} images hold NaN, "
             f"the first at index {int(bad[0])}. Remove or repair them."
         )
-    if images.shape[1] == EVENT_CHANNELS and low >= 0:
-        return
-    if low < 0 or high > 1:
+    if low == float("-inf") or high == float("inf"):
+        raise ValueError("`images` must be finite, got infinite values. Repair or remove them.")
+    photographs = images.ndim == 4 and images.shape[1] != EVENT_CHANNELS
+    if photographs and low >= 0 and 1 < high <= 255 and bool((images == images.round()).all()):
         raise ValueError(
-            f"floating-point `images` must lie in [0, 1], got [{low:g}, {high:g}]. Divide 8-bit "
-            "values by 255; put a normalization into the model (firstspike.models.Normalize)."
+            f"floating-point `images` look like 8-bit values, got whole numbers up to {high:g}. "
+            "Pass them as uint8, or divided by 255."
         )
+
+
+def augmented(images: Tensor, augmentation: Augmentation, seed: int) -> Tensor:
+    """A batch through `augmentation`, with random numbers that follow from `seed`.
+
+    What takes a batch and a generator is called once. What takes images alone (`torchvision`'s
+    transforms, any module or function of one argument) draws from torch's default generator and
+    applies one draw to all it is given, so it is called image by image.
+    """
+    if not _takes_images_alone(augmentation):
+        return augmentation(images, torch.Generator().manual_seed(seed))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.stack([augmentation(image) for image in images])  # type: ignore[call-arg]
+
+
+def _takes_images_alone(augmentation: Augmentation) -> bool:
+    if isinstance(augmentation, torch.nn.Module):
+        return True
+    try:
+        inspect.signature(augmentation).bind(None, None)
+    except TypeError:
+        return True
+    return False
 
 
 def _check_labels(labels: Tensor, images: int, classes: int | None) -> None:

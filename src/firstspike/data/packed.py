@@ -22,8 +22,12 @@ _KIND = "a whole .npz file"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def read_npz(path: str | Path, keys: Sequence[str]) -> list[np.ndarray]:
+def read_npz(
+    path: str | Path, keys: Sequence[str], optional: Sequence[str] = ()
+) -> list[np.ndarray]:
     """The named arrays of an `.npz` file, without pickle, in no more memory than it announces.
+
+    Those of `optional` that it has follow the others.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -40,6 +44,7 @@ def read_npz(path: str | Path, keys: Sequence[str]) -> list[np.ndarray]:
             raise ValueError(
                 f"it must hold the arrays {', '.join(keys)}; it has {', '.join(members)}"
             )
+        keys = [*keys, *(key for key in optional if key in members)]
         check_size(
             sum(_array_bytes(archive, members[key]) for key in keys),
             1 << 62,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from firstspike.data.archives import read_cifar, read_idx
+from firstspike.data.archives import read_cifar, read_cifar_pickles, read_idx
 from firstspike.data.download import DownloadError, download, md5_of
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images (N, H, W) or (N, 3, H, W), labels (N,)
@@ -97,14 +97,17 @@ class IdxSource(Source):
 
 @dataclass(frozen=True)
 class CifarSource(Source):
-    """One archive of binary records, or the folder that comes out of it."""
+    """One archive of binary records, the folder that comes out of it, or the Python version."""
 
     unpacked: str
     members: tuple[tuple[str, ...], tuple[str, ...]]  # training, test
     label_bytes: int
+    pickled: str  # folder of the Python version
+    label_key: str
 
     def find(self, root: Path, train: bool) -> tuple[Path, ...] | None:
-        for path in (root / self.unpacked, *(root / name for name in self.md5)):
+        places = (root / self.unpacked, *(root / name for name in self.md5), root / self.pickled)
+        for path in places:
             if path.exists():
                 return (path,)
         return None
@@ -113,9 +116,17 @@ class CifarSource(Source):
         (path,) = files
         if path.is_file():
             self.verify(path)
-        images, labels = read_cifar(path, self.members[0 if train else 1], self.label_bytes)
+        images, labels = self.read_folder(path, train)
         _check_count(self, path, len(images), train)
         return images, labels
+
+    def read_folder(self, path: Path, train: bool) -> Arrays:
+        """Images and labels of an archive or a folder, however many there are."""
+        members = self.members[0 if train else 1]
+        if path.name == self.pickled:
+            names = [name.removesuffix(".bin") for name in members]
+            return read_cifar_pickles(path, names, self.label_key)
+        return read_cifar(path, members, self.label_bytes)
 
 
 def _check_count(source: Source, path: Path, found: int, train: bool) -> None:
@@ -190,6 +201,8 @@ SOURCES: dict[str, Source] = {
         unpacked="cifar-10-batches-bin",
         members=(tuple(f"data_batch_{i}.bin" for i in range(1, 6)), ("test_batch.bin",)),
         label_bytes=1,
+        pickled="cifar-10-batches-py",
+        label_key="labels",
     ),
     "cifar100": CifarSource(
         name="cifar100",
@@ -201,5 +214,7 @@ SOURCES: dict[str, Source] = {
         unpacked="cifar-100-binary",
         members=(("train.bin",), ("test.bin",)),
         label_bytes=2,
+        pickled="cifar-100-python",
+        label_key="fine_labels",
     ),
 }

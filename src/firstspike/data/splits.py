@@ -8,7 +8,13 @@ are taken. Indices are returned in ascending order.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from firstspike.data.dataset import Dataset
 
 VALIDATION_SALT = 1
 _LARGEST_VALIDATION = 5_000
@@ -45,6 +51,28 @@ def validation_indices(labels: np.ndarray) -> np.ndarray:
         labels: (N,), the class numbers of all training images, in their original order.
     """
     return stratified_indices(labels, min(_LARGEST_VALIDATION, len(labels) // 10), VALIDATION_SALT)
+
+
+def split_validation(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """All training images as (train, validation), by the fixed rule of `validation_indices`.
+
+    Raises:
+        ValueError: if there are fewer than 10 images.
+
+    >>> from firstspike.data import Digits
+    >>> [len(part) for part in split_validation(Digits())]
+    [1168, 129]
+    """
+    if len(dataset) < 10:
+        raise ValueError(
+            f"a validation split needs at least 10 training images, {dataset.name} has "
+            f"{len(dataset)}. Add images, or use the split 'train+validation'."
+        )
+    mask = torch.zeros(len(dataset), dtype=torch.bool)
+    mask[torch.from_numpy(validation_indices(dataset.labels.cpu().numpy()))] = True
+    train, validation = dataset.subset(~mask), dataset.subset(mask)
+    train.split, validation.split = "train", "validation"
+    return train, validation
 
 
 def _mix(z: np.ndarray) -> np.ndarray:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from firstspike.data.arrays import from_arrays, load_npz
 from firstspike.data.dataset import SPLITS, Dataset
+from firstspike.data.folders import read_folder
 from firstspike.data.packed import find_packed, read_npz, read_packed
 from firstspike.data.sources import SOURCES, Source
-from firstspike.data.splits import stratified_indices, validation_indices
+from firstspike.data.splits import split_validation, stratified_indices
 
 _DIGITS_TEST, _DIGITS_SALT = 500, 2
 ROOT_VARIABLE = "FIRSTSPIKE_DATA"
@@ -43,7 +43,8 @@ def FashionMNIST(root: str | Path, train: bool = True, download: bool = False) -
 def CIFAR10(root: str | Path, train: bool = True, download: bool = False) -> Dataset:
     """CIFAR-10: 50,000 + 10,000 photographs, 3x32x32. Arguments as for `MNIST`.
 
-    Reads `cifar-10-binary.tar.gz`, the version without pickle, or its unpacked folder.
+    Reads `cifar-10-binary.tar.gz` or its unpacked folder, or the folder that torchvision leaves,
+    `cifar-10-batches-py`, of whose pickles only plain data are read.
     """
     return _load(SOURCES["cifar10"], [Path(root)], train, download)
 
@@ -51,7 +52,7 @@ def CIFAR10(root: str | Path, train: bool = True, download: bool = False) -> Dat
 def CIFAR100(root: str | Path, train: bool = True, download: bool = False) -> Dataset:
     """CIFAR-100: 50,000 + 10,000 photographs, 3x32x32, 100 fine labels. Arguments as for `MNIST`.
 
-    Reads `cifar-100-binary.tar.gz`, the version without pickle, or its unpacked folder.
+    Reads `cifar-100-binary.tar.gz` or its unpacked folder, or `cifar-100-python`.
     """
     return _load(SOURCES["cifar100"], [Path(root)], train, download)
 
@@ -78,7 +79,12 @@ def Digits(train: bool = True) -> Dataset:
 
 
 def load_dataset(
-    name: str | Path, split: str, *, root: str | Path | None = None, download: bool = False
+    name: str | Path,
+    split: str,
+    *,
+    root: str | Path | None = None,
+    download: bool = False,
+    size: int | None = None,
 ) -> Dataset:
     """A split of a data set by name.
 
@@ -86,12 +92,16 @@ def load_dataset(
     proportion, chosen by a rule that no library version can change (`validation_indices`).
 
     Args:
-        name: "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", or the path of a `.npz`
-            file with `x_train, y_train, x_test, y_test`.
+        name: "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", the path of a `.npz` file
+            with `x_train, y_train, x_test, y_test`, or that of a folder (`read_folder`).
         split: "train" (without the validation images), "validation", "train+validation", "test".
         root: folder with official archives or packed files. By default the first that has them of
             $FIRSTSPIKE_DATA, `./data` and `../shared/data`.
         download: fetch what is missing into `root`, else $FIRSTSPIKE_DATA, else `./data`.
+        size: side of the images of a folder, pixels.
+
+    Returns:
+        The set in memory; a `Stream` for folders that would fill a quarter of what is free.
 
     Raises:
         FileNotFoundError: if the files are not there; says where to get and put them.
@@ -103,6 +113,10 @@ def load_dataset(
     """
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {', '.join(SPLITS)}, got {split!r}.")
+    if name not in dataset_names() and Path(name).is_dir():
+        return read_folder(name, split, size=size)
+    if size is not None:
+        raise ValueError(f"`size` goes with folders of images, {name} has a size of its own.")
     load = _loader(name, None if root is None else Path(root), download)
     if split in ("test", "train+validation"):
         return load(split != "test")
@@ -133,27 +147,6 @@ def find_datasets() -> dict[str, Path | None]:
     return found
 
 
-def split_validation(dataset: Dataset) -> tuple[Dataset, Dataset]:
-    """All training images as (train, validation), by the fixed rule of `validation_indices`.
-
-    Raises:
-        ValueError: if there are fewer than 10 images.
-
-    >>> [len(part) for part in split_validation(Digits())]
-    [1168, 129]
-    """
-    if len(dataset) < 10:
-        raise ValueError(
-            f"a validation split needs at least 10 training images, {dataset.name} has "
-            f"{len(dataset)}. Add images, or use the split 'train+validation'."
-        )
-    mask = torch.zeros(len(dataset), dtype=torch.bool)
-    mask[torch.from_numpy(validation_indices(dataset.labels.cpu().numpy()))] = True
-    train, validation = dataset.subset(~mask), dataset.subset(mask)
-    train.split, validation.split = "train", "validation"
-    return train, validation
-
-
 def _loader(name: str | Path, root: Path | None, download: bool) -> Callable[[bool], Dataset]:
     if name == "digits":
         return Digits
@@ -162,7 +155,7 @@ def _loader(name: str | Path, root: Path | None, download: bool) -> Callable[[bo
     if name not in SOURCES:
         raise ValueError(
             f"there is no data set {name!r}. Known: {', '.join(dataset_names())}, "
-            "or the path of a .npz file."
+            "or the path of a .npz file or of a folder."
         )
     roots = _default_roots() if root is None else [root]
     return lambda train: _load(SOURCES[name], roots, train, download)

@@ -1,7 +1,11 @@
-"""Plain torch models of the papers, ready for conversion: images in [0, 1] in, logits out."""
+"""Plain torch models of the papers, ready for conversion: images in [0, 1] in, logits out.
+
+`load_model` imports one of your own.
+"""
 
 from firstspike.models.cnn import MNISTCNN, DigitsCNN
 from firstspike.models.layers import Normalize
+from firstspike.models.own import load_model, load_weights
 from firstspike.models.resnet import ResNet18, ResNet20
 from firstspike.models.vgg import VGG11, VGG16
 from firstspike.models.vgg8 import VGG8
@@ -15,4 +19,6 @@ __all__ = [
     "Normalize",
     "ResNet18",
     "ResNet20",
+    "load_model",
+    "load_weights",
 ]

@@ -49,15 +49,17 @@ def raised_at(error: Exception) -> str:
     return f" at {where}" if where else ""
 
 
+def kind_of(module: nn.Module, node: fx.Node) -> str:
+    """What a node calls: "path: Class" of a layer, or the name of a function or method."""
+    if node.op == "call_module":
+        return f"{node.target}: {type(module.get_submodule(str(node.target))).__name__}"
+    return str(getattr(node.target, "__name__", node.target))
+
+
 def label(module: nn.Module, node: fx.Node) -> str:
     """Node, what it calls and the source line, for messages."""
-    target = node.target
-    if node.op == "call_module":
-        target = f"{node.target}: {type(module.get_submodule(str(node.target))).__name__}"
-    elif callable(target):
-        target = getattr(target, "__name__", str(target))
     where = f" at {source}" if (source := source_line(node)) else ""
-    return f"node {node.name!r} ({target}){where}"
+    return f"node {node.name!r} ({kind_of(module, node)}){where}"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from firstspike.networks import ops
 from firstspike.networks.chain import Chain
 
 if TYPE_CHECKING:
-    from firstspike.networks.trace import _Builder
+    from firstspike.networks.trace import Builder
 
 ADVICE_RELU = "use nn.ReLU (or ReLU6, clamp) there and train again"
 
@@ -27,7 +27,7 @@ def _tuple(value: Any, dims: int) -> tuple[int, ...]:
 class Handlers:
     """Builders: each takes an fx node and its arguments by their torch names."""
 
-    def __init__(self, builder: _Builder) -> None:
+    def __init__(self, builder: Builder) -> None:
         self.builder = builder
 
     def source(self, node: fx.Node) -> fx.Node:

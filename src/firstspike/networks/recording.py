@@ -177,7 +177,7 @@ class Recording:
         self.values[node] = value
         if versions != [v._version for v in operands]:
             self.in_place.add(node)
-        if isinstance(value, _SEVERAL):
+        if isinstance(value, _SEVERAL) and not isinstance(value, torch.Size):
             return self._several(value, node)
         if isinstance(value, Tensor):
             return self._traced(value, node)

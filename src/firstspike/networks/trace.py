@@ -9,6 +9,7 @@ import contextlib
 import copy
 import inspect
 import math
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import torch
@@ -87,6 +88,15 @@ def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -
     Raises:
         ConversionError: naming the node, its source line and what to do.
     """
+    reference, example = readied(model, example)
+    builder = Builder(reference, recorded(reference, example), keep_batch_norm)
+    for node in builder.steps():
+        builder.take(node)
+    return completed(builder, example)
+
+
+def readied(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+    """A copy of `model` that can be run in evaluation mode, and `example` in its type."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"`model` must be a torch.nn.Module, got {type(model).__name__}. Wrap functions in one."
@@ -108,19 +118,27 @@ def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -
             f"`model` must take one tensor, its forward takes {inputs} inputs. Wrap it in a module "
             "with a single input."
         )
+    return reference, example
+
+
+def recorded(reference: nn.Module, example: Tensor) -> Recording:
+    """What the model does to the first sample of `example`, twice: the batch axis shows."""
     try:
-        recording = Recording(reference, torch.cat([example[:1]] * 2))  # the batch axis shows
+        return Recording(reference, torch.cat([example[:1]] * 2))
     except ConversionError as error:
-        if _runs(reference, example.unsqueeze(0)):
+        if not _runs(reference, example) and _runs(reference, example.unsqueeze(0)):
             raise ConversionError(
                 f"`model` cannot run on shape {tuple(example.shape)}, but it runs on "
                 f"{(1, *example.shape)}: the batch axis is missing. Pass batches (N, ...), a "
                 "single image as `image.unsqueeze(0)`."
             ) from error
         raise
-    builder = _Builder(reference, recording, keep_batch_norm)
-    network = fold_affine(pool_after_population(builder.build())).eval()
-    _check_same(network, builder, reference, example[:8])
+
+
+def completed(builder: Builder, example: Tensor) -> Network:
+    """The network of all steps taken, rewritten for spikes and compared with the model."""
+    network = fold_affine(pool_after_population(builder.finish())).eval()
+    _check_same(network, builder, builder.module, example[:8])
     return network
 
 
@@ -138,7 +156,7 @@ def _runs(model: nn.Module, x: Tensor) -> bool:
     return False
 
 
-def _check_same(network: Network, builder: _Builder, model: nn.Module, x: Tensor) -> None:
+def _check_same(network: Network, builder: Builder, model: nn.Module, x: Tensor) -> None:
     """The traced network must compute what the model computes, up to what `builder` left out.
 
     Differences are measured against what outputs vary by over the samples, which a large constant
@@ -161,7 +179,7 @@ def _check_same(network: Network, builder: _Builder, model: nn.Module, x: Tensor
 
 
 @torch.no_grad()
-def _difference(network: Network, builder: _Builder, model: nn.Module, x: Tensor) -> float:
+def _difference(network: Network, builder: Builder, model: nn.Module, x: Tensor) -> float:
     """Largest difference of the outputs, in units of the largest deviation from their mean."""
     wanted = builder.outputs(Recording(model, x.clone()))
     if wanted is None:
@@ -172,7 +190,7 @@ def _difference(network: Network, builder: _Builder, model: nn.Module, x: Tensor
     return float(((wanted - got).abs().max() - rounding).clamp(min=0)) / (spread + 1e-30)
 
 
-class _Builder:
+class Builder:
     """Turns fx nodes into network nodes with the help of the handler tables."""
 
     def __init__(self, module: nn.Module, recording: Recording, keep_batch_norm: bool) -> None:
@@ -190,7 +208,8 @@ class _Builder:
         self.notes: list[str] = []
         self.handlers = Handlers(self)
 
-    def build(self) -> Network:
+    def steps(self) -> Iterator[fx.Node]:
+        """Everything the model does to its input, in order; each is to be taken in turn."""
         for node in self.graph.nodes:
             if node.op == "placeholder":
                 self.alias[node] = INPUT
@@ -200,10 +219,13 @@ class _Builder:
                 and _holds_tensors(self.values[node])
                 and self.depends_on_input(node)
             ):
-                handle(self.handlers, node)
-                if node in self.in_place:
-                    self._changed(node)
-        return self._finish()
+                yield node
+
+    def take(self, node: fx.Node) -> None:
+        """Add what `node` does to the network, or refuse it."""
+        handle(self.handlers, node)
+        if node in self.in_place:
+            self._changed(node)
 
     def _leaf_shape(self, leaf: Any) -> tuple[int, ...]:
         if leaf not in self.alias:
@@ -245,7 +267,8 @@ class _Builder:
             if seen.data_ptr() == value.data_ptr() and seen.shape == value.shape:
                 self.alias[other] = self.alias[node]
 
-    def _finish(self) -> Network:
+    def finish(self) -> Network:
+        """The network of what was taken."""
         if not self.leaves:
             raise ConversionError("the model returns nothing.")
         form, self.leaves = form_of(self.result, self._leaf_shape)
@@ -324,7 +347,8 @@ class _Builder:
 
     def refuse(self, node: fx.Node, why: str, what: str) -> NoReturn:
         raise ConversionError(
-            f"{label(self.module, node)} cannot be converted: {why}. To convert the model, {what}."
+            f"{label(self.module, node)} cannot be converted: {why}. To convert the model, {what}.",
+            *(why, what),
         )
 
 

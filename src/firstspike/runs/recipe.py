@@ -136,10 +136,12 @@ class Recipe:
         given = {key: value for key, value in changes.items() if value is not None}
         return replace(self, training={**self.training, **given})
 
-    def with_data(self, data: str | None, root: str | Path | None) -> Recipe:
-        """The recipe with another data set, or with its own in the folder `root`; None changes no
-        more than the other."""
-        changes = {"name": data, "root": None if root is None else str(root)}
+    def with_data(
+        self, data: str | None, root: str | Path | None, size: int | None = None
+    ) -> Recipe:
+        """The recipe with another data set, or with its own in the folder `root`, or with images
+        of another `size`; None changes nothing."""
+        changes = {"name": data, "root": None if root is None else str(root), "size": size}
         given = {key: value for key, value in changes.items() if value is not None}
         return replace(self, data={**(self.data if data is None else {}), **given})
 

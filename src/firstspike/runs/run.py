@@ -12,11 +12,13 @@ from torch import nn
 
 from firstspike._reading import read_json_lines
 from firstspike._tensors import load_into, load_tensors
+from firstspike.config import known
 from firstspike.data import Dataset, load_dataset
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
+from firstspike.models.own import is_own
 from firstspike.runs.recipe import Recipe
 from firstspike.training import TrainConfig, evaluate_accuracy, fit
 from firstspike.training.distributed import is_first_process
@@ -77,6 +79,13 @@ class Run:
                 f"there is no {path}: the run has not finished an epoch. Continue it with "
                 f"`firstspike train --recipe {config} --out {self.folder}`."
             )
+        name = recipe.model["name"]
+        if is_own(name) and name not in known("model"):
+            raise ValueError(
+                f"the model of {self.folder} is code of your own, {name}, and opening a run "
+                f"imports nothing. Pass `--model {name} --weights {path}`, or call "
+                "`firstspike.models.load_model` with them."
+            )
         model = recipe.build()
         tensors, _ = load_tensors(path)
         try:
@@ -107,7 +116,11 @@ class Run:
         return read_json_lines(file) if file.is_file() else []
 
     def dataset(
-        self, split: str, data: str | None = None, root: str | Path | None = None
+        self,
+        split: str,
+        data: str | None = None,
+        root: str | Path | None = None,
+        size: int | None = None,
     ) -> Dataset:
         """A split of the run's data set, or of `data`.
 
@@ -115,13 +128,13 @@ class Run:
             ValueError: if neither `data` nor a config names a data set.
         """
         if data is not None:
-            return load_dataset(data, split, root=root)
+            return load_dataset(data, split, root=root, size=size)
         if not (self.folder / "config.yaml").is_file():
             raise ValueError(
                 "`data` must name a data set, got None, and there is no config.yaml beside "
-                f"{self.path}. Pass `--data NAME` or the path of an .npz file."
+                f"{self.path}. Pass `--data NAME`, an .npz file or a folder."
             )
-        return self.recipe.with_data(None, root).datasets(split)[0]
+        return self.recipe.with_data(None, root, size).datasets(split)[0]
 
 
 def train(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from firstspike.data.stream import Stream
 from firstspike.engines.engine import reason_against_training
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -71,7 +72,11 @@ def check_data(model: nn.Module, sets: Mapping[str, Dataset], device: torch.devi
     """Refuse labels the model has no output for, and images it cannot take."""
     for name, dataset in sets.items():
         classes = _output_classes(model, name, dataset, device)
-        highest = int(dataset.labels.max())
+        if isinstance(dataset, Stream):
+            dataset.highest = classes - 1  # every batch is looked at when it is read
+        if dataset.known_labels is None:
+            continue
+        highest = int(dataset.known_labels.max())
         if highest >= classes:
             raise ValueError(
                 f"`{name}` must have labels from 0 to {classes - 1}, one for each of the model's "
@@ -85,7 +90,7 @@ def _output_classes(model: nn.Module, name: str, dataset: Dataset, device: torch
     images, _ = next(iter(dataset.batches(1, shuffle=False)))
     try:
         with torch.no_grad(), evaluation_mode(model):
-            logits = model(images.to(device))
+            logits = model(images[:1].to(device))
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"the model cannot take images of shape {tuple(images.shape)} from `{name}`: {error} "

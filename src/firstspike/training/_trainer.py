@@ -78,8 +78,7 @@ class Trainer:
                 lambda: choose_precision(self._forward_loss, model, train_set, config)
             )
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "float16")
-        full, rest = divmod(len(train_set), config.batch_size)
-        self.steps = full + (rest > 0 and not config.drop_last)
+        self.steps = train_set.steps(config.batch_size, config.drop_last)
         if self.steps == 0:
             raise ValueError(
                 f"`batch_size` must not exceed the {len(train_set)} training images with "

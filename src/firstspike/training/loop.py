@@ -6,13 +6,14 @@ import contextlib
 import sys
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import nn
 
+from firstspike.data.stream import Stream, as_dataset
 from firstspike.training._checks import check_data, check_device, check_gradients, check_model
 from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import open_run
@@ -39,8 +40,8 @@ class FitResult:
 
 def fit(
     model: nn.Module,
-    train_set: Dataset,
-    validation_set: Dataset,
+    train_set: Any,
+    validation_set: Any,
     config: TrainConfig,
     *,
     method: Method | None = None,
@@ -66,7 +67,9 @@ def fit(
 
     Args:
         model: maps images (B, C, H, W) to logits (B, K).
-        train_set: images and labels to learn from.
+        train_set: images and labels to learn from: a `Dataset`, a pair of arrays, any torch data
+            set, or a `DataLoader`, which keeps its batch size, order and `drop_last`. What need
+            not fit into memory, or has no end, is a `firstspike.data.Stream`.
         validation_set: images and labels that select the epoch; never the test set.
         config: how to train.
         method: what the loss is and what else is trained; default: cross entropy (`Method`).
@@ -100,7 +103,10 @@ def fit(
     check_gradients(model, method)
     order = torch.channels_last if config.channels_last else torch.preserve_format
     model.to(device=device, memory_format=order)  # type: ignore[call-overload]
-    train_set, validation_set = train_set.to(device), validation_set.to(device)
+    train_set = as_dataset(train_set, "train_set").to(device)
+    validation_set = as_dataset(validation_set, "validation_set").to(device)
+    if isinstance(train_set, Stream) and (own := train_set.own_batches()) is not None:
+        config = replace(config, batch_size=own[0], drop_last=own[1])
     check_data(model, {"train_set": train_set, "validation_set": validation_set}, device)
     settings = {
         **(description or {}),
@@ -138,12 +144,14 @@ def fit(
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
     """What tells one data set from another in a run's config."""
-    return {
+    facts = {
         "name": dataset.name,
         "samples": len(dataset),
         "image_shape": list(dataset.image_shape),
-        "labels_crc32": zlib.crc32(dataset.labels.cpu().numpy().tobytes()),
     }
+    if dataset.known_labels is not None:
+        facts["labels_crc32"] = zlib.crc32(dataset.known_labels.cpu().numpy().tobytes())
+    return facts
 
 
 def _path(run_dir: str | Path | None) -> Path | None:
