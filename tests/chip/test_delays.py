@@ -1,5 +1,7 @@
 """Late spikes: what every core hears, against a neuron-by-neuron loop; the fixed point."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -13,19 +15,23 @@ from firstspike.quantized import Quantization, quantize, to_integers
 CHIP = load_chip("canmore22").replace(core__neurons=8)
 
 
-@pytest.fixture(scope="module")
-def dense():
+def dense_network(code):
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Linear(20, 24), nn.ReLU(), nn.Linear(24, 16), nn.ReLU(), nn.Linear(16, 4)
     )
     x = torch.rand(12, 20, dtype=torch.float64)
-    network = fs.convert(model.double(), fs.TTFS(6, fs.kernels.Linear()), calibration=x)
+    network = fs.convert(model.double(), code, calibration=x)
     mapping = map_network(network, CHIP, bits=4)
     return network, x, mapping, fanout(network, mapping)
 
 
-def naive(network, image, mapping, late):
+@pytest.fixture(scope="module")
+def dense():
+    return dense_network(fs.TTFS(6, fs.kernels.Linear()))
+
+
+def naive(network, image, mapping, late, value):
     """Every target neuron sums what its own core hears."""
     times = {"input": network.neuron("input").encode(network.shifted(image))[0].tolist()}
     source = "input"
@@ -43,7 +49,7 @@ def naive(network, image, mapping, late):
             for i, t in enumerate(times[source]):
                 heard = t + delay.get((i, int(groups[j])), 0)
                 if heard < 6:
-                    u += float(op.weight[j, i]) * scale * (6 - heard) / 6
+                    u += float(op.weight[j, i]) * scale * value(heard)
             potential.append(u)
         if name == network.network.output.name:
             return times, torch.tensor(potential, dtype=torch.float64)
@@ -52,9 +58,16 @@ def naive(network, image, mapping, late):
         source = name
 
 
+VALUES = [
+    (fs.TTFS(6, fs.kernels.Linear()), lambda t: (6 - t) / 6),
+    (fs.Reverse(6, tau=2.0), lambda t: math.exp((t - 5) / 2)),  # what comes late weighs more
+]
+
+
 @torch.no_grad()
-def test_each_core_integrates_what_it_hears(dense):
-    network, x, mapping, _ = dense
+@pytest.mark.parametrize(("code", "value"), VALUES, ids=["TTFS", "Reverse"])
+def test_each_core_integrates_what_it_hears(code, value):
+    network, x, mapping, _ = dense_network(code)
     generator = np.random.default_rng(0)
     for image in x[:4].split(1):
         late = {}
@@ -68,7 +81,7 @@ def test_each_core_integrates_what_it_hears(dense):
                 generator.integers(1, 4, len(pairs)),
             )
         times, logits = _propagate(network, image, mapping, late)
-        expected_times, expected = naive(network, image, mapping, late)
+        expected_times, expected = naive(network, image, mapping, late, value)
         for name, values in expected_times.items():
             assert times[name][0].tolist() == values
         torch.testing.assert_close(logits[0], expected)
@@ -102,7 +115,7 @@ def test_times_and_delays_agree_in_the_end(dense):
 
 def test_other_codes_and_batches_are_refused(dense):
     network, x, mapping, fan = dense
-    with pytest.raises(ValueError, match=r"late spikes need TTFS without early firing, got"):
+    with pytest.raises(ValueError, match=r"threshold table and one window.*before all of their"):
         run_late(network.with_offset(3), x[:1], fan, mapping, CHIP)
     with pytest.raises(ValueError, match=r"`image` must hold one sample, got 2"):
         run_late(network, x[:2], fan, mapping, CHIP)

@@ -178,4 +178,4 @@ CASES: dict[str, Case] = {
 WITHOUT_STEPS: set[type[Code]] = {codes.ExactReLU}
 
 # Made from networks of another code: tests/quantized/test_integers.py holds it to int64 arithmetic.
-DERIVED: set[type[Code]] = {codes.IntegerTTFS}
+DERIVED: set[type[Code]] = {codes.IntegerTTFS, codes.IntegerReverse}

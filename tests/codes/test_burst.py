@@ -65,7 +65,7 @@ def test_certainty_has_no_bound_to_stand_on() -> None:
     model = nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2))
     nn.init.ones_(model[0].weight)
     network = fs.convert(model, fs.Burst(8), calibration=torch.rand(4, 1))
-    with pytest.raises(TypeError, match="no bound on what it may still deliver"):
+    with pytest.raises(ValueError, match="no bound on what it may still deliver"):
         fs.simulate(network, torch.rand(2, 1), decide=fs.stopping.Certain())
 
 

@@ -206,7 +206,7 @@ def test_certain_needs_a_linear_readout_and_says_so() -> None:
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3)
     )
     network = fs.convert(model, fs.TTFS(8), calibration=images())
-    with pytest.raises(ValueError, match=r"which is not linear\. Use Margin"):
+    with pytest.raises(ValueError, match=r"which is not linear; use Margin"):
         fs.simulate(network, images(), decide=fs.stopping.Certain())
 
 

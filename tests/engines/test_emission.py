@@ -116,7 +116,7 @@ def test_networks_without_gradients_say_why(train_set, validation_set) -> None:
     _, rate, x = converted(fs.Rate(4))
     with pytest.raises(RuntimeError, match=r"Rate has no gradient here.*FewStep\(steps\)"):
         rate(x).sum().backward()
-    with pytest.raises(ValueError, match=r"`model` must be differentiable.*got Rate\(steps=4"):
+    with pytest.raises(ValueError, match=r"must be one that Method trains, got Rate\(steps=4"):
         fs.fit(rate, train_set, validation_set, TrainConfig(epochs=1, learning_rate=0.1))
     _, few, x = converted(fs.FewStep(2))
     few(x).sum().backward()

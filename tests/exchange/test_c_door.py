@@ -195,7 +195,9 @@ def test_budgets_and_networks_that_do_not_fit_are_refused_before_anything_is_wri
     with pytest.raises(ValueError, match=r"`flash` must hold"):
         to_c(network, path, flash=100)
     floats = fs.convert(dense(), CODES["linear"], calibration=x)
-    with pytest.raises(ValueError, match=r"must be made of integers to be written in C.*Call `to_"):
+    with pytest.raises(
+        ValueError, match=r"must be made of integers under TTFS to be written.*Call `to_"
+    ):
         to_c(floats, path)
     with pytest.raises(ValueError, match=r"must run in one pass to be written in C"):
         to_c(network.with_offset(4), path)

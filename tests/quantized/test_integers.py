@@ -53,6 +53,7 @@ CODES = [
     fs.TTFS(16, fs.kernels.Linear()),
     fs.TTFS(6, fs.kernels.PowerOfTwo(), half_step=False),
     fs.TTFS(10, fs.kernels.Exponential(tau=3.0)),
+    fs.Reverse(8, tau=3.0),
     fs.TTFS(8, fs.kernels.Learned(), offset=3),
 ]
 
@@ -97,12 +98,14 @@ def in_int64(network: fs.SpikingNetwork, x: Tensor) -> tuple[dict[str, Tensor], 
         neuron = network.neuron(name)
         levels = neuron.thresholds()
         t = torch.stack([u < level for level in levels]).sum(0)
-        times[name] = torch.where(t < len(levels), t, torch.inf)
+        step = len(levels) - 1 - t if isinstance(network.code, fs.Reverse) else t
+        times[name] = torch.where(t < len(levels), step, torch.inf)
         table = torch.cat([neuron.values(), torch.zeros_like(neuron.values()[:1])])
         return sum(torch.where(t == i, value, 0) for i, value in enumerate(table))
 
     host = network.neuron(INPUT).encode(network.shifted(x))
     table = network.neuron(INPUT).values()
+    table = table.flip(0) if isinstance(network.code, fs.Reverse) else table
     values[INPUT] = sum(torch.where(host == i, value, 0) for i, value in enumerate(table))
     times[INPUT], parts[INPUT] = host, 1
     for node in network.network.nodes[1:-1]:
@@ -142,7 +145,7 @@ def in_int64(network: fs.SpikingNetwork, x: Tensor) -> tuple[dict[str, Tensor], 
     return times, values[network.network.nodes[-2].name]
 
 
-@pytest.mark.parametrize("code", CODES[:3], ids=str)
+@pytest.mark.parametrize("code", CODES[:4], ids=str)
 @pytest.mark.parametrize("build", [plain, Residual])
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("low", [0.0, -0.5])
@@ -261,13 +264,13 @@ def test_clipping_minds_the_order_in_blocks_of_any_length():
         assert torch.equal(slow.spike_times[name], quick.spike_times[name]), name
 
 
-@pytest.mark.parametrize("code", [CODES[0], CODES[3]], ids=str)
+@pytest.mark.parametrize("code", [CODES[0], CODES[3], CODES[4]], ids=str)
 def test_measures_files_and_chips_take_integers_as_any_network(code, tmp_path):
     x, y = images(), torch.arange(20) % 5
     floats = quantized(Residual, code, x)
     network = to_integers(floats)
     expected, result = (fs.evaluate(n, [(x, y)]) for n in (floats, network))
-    assert result.code == network.code.describe() and result.code["name"] == "IntegerTTFS"
+    assert result.code == network.code.describe() and result.code["name"] == f"Integer{code.name}"
     for key in ("accuracy", "ann_accuracy", "latency_steps", "neurons", "silent_fraction"):
         assert getattr(result, key) == getattr(expected, key), key
     assert result.spikes_per_sample == expected.spikes_per_sample > 0
@@ -331,5 +334,5 @@ def test_what_cannot_run_on_integers_is_refused():
         with pytest.raises(ValueError, match=rf"`potential_bits` must be {rule}"):
             to_integers(coarse, bits)
     rate = quantize(fs.convert(plain(), fs.Rate(8), calibration=x), Quantization())
-    with pytest.raises(ValueError, match=r"must speak TTFS to run on integers, got Rate"):
+    with pytest.raises(ValueError, match=r"Rate has no table of thresholds and values"):
         to_integers(rate)

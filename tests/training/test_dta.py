@@ -303,7 +303,7 @@ def test_output_spikes_leave_the_network_alone_and_survive_files(train_set, tmp_
 
 
 def test_refusals(train_set, validation_set):
-    with pytest.raises(TypeError, match="must have the code ReLPSP under DTA"):
+    with pytest.raises(ValueError, match=r"one that DTA trains, got TTFS.*no ramps"):
         fit(network_for(train_set, TTFS(4, Linear())), train_set, validation_set, CONFIG,
             method=DTA())  # fmt: skip
     model = nn.Sequential(
@@ -319,6 +319,6 @@ def test_refusals(train_set, validation_set):
         build("method", {"name": "DTA", "luck": 1})
     with pytest.raises(ValueError, match="`output` must be one of potential, spike_times"):
         DTA(output="rate")
-    with pytest.raises(ValueError, match="must have output spikes under output='spike_times'"):
+    with pytest.raises(ValueError, match="no spikes, as output='spike_times' needs"):
         fit(network_for(train_set, ReLPSP()), train_set, validation_set, CONFIG,
             method=DTA(output="spike_times"))  # fmt: skip

@@ -149,5 +149,5 @@ def test_nonsense_is_refused(digits):
         SGL(dropout=1.0)
     with pytest.raises(ValueError, match="`neuron_learning_rate` must be positive"):
         SGL(neuron_learning_rate=0.0)
-    with pytest.raises(TypeError, match="`model` must be a SpikingNetwork under SGL, got Seq"):
-        SGL().start(nn.Sequential(nn.Linear(2, 2)), TrainConfig())
+    reason = SGL().reason_against(nn.Sequential(nn.Linear(2, 2)))
+    assert reason is not None and reason.startswith("it is no spiking network; call `convert")

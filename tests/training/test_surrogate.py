@@ -143,9 +143,9 @@ def test_refusals(train_set, validation_set):
         Surrogate(pruning=-1.0)
     with pytest.raises(ValueError, match="`relaxed_epochs` must be at least 1"):
         Surrogate(relaxed_epochs=0)
-    with pytest.raises(ValueError, match="`pruning` must go with batch norm"):
+    with pytest.raises(ValueError, match="`pruning` goes with batch norm"):
         fit(network_for(train_set, batch_norm=False), train_set, validation_set, CONFIG,
             method=Surrogate(pruning=1e-5))  # fmt: skip
-    with pytest.raises(TypeError, match="must have an exponential kernel under Surrogate"):
+    with pytest.raises(ValueError, match="has a LinearKernel and no exponential one"):
         fit(network_for(train_set, Linear()), train_set, validation_set, CONFIG,
             method=Surrogate())  # fmt: skip

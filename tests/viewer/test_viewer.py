@@ -174,8 +174,8 @@ def test_tables_are_the_neurons_own() -> None:
 
 def test_other_codes_are_refused_with_a_way_on() -> None:
     spiking = fs.convert(model().eval(), fs.Rate(8), calibration=digits(20).float())
-    with pytest.raises(ValueError, match=r"`network` must have the code TTFS.*plot_raster"):
-        describe_population(spiking, "input")
+    with pytest.raises(ValueError, match=r"suit the page.*no threshold that falls.*plot_raster"):
+        view(spiking, digits(2))
     with pytest.raises(ValueError, match="`images` must hold at least one sample"):
         view(network().float(), digits(0).float())
 

@@ -1,8 +1,8 @@
 """Spikes that miss their step: what they say when they come late, and what that does to the class.
 
 A packet carries no time: a spike that arrives L steps late is heard as a spike at `t + L`, so it
-stands for a smaller value, and after the window of its population it is heard no more. Different
-cores may hear the same spike at different steps.
+stands for another value (under TTFS a smaller one), and after the window of its population it is
+heard no more. Different cores may hear the same spike at different steps.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from firstspike.chip.mapping import Mapping
 from firstspike.chip.noc import NocResult, simulate_noc
 from firstspike.chip.routing import Routing
 from firstspike.chip.traffic import Traffic, traffic_of
-from firstspike.codes import TTFS
-from firstspike.engines import Record
+from firstspike.engines import ENGINES, Record
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 
@@ -52,10 +51,12 @@ class LateResult:
     rounds: int
 
 
-def can_run_late(network: SpikingNetwork) -> bool:
-    """Whether `run_late` knows what a late spike of this network says."""
+def reason_against(network: SpikingNetwork) -> str | None:
+    """Why `run_late` does not know what a late spike of this network says; None if it does."""
     code = network.code
-    return isinstance(code, TTFS) and code.sequential and code.reason_to_step is None
+    if any(network.neuron(name).table() is None for name in network.populations):
+        return f"{code.name} is not one spike per neuron, input included, by a threshold table"
+    return ENGINES["closed_form"].reason_against(network)
 
 
 @torch.no_grad()
@@ -76,12 +77,13 @@ def run_late(
     more and `depth + 1` rounds always do.
 
     Raises:
-        ValueError: if the code is not TTFS with one window after the other.
+        ValueError: if the code has no threshold table, or its windows overlap.
     """
-    if not can_run_late(network):
+    reason = reason_against(network)
+    if reason is not None:
         raise ValueError(
-            f"late spikes need TTFS without early firing, got {network.code}. Use `simulate_noc`, "
-            "which counts late packets of any code."
+            f"late spikes need a threshold table and one window after the other, got "
+            f"{network.code}: {reason}. Use `simulate_noc`, which counts late packets of any code."
         )
     if len(image) != 1:
         raise ValueError(f"`image` must hold one sample, got {len(image)}. Pass images[i : i + 1].")

@@ -13,15 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike.chip import delays
 from firstspike.chip.chip import Chip, load_chip
-from firstspike.chip.delays import LateResult, can_run_late, run_late
+from firstspike.chip.delays import LateResult, run_late
 from firstspike.chip.fan_out import Fanout, fanout
 from firstspike.chip.frame_energy import chip_energy
 from firstspike.chip.mapping import Mapping, map_network
 from firstspike.chip.noc import simulate_noc
 from firstspike.chip.placement import PLACEMENTS, Annealed, Placement, place
 from firstspike.chip.routing import LinkLoads, Routing, link_loads
-from firstspike.chip.traffic import record_spikes, spikes_per_neuron, traffic_of
+from firstspike.chip.traffic import (
+    reason_against,
+    record_spikes,
+    spikes_per_neuron,
+    traffic_of,
+)
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.energy import EnergyEstimate
 from firstspike.networks import INPUT, structure
@@ -137,6 +143,8 @@ def run_hardware(
     """
     if not len(images):
         raise ValueError("`images` must hold at least one image, got none.")
+    if (reason := reason_against(network)) is not None:
+        raise ValueError(f"`network` must fire at whole steps to be routed: {reason}.")
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     seconds: dict[str, float] = {}
     if bits is not None and "quantization" not in network.origin:
@@ -163,7 +171,7 @@ def run_hardware(
     noc, frame_ns, late = _frames(network, record, fan, base, chip, routing)
     seconds["noc"] = time.perf_counter() - started
     accuracy = _accuracy(record, labels)
-    if late and labels is not None and can_run_late(network):
+    if late and labels is not None and delays.reason_against(network) is None:
         number = min(late_samples, len(images))
         results = [
             run_late(network, images[i : i + 1], fan, base, chip, routing) for i in range(number)

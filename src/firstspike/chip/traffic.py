@@ -43,6 +43,13 @@ class Traffic:
         return np.bincount(self.klass, minlength=classes).astype(np.float64)
 
 
+def reason_against(network: SpikingNetwork) -> str | None:
+    """Why spikes of this network are no packets of whole steps; None if they are."""
+    if any(network.neuron(name).continuous for name in network.populations):
+        return f"{network.code.name} has continuous time here, and a chip moves on in steps"
+    return None
+
+
 def record_spikes(network: SpikingNetwork, images: Tensor) -> Record:
     """Simulate with the fastest exact engine, recording when every neuron fires."""
     if network.code.single_spike:

@@ -18,7 +18,7 @@ from firstspike.codes.inputs import (
     Regular,
     WeightedSpikes,
 )
-from firstspike.codes.integer_ttfs import IntegerTTFS
+from firstspike.codes.integers import IntegerCode, IntegerReverse, IntegerTTFS
 from firstspike.codes.kernels import Exponential, Kernel, Learned, Linear, PowerOfTwo
 from firstspike.codes.lif import LIF
 from firstspike.codes.phase import Phase
@@ -43,6 +43,8 @@ __all__ = [
     "Fixed",
     "GridSearch",
     "Input",
+    "IntegerCode",
+    "IntegerReverse",
     "IntegerTTFS",
     "Kernel",
     "Learned",

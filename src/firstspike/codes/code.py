@@ -29,6 +29,9 @@ class Code(ABC):
     wants_training: ClassVar[bool] = False  # weights of an ANN are a start only
     graded_pool: ClassVar[bool] = False  # a max pool may pass on parts of several spikes
 
+    def __post_init__(self) -> None:  # noqa: B027
+        """Refuse parameters that make no sense; subclasses do."""
+
     @property
     def name(self) -> str:
         return type(self).__name__
@@ -75,6 +78,11 @@ class Code(ABC):
     def fires_early(self) -> bool:
         """Whether neurons fire once, while some of their input may still be on its way."""
         return self.single_spike and not self.sequential
+
+    @property
+    def reason_against_conversion(self) -> str | None:
+        """Why `convert` makes no network of it; None if it does."""
+        return None
 
     @property
     def reason_to_step(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,15 +10,51 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.code import Code
-from firstspike.codes.kernels import LARGEST_EXPONENT, ExponentialKernel
+from firstspike.codes.kernels import LARGEST_EXPONENT, ExponentialKernel, Kernel, KernelModule
+from firstspike.codes.table_code import TableCode
 from firstspike.config import register, require, require_integer
-from firstspike.neurons.neuron import Distribution, Neuron, State
+from firstspike.neurons.neuron import Distribution, State
 from firstspike.neurons.table import TableNeuron
+
+
+class ReverseNeuron(TableNeuron):
+    """A leaky population probed by a ticking neuron: the largest value is said last."""
+
+    fires_on_crossing: ClassVar[bool] = False
+
+    def level_steps(self) -> Tensor:
+        return super().level_steps().flip(0)
+
+    def remaining(self, times: Tensor) -> Tensor:
+        return torch.where(times.isfinite(), times + 1, 0)
+
+    def start(self, bias: Tensor) -> State:
+        state = super().start(bias)
+        return state | {name: state[name].flip(0) for name in ("thresholds", "values")}
+
+    def step(
+        self, state: State, current: Tensor | None, t: int | None
+    ) -> tuple[State, Tensor | None]:
+        if current is not None:
+            state["potential"] += current
+        if t is None:
+            return state, None
+        u, thresholds = self.normalize(state["potential"]), state["thresholds"]
+        fires = state["times"].isinf() & (u >= thresholds[t])
+        if t + 1 < self.window:
+            fires &= ~(u >= thresholds[t + 1])
+        state["times"] = torch.where(fires, float(t), state["times"])
+        return state, fires * (state["values"][t] * self.value_scale)
+
+    def largest_remaining(self, state: State, t: int) -> Tensor:
+        if t + 1 >= self.window:
+            return torch.zeros_like(state["potential"])
+        return state["times"].isinf() * (state["values"][-1] * self.value_scale)
 
 
 @register
 @dataclass(frozen=True)
-class Reverse(Code):
+class Reverse(TableCode):
     """One spike per neuron; the membrane leaks, so that late spikes weigh most.
 
     Membranes are leaky, `u(t) = u(t - 1) exp(-1 / tau) + currents`: what a spike at step t of its
@@ -53,6 +90,9 @@ class Reverse(Code):
         window: T, steps in which a population may fire.
         tau: of the leak, in steps; None takes a quarter of the window.
         half_step: round to nearest.
+        kernel: None is what the leak leaves. Any other table, such as that of a network on
+            integers, is looked up for every spike: membranes do not leak then, and an event costs
+            a multiplication.
 
     Source: Zhang et al. 2019 (TDSNN).
 
@@ -63,12 +103,13 @@ class Reverse(Code):
     window: int
     tau: float | None = None
     half_step: bool = True
+    kernel: Kernel | None = None
 
-    single_spike: ClassVar[bool] = True
     graded_pool: ClassVar[bool] = True
+    neuron_kind: ClassVar[type[TableNeuron]] = ReverseNeuron
 
     @classmethod
-    def usual(cls) -> tuple[Reverse, ...]:
+    def usual(cls) -> Sequence[Code]:
         return tuple(cls(window) for window in (16, 32))
 
     def __post_init__(self) -> None:
@@ -99,17 +140,20 @@ class Reverse(Code):
         return range(depth * self.window, (depth + 1) * self.window)
 
     def operations_per_event(self) -> dict[str, float]:
+        if self.kernel is not None:
+            return super().operations_per_event()
         return {"add": 1.0}  # the leak does the weighting
 
     def operations_per_neuron(
         self, neurons: int, integrates: bool, fires: bool
     ) -> dict[str, float]:
         """One leak (a multiplication by exp(-1 / tau)) per neuron and step of both its windows.
+        With a table in place of the leak there is none.
 
         The ticking neuron spikes at every step of the population's own window, onto all of it.
         """
         window = float(self.window)
-        costs = {"leak": neurons * window * (integrates + fires)}
+        costs = {} if self.kernel else {"leak": neurons * window * (integrates + fires)}
         if integrates:
             costs["bias"] = float(neurons)
         if fires:
@@ -121,41 +165,7 @@ class Reverse(Code):
         assert times is not None
         return float(torch.where(times.isfinite(), times + 1, 1).sum(dtype=torch.float64))
 
-    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> Neuron:
-        kernel = ExponentialKernel(self.time_constant, 0.0)
-        return ReverseNeuron(scale, kernel, self.window, self.half_step)
-
-
-class ReverseNeuron(TableNeuron):
-    """A leaky population probed by a ticking neuron: the largest value is said last."""
-
-    fires_on_crossing: ClassVar[bool] = False
-
-    def level_steps(self) -> Tensor:
-        return super().level_steps().flip(0)
-
-    def remaining(self, times: Tensor) -> Tensor:
-        return torch.where(times.isfinite(), times + 1, 0)
-
-    def start(self, bias: Tensor) -> State:
-        state = super().start(bias)
-        return state | {name: state[name].flip(0) for name in ("thresholds", "values")}
-
-    def step(
-        self, state: State, current: Tensor | None, t: int | None
-    ) -> tuple[State, Tensor | None]:
-        if current is not None:
-            state["potential"] += current
-        if t is None:
-            return state, None
-        u, thresholds = self.normalize(state["potential"]), state["thresholds"]
-        fires = state["times"].isinf() & (u >= thresholds[t])
-        if t + 1 < self.window:
-            fires &= ~(u >= thresholds[t + 1])
-        state["times"] = torch.where(fires, float(t), state["times"])
-        return state, fires * (state["values"][t] * self.scale)
-
-    def largest_remaining(self, state: State, t: int) -> Tensor:
-        if t + 1 >= self.window:
-            return torch.zeros_like(state["potential"])
-        return state["times"].isinf() * (state["values"][-1] * self.scale)
+    def kernel_of(self, window: int, distribution: Distribution | None) -> KernelModule:
+        if self.kernel is not None:
+            return self.kernel.build(window, distribution)
+        return ExponentialKernel(self.time_constant, 0.0)

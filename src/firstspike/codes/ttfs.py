@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
-
-from torch import Tensor
 
 from firstspike.codes.code import Code
-from firstspike.codes.kernels import Exponential, Kernel, Linear, PowerOfTwo
+from firstspike.codes.kernels import Exponential, Kernel, KernelModule, Linear, PowerOfTwo
+from firstspike.codes.table_code import TableCode
 from firstspike.config import register, require, require_integer
 from firstspike.neurons.neuron import Distribution
-from firstspike.neurons.table import TableNeuron
 
 
 @register
 @dataclass(frozen=True)
-class TTFS(Code):
+class TTFS(TableCode):
     """One spike at most per neuron; the earlier it comes, the larger the value.
 
     The threshold of a population falls through a table, `theta_0 > ... > theta_{T-1} > 0`. With u
@@ -60,10 +58,8 @@ class TTFS(Code):
     half_step: bool = True
     input_window: int | None = None
 
-    single_spike: ClassVar[bool] = True
-
     @classmethod
-    def usual(cls) -> tuple[TTFS, ...]:
+    def usual(cls) -> Sequence[Code]:
         linear = (cls(window, Linear()) for window in (4, 8, 16))
         return cls(16), cls(16, offset=8), cls(32), *linear
 
@@ -157,13 +153,5 @@ class TTFS(Code):
         """Weight times the kernel's value; a shift where the values are powers of two."""
         return {"shift" if isinstance(self.kernel, PowerOfTwo) else "multiply": 1.0, "add": 1.0}
 
-    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
-        return self._table_neuron(scale, distribution, self.windows[0])
-
-    def input_neuron(self, scale: Tensor, distribution: Distribution | None = None) -> TableNeuron:
-        return self._table_neuron(scale, distribution, len(self.window_of(0)))
-
-    def _table_neuron(
-        self, scale: Tensor, distribution: Distribution | None, window: int
-    ) -> TableNeuron:
-        return TableNeuron(scale, self.kernel.build(window, distribution), window, self.half_step)
+    def kernel_of(self, window: int, distribution: Distribution | None) -> KernelModule:
+        return self.kernel.build(window, distribution)

@@ -155,9 +155,11 @@ def _optimize(
 ) -> dict[str, dict[str, list[float]]]:
     history = {}
     for name, neuron in neurons.items():
-        if not isinstance(neuron, TableNeuron):
+        if (reason := config.reason_against(neuron)) is not None:
             raise ValueError(
-                "`kernel_optimization` must go with a TTFS code, got a code without kernels."
+                f"`kernel_optimization` must go with a code that has kernels to fit: {reason}. "
+                "Use TTFS(window, Exponential()), or leave it out."
             )
+        assert isinstance(neuron, TableNeuron)
         history[name] = optimize_kernel(neuron, samples[name], config)
     return history

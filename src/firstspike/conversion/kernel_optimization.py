@@ -11,7 +11,7 @@ from torch import Tensor
 from firstspike.codes.kernels import ExponentialKernel
 from firstspike.config import describe, kind, register, require, require_integer
 from firstspike.neurons.lookup import first_crossing
-from firstspike.neurons.neuron import Distribution
+from firstspike.neurons.neuron import Distribution, Neuron
 from firstspike.neurons.table import TableNeuron
 
 LOSSES = ("precision", "minimum", "maximum")
@@ -86,6 +86,16 @@ class KernelOptimization:
             "25 and 99.9 are the defaults.",
         )
 
+    def reason_against(self, neuron: Neuron) -> str | None:
+        """Why the kernel of such a neuron cannot be fitted; None if it can."""
+        kernel = getattr(neuron, "kernel", None)
+        if not isinstance(kernel, ExponentialKernel):
+            return (
+                f"{type(neuron).__name__} has no exponential kernel (others have no parameters, or "
+                "are fitted already)"
+            )
+        return None
+
 
 def optimize_kernel(
     neuron: TableNeuron, distribution: Distribution, config: KernelOptimization
@@ -96,11 +106,6 @@ def optimize_kernel(
         Losses before every step and after the last, and tau and delay (steps), by name.
     """
     kernel = neuron.kernel
-    if not isinstance(kernel, ExponentialKernel):
-        raise ValueError(
-            f"kernel optimization must have an exponential kernel, got {type(kernel).__name__}. "
-            "Linear and power-of-two tables have no parameters, learned ones are fitted already."
-        )
     values = distribution.sample(100_000).to(kernel.tau.dtype)
     positive = values[values > 0]
     if not len(positive):

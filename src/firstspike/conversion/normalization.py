@@ -11,7 +11,7 @@ from torch import Tensor
 from firstspike.codes import Code
 from firstspike.config import kind, register, require, require_integer
 from firstspike.conversion.statistics import Histogram, Sample
-from firstspike.neurons.table import TableNeuron
+from firstspike.neurons.neuron import Neuron
 
 
 @kind("normalization")
@@ -24,6 +24,10 @@ class Normalization(ABC):
     """
 
     per_channel: bool = field(default=False, kw_only=True)
+
+    def reason_against(self, neuron: Neuron) -> str | None:
+        """Why populations of such neurons have no scale of this kind; None if they have."""
+        return None
 
     @abstractmethod
     def largest(self, histogram: Histogram, code: Code) -> Tensor:
@@ -110,6 +114,11 @@ class LeastError(Normalization):
     def __post_init__(self) -> None:
         require_integer("candidates", self.candidates, 2, "96 are 4 % apart.")
 
+    def reason_against(self, neuron: Neuron) -> str | None:
+        if neuron.table() is None:
+            return f"{type(neuron).__name__} has no threshold table"
+        return None
+
     def largest(self, histogram: Histogram, code: Code) -> Tensor:
         """Raises ValueError if the code has no threshold table."""
         centers = (torch.arange(histogram.counts.shape[1]) + 0.5).double() * histogram.width
@@ -121,10 +130,10 @@ class LeastError(Normalization):
             neuron = code.neuron(
                 torch.ones((), dtype=torch.float64), Sample(histogram, zero, scale)
             )
-            if not isinstance(neuron, TableNeuron):
+            if (reason := self.reason_against(neuron)) is not None:
                 raise ValueError(
-                    f"`normalization` must not be LeastError under {code.name}, which has no "
-                    "threshold table. Use Percentile(), or the code TTFS."
+                    f"`normalization` must not be LeastError under {code.name}: {reason}. Use "
+                    "Percentile(), or the code TTFS."
                 )
             with torch.no_grad():
                 u = centers / scale.unsqueeze(1)

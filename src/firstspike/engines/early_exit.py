@@ -49,6 +49,10 @@ class Decision(ABC):
     def __post_init__(self) -> None:
         require_integer("every", self.every, 1, "1 checks after every step.")
 
+    def reason_against(self, spiking: SpikingNetwork) -> str | None:
+        """Why the rule cannot decide for this network; None if it can."""
+        return None
+
     @abstractmethod
     def prepare(self, spiking: SpikingNetwork) -> Rule:
         """The rule for one network."""
@@ -108,7 +112,20 @@ class Certain(Decision):
 
     every: int = 1
 
+    def reason_against(self, spiking: SpikingNetwork) -> str | None:
+        if (reason := _reason_against_weights(spiking)) is not None:
+            return reason
+        for name in spiking.network.segment(spiking.network.output.name)[1]:
+            if not spiking.neuron(name).bounded:
+                return (
+                    f"{type(spiking.neuron(name)).__name__} has no bound on what it may still "
+                    "deliver; stop on a margin instead of on certainty"
+                )
+        return None
+
     def prepare(self, spiking: SpikingNetwork) -> Rule:
+        if (reason := self.reason_against(spiking)) is not None:
+            raise ValueError(f"`decide` must not be Certain() here: {reason}.")
         return _CertainRule(spiking)
 
 
@@ -168,10 +185,16 @@ def readout_weights(spiking: SpikingNetwork) -> dict[str, Tensor]:
     Raises:
         ValueError: if the readout is not linear in them.
     """
-    network = spiking.network
-    if (node := nonlinear_node(network, network.output.name)) is not None:
-        raise ValueError(
-            f"`decide` must not be Certain() here: the readout reads through node {node!r}, which "
-            "is not linear. Use Margin(...), or place a hidden layer behind the max pool."
-        )
-    return weight_matrices(network, network.output.name)
+    if (reason := _reason_against_weights(spiking)) is not None:
+        raise ValueError(f"`decide` must go with a readout that is linear: {reason}.")
+    return weight_matrices(spiking.network, spiking.network.output.name)
+
+
+def _reason_against_weights(spiking: SpikingNetwork) -> str | None:
+    node = nonlinear_node(spiking.network, spiking.network.output.name)
+    if node is None:
+        return None
+    return (
+        f"the readout reads through node {node!r}, which is not linear; use Margin(...) on the "
+        "clock, or place a hidden layer behind the max pool"
+    )

@@ -169,7 +169,10 @@ def default_engine(network: SpikingNetwork, records: Collection[str] = ()) -> st
                 f"early firing runs on the clock engine, which takes longer: {reason}.",
                 stacklevel=3,
             )
-    reasons = "; ".join(f"{name}: {e.reason_against(network)}" for name, e in ENGINES.items())
+    reasons = "; ".join(
+        f"{name}: {engine.reason_against(network) or 'does not record that'}"
+        for name, engine in ENGINES.items()
+    )
     raise ValueError(
         f"`network` must have an engine that can run it and record {', '.join(records) or 'spikes'}"
         f", got {network.code}. {reasons}."

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from firstspike._files import atomic_write
-from firstspike.codes.integer_ttfs import IntegerTTFS
+from firstspike.codes.integers import IntegerTTFS
 from firstspike.config import require, require_integer
 from firstspike.engines import able_engines, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -67,7 +67,8 @@ class C(Door):
         """
         if not isinstance(network.code, IntegerTTFS):
             raise ValueError(
-                f"`network` must be made of integers to be written in C, got {network.code}. Call "
+                "`network` must be made of integers under TTFS to be written in C, got "
+                f"{network.code}. Call "
                 "`to_integers(quantize(network, Quantization(bits=8)), potential_bits=32)` first."
             )
         if "closed_form" not in able_engines(network):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes.integer_ttfs import IntegerNeuron
+from firstspike.codes.integers import IntegerNeuron
 from firstspike.exchange.c_layout import Layout, Signal, thresholds_of
 from firstspike.networks import INPUT, Node
 from firstspike.networks.ops import (

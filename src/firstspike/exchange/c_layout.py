@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes.integer_ttfs import IntegerNeuron
+from firstspike.codes.integers import IntegerNeuron
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network, Node
 from firstspike.networks.ops import Reshape

@@ -158,8 +158,8 @@ class Neuron(nn.Module, ABC):
         raise TypeError(f"{type(self).__name__} has no single spike times to decode.")
 
     def delivered(self, times: Tensor, t: int) -> Tensor:
-        """What spikes at `times` have delivered by the end of step `t` of the window."""
-        return torch.where(times <= t, self.decode(times), 0)
+        """What spikes at `times` have delivered by the end of step `t`, before `t + 1`."""
+        return torch.where(times < t + 1, self.decode(times), 0)
 
     @abstractmethod
     def start(self, bias: Tensor) -> State:
@@ -224,13 +224,14 @@ class Neuron(nn.Module, ABC):
     def largest_remaining(self, state: State, t: int) -> Tensor:
         """Most that each neuron can still deliver in all steps after `t`, (N | 1, *population).
 
-        Raises:
-            TypeError: for codes whose neurons have no such bound.
+        Neurons without such a bound do not define it.
         """
-        raise TypeError(
-            f"{type(self).__name__} has no bound on what it may still deliver; stop on a margin "
-            "instead of on certainty."
-        )
+        raise TypeError(f"{type(self).__name__} has no bound on what it may still deliver.")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether `largest_remaining` is defined."""
+        return type(self).largest_remaining is not Neuron.largest_remaining
 
     # ---- all steps of a few at once -------------------------------------------------------------
     def initial(self, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from firstspike.codes.integer_ttfs import IntegerNeuron
+from firstspike.codes.integers import IntegerNeuron
 from firstspike.engines.closed_form import readout_over_time
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -262,7 +262,7 @@ def _neuron(network: SpikingNetwork, name: str) -> IntegerNeuron:
 
 def _times(neuron: IntegerNeuron, values: Tensor) -> Tensor:
     """Spike times of spikes that stand for `values`; 0 is silence."""
-    steps = torch.arange(neuron.window, dtype=values.dtype)
+    steps = neuron.level_steps().to(values.dtype)
     table = neuron.constant_table()[1]
     return look_up(values, neuron.value_scale, table, steps, float("inf"))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from firstspike.codes.integer_ttfs import IntegerNeuron, IntegerTTFS
+from firstspike.codes.integers import IntegerCode, IntegerNeuron
 from firstspike.engines.engine import Engine, register
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -26,7 +26,7 @@ class Int8Engine(Engine):
 
     def reason_against(self, network: SpikingNetwork) -> str | None:
         code = network.code
-        if not isinstance(code, IntegerTTFS):
+        if not isinstance(code, IntegerCode):
             return "it is not made of integers; call `to_integers(quantize(network, ...))` first"
         if code.reason_to_step is not None:
             return f"{code.reason_to_step}; pass potential_bits=32 to `to_integers`"

@@ -14,8 +14,8 @@ from dataclasses import fields, replace
 import torch
 from torch import Tensor
 
-from firstspike.codes.integer_ttfs import MOST_BITS, IntegerNeuron, IntegerTTFS
-from firstspike.codes.ttfs import TTFS
+from firstspike.codes import Code
+from firstspike.codes.integers import MOST_BITS, IntegerCode, IntegerNeuron
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network, Node
 from firstspike.networks.network import free_name
@@ -65,9 +65,9 @@ def to_integers(network: SpikingNetwork, potential_bits: int = 24) -> SpikingNet
             (`Record.saturations`). The readout has the width it needs.
 
     Raises:
-        ValueError: if the network is not quantized, is made of integers already, its code is not
-            TTFS, its weights do not lie on their grid, a threshold does not fit the declared width,
-            or a sum could pass 2^53.
+        ValueError: if the network is not quantized, is made of integers already, its code has no
+            table of thresholds, its weights do not lie on their grid, a threshold does not fit the
+            declared width, or a sum could pass 2^53.
 
     >>> import firstspike as fs
     >>> from torch import nn
@@ -114,22 +114,33 @@ def _check(network: SpikingNetwork) -> None:
             "`network` must be quantized and in floats, it is made of integers already. Pass the "
             "network that `quantize` returned."
         )
-    if not isinstance(network.code, TTFS):
+    reason = reason_against(network.code)
+    if reason is not None:
         raise ValueError(
-            f"`network` must speak TTFS to run on integers, got {network.code.name}. Convert "
-            "the model with TTFS(window, Linear())."
+            f"`network` must have a code for integers, got {network.code}: {reason}. Convert the "
+            "model with TTFS(window, Linear())."
         )
 
 
-def _code(code: object, potential_bits: int) -> IntegerTTFS:
-    assert isinstance(code, TTFS)
-    settings = {f.name: getattr(code, f.name) for f in fields(TTFS)}
-    return IntegerTTFS(**settings, potential_bits=potential_bits)
+def reason_against(code: Code) -> str | None:
+    """Why no network of this code can be made of integers; None if one can."""
+    if isinstance(code, IntegerCode):
+        return "it is made of integers already"
+    if IntegerCode.of(code) is None:
+        return f"{code.name} has no table of thresholds and values that integers could hold"
+    return None
+
+
+def _code(code: Code, potential_bits: int) -> IntegerCode:
+    form = IntegerCode.of(code)
+    assert form is not None
+    settings = {f.name: getattr(code, f.name) for f in fields(code)}
+    return form(**settings, potential_bits=potential_bits)
 
 
 # ---- populations --------------------------------------------------------------------------------
 def _neuron(
-    network: SpikingNetwork, built: _Rewrite, code: IntegerTTFS, name: str
+    network: SpikingNetwork, built: _Rewrite, code: IntegerCode, name: str
 ) -> IntegerNeuron:
     neuron = network.neuron(name)
     assert isinstance(neuron, TableNeuron)
@@ -138,12 +149,11 @@ def _neuron(
         limits = code.limits
         exponent = built.exponents[network.network.node[name].inputs[0]]
         scale = scale * torch.exp2(-exponent)
-    made = IntegerNeuron(
+    made = code.integer_neuron(
         scale,
         neuron.scale.detach().double() * torch.exp2(-built.exponents[name]),
         copy.deepcopy(neuron.kernel),
         neuron.window,
-        neuron.half_step,
         limits,
     )
     if limits is not None and (top := int(made.thresholds().max())) > limits[1]:

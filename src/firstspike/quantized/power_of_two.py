@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from firstspike.codes import Learned
 from firstspike.codes.kernels import LearnedKernel
-from firstspike.codes.ttfs import TTFS
+from firstspike.codes.table_code import TableCode
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT, Network
 from firstspike.networks.ops import (
@@ -46,7 +44,7 @@ def power_of_two_network(network: SpikingNetwork, value_bits: int) -> SpikingNet
     twin = copy.deepcopy(network).cpu()
     for parameter in twin.neurons.parameters():
         parameter.requires_grad_(False)
-    if not isinstance(twin.code, TTFS):
+    if not isinstance(twin.code, TableCode):
         return twin
     neurons = {name: _table_neuron(twin, name) for name in twin.populations}
     dyadic = all(
@@ -54,7 +52,7 @@ def power_of_two_network(network: SpikingNetwork, value_bits: int) -> SpikingNet
         for neuron in neurons.values()
     )
     if not dyadic:
-        twin.code = replace(twin.code, kernel=Learned())
+        twin.code = twin.code.with_own_tables()
     for name, neuron in neurons.items():
         scale = neuron.scale.double()
         consumers = _consumers(twin.network, name)

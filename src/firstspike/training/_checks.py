@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.data.stream import Stream
-from firstspike.engines.engine import reason_against_training
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training.method import Method
@@ -48,14 +47,13 @@ def check_model(model: nn.Module) -> None:
         )
 
 
-def check_gradients(model: nn.Module, method: Method) -> None:
-    """Refuse a spiking network without gradients where the method calls it for its loss."""
-    if not isinstance(model, SpikingNetwork) or type(method).loss is not Method.loss:
-        return
-    reason = reason_against_training(model)
+def check_method(model: nn.Module, method: Method) -> None:
+    """Refuse a model that the method cannot train."""
+    reason = method.reason_against(model)
     if reason is not None:
+        what = model.code if isinstance(model, SpikingNetwork) else type(model).__name__
         raise ValueError(
-            f"`model` must be differentiable to be trained, got {model.code}: {reason}"
+            f"`model` must be one that {type(method).__name__} trains, got {what}: {reason}."
         )
 
 

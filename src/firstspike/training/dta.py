@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from firstspike.codes.relpsp import ReLPSP
 from firstspike.config import register
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training.output_spikes import output_population, output_times
 from firstspike.training.single_spike import SingleSpikeMethod
 
@@ -64,19 +64,25 @@ class DTA(SingleSpikeMethod):
                 f"`output` must be one of {', '.join(get_args(Output))}, got {self.output!r}."
             )
 
+    def reason_against(self, model: nn.Module) -> str | None:
+        if (reason := super().reason_against(model)) is not None:
+            return reason
+        assert isinstance(model, SpikingNetwork)
+        if model.code.rank < 2:
+            return (
+                f"spikes of {model.code.name} start no ramps whose crossings could be derived; use "
+                "QuantizerAware() or Surrogate() for threshold tables"
+            )
+        if self.output == "spike_times" and output_population(model) is None:
+            return (
+                "its readout is a potential and no spikes, as output='spike_times' needs; train "
+                "`with_output_spikes(network, window=10.0)`"
+            )
+        return None
+
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         super().start(model, config)
-        if not isinstance(self._network.code, ReLPSP):
-            raise TypeError(
-                f"`model` must have the code ReLPSP under DTA, got {self._network.code}. Use "
-                "QuantizerAware() or Surrogate() for threshold tables."
-            )
         self._output = output_population(self._network)
-        if self.output == "spike_times" and self._output is None:
-            raise ValueError(
-                "`model` must have output spikes under output='spike_times', its readout is a "
-                "potential. Train `with_output_spikes(network, window=10.0)`."
-            )
 
     def _activate(self, name: str, u: Any) -> Tensor:
         if name != self._output:

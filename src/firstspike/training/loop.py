@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from firstspike.data.stream import Stream, as_dataset
-from firstspike.training._checks import check_data, check_device, check_gradients, check_model
+from firstspike.training._checks import check_data, check_device, check_method, check_model
 from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import open_run
 from firstspike.training._trainer import Trainer
@@ -100,7 +100,7 @@ def fit(
     method = Method() if method is None else method
     check_device(config, device)
     check_model(model)
-    check_gradients(model, method)
+    check_method(model, method)
     order = torch.channels_last if config.channels_last else torch.preserve_format
     model.to(device=device, memory_format=order)  # type: ignore[call-overload]
     train_set = as_dataset(train_set, "train_set").to(device)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.config import describe, kind, register
+from firstspike.engines.engine import reason_against_training
+from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training.config import TrainConfig
 
 
@@ -34,6 +36,12 @@ class Method:
         """Name and options, stored in the run's config and compared when it resumes."""
         settings: dict[str, Any] = describe(self)
         return settings
+
+    def reason_against(self, model: nn.Module) -> str | None:
+        """Why it cannot train `model`, as a part of a sentence; None if it can. `fit` asks."""
+        if not isinstance(model, SpikingNetwork) or type(self).loss is not Method.loss:
+            return None
+        return reason_against_training(model)
 
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         """Called once, with the model on its device, before the optimizer is built."""

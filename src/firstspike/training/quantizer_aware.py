@@ -79,6 +79,9 @@ class QuantizerAware(SingleSpikeMethod):
         options["perturbation"] = self.perturbation and vars(self.perturbation)
         return {"name": type(self).__name__, **options, "teacher": teacher}
 
+    def reason_against(self, model: nn.Module) -> str | None:
+        return super().reason_against(model) or reason_against_tables(model)
+
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         super().start(model, config)
         neurons = table_neurons(self._network)
@@ -116,20 +119,19 @@ class QuantizerAware(SingleSpikeMethod):
         return super().epoch_metrics(model) | {"mean_scale": sum(scales) / len(scales)}
 
 
-def table_neurons(network: SpikingNetwork) -> dict[str, TableNeuron]:
-    """The network's neurons by population.
-
-    Raises:
-        TypeError: if some are under a code without a threshold table.
-    """
-    neurons = {name: network.neuron(name) for name in network.populations}
-    for name, neuron in neurons.items():
+def reason_against_tables(network: nn.Module) -> str | None:
+    """Why the neurons have no tables that could be trained; None if all have one."""
+    assert isinstance(network, SpikingNetwork)
+    for name in network.populations:
+        neuron = network.neuron(name)
         if not isinstance(neuron, TableNeuron):
-            raise TypeError(
-                f"population {name!r} must have a threshold table, got {type(neuron).__name__}. "
-                "Convert with a TTFS code, or choose the method that belongs to the code."
-            )
-    return neurons  # type: ignore[return-value]
+            return f"{type(neuron).__name__} of population {name!r} has no threshold table"
+    return None
+
+
+def table_neurons(network: SpikingNetwork) -> dict[str, TableNeuron]:
+    """The neurons by population of a network whose neurons have tables."""
+    return {name: network.neuron(name) for name in network.populations}  # type: ignore[misc]
 
 
 def make_scale_trainable(neuron: TableNeuron) -> None:

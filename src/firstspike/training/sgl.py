@@ -74,13 +74,14 @@ class SGL(Method):
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"surrogate": describe(self.surrogate)}
 
+    def reason_against(self, model: nn.Module) -> str | None:
+        if not isinstance(model, SpikingNetwork):
+            return "it is no spiking network; call `convert(model, FewStep(2), calibration=images)`"
+        return through_time.reason_against(model)
+
     def start(self, model: nn.Module, config: Any) -> None:
         super().start(model, config)
-        if not isinstance(model, SpikingNetwork):
-            raise TypeError(
-                f"`model` must be a SpikingNetwork under SGL, got {type(model).__name__}. Call "
-                "`convert(model, FewStep(steps=2), calibration=images)` first."
-            )
+        assert isinstance(model, SpikingNetwork)
         for neuron in _neurons(model):
             neuron.surrogate, neuron.detach_reset = self.surrogate, self.detach_reset
             neuron.alpha.requires_grad_(self.train_thresholds)

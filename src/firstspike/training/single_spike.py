@@ -48,21 +48,19 @@ class SingleSpikeMethod(Method):
             0 <= self.dropout < 1, "dropout", "lie in [0, 1)", self.dropout, "0.3 is usual, 0 none."
         )
 
+    def reason_against(self, model: nn.Module) -> str | None:
+        if not isinstance(model, SpikingNetwork):
+            return "it is no spiking network; call `convert(model, TTFS(4), calibration=images)`"
+        if (reason := ENGINES["closed_form"].reason_against(model)) is not None:
+            advice = "; train with offset=None and shorten the offset afterwards (`with_offset`)"
+            return reason + advice * model.code.fires_early
+        if not any(p.requires_grad for p in model.network.parameters()):
+            return "none of its weights takes a gradient; integers have none"
+        return None
+
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         super().start(model, config)
-        name = type(self).__name__
-        if not isinstance(model, SpikingNetwork):
-            raise TypeError(
-                f"`model` must be a SpikingNetwork under {name}, got {type(model).__name__}. Call "
-                "`convert(model, TTFS(window=4), calibration=images)` first."
-            )
-        reason = ENGINES["closed_form"].reason_against(model)
-        if reason is not None:
-            raise ValueError(
-                f"`model` must have a code with a closed form under {name}, got {model.code}: "
-                f"{reason}. Under TTFS train with offset=None and shorten the offset afterwards "
-                "(`with_offset`)."
-            )
+        assert isinstance(model, SpikingNetwork)
         self._network = model
         self._images: Tensor | None = None
         self._changes: dict[nn.Parameter, Tensor] = {}

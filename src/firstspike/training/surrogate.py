@@ -17,7 +17,12 @@ from firstspike.networks.ops import BatchNorm
 from firstspike.neurons.neuron import Neuron
 from firstspike.neurons.table import TableNeuron
 from firstspike.training.kernel_errors import kernel_errors
-from firstspike.training.quantizer_aware import keep_tables_falling, split_groups, table_neurons
+from firstspike.training.quantizer_aware import (
+    keep_tables_falling,
+    reason_against_tables,
+    split_groups,
+    table_neurons,
+)
 from firstspike.training.single_spike import SingleSpikeMethod
 
 if TYPE_CHECKING:
@@ -81,6 +86,24 @@ class Surrogate(SingleSpikeMethod):
         require(rate > 0, "kernel_learning_rate", "be positive", rate, "1 is the paper's.")
 
     # ---- set-up ---------------------------------------------------------------------------------
+    def reason_against(self, model: nn.Module) -> str | None:
+        reason = super().reason_against(model) or reason_against_tables(model)
+        if reason is not None:
+            return reason
+        assert isinstance(model, SpikingNetwork)
+        for name, neuron in table_neurons(model).items():
+            if not isinstance(neuron.kernel, ExponentialKernel):
+                return (
+                    f"population {name!r} has a {type(neuron.kernel).__name__} and no exponential "
+                    "one; QuantizerAware() trains all kernels"
+                )
+        if self.pruning and not norms(model):
+            return (
+                "`pruning` goes with batch norm in the network, which it has none of; convert with "
+                "`keep_batch_norm=True` a model that has batch norm before its ReLUs"
+            )
+        return None
+
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         super().start(model, config)
         self._relaxation = 0.0
@@ -90,21 +113,9 @@ class Surrogate(SingleSpikeMethod):
                 self._network.neuron(name).scale.fill_(self.maximum)
         self._initial = torch.stack([p.detach() for p in self._parameters()])
         self._norms = norms(self._network)
-        if self.pruning and not self._norms:
-            raise ValueError(
-                "`pruning` must go with batch norm in the network, got none. Convert with "
-                "`keep_batch_norm=True` a model that has batch norm before its ReLUs."
-            )
 
     def _kernels(self) -> dict[str, ExponentialKernel]:
-        kernels = {name: neuron.kernel for name, neuron in table_neurons(self._network).items()}
-        for name, kernel in kernels.items():
-            if not isinstance(kernel, ExponentialKernel):
-                raise TypeError(
-                    f"population {name!r} must have an exponential kernel under Surrogate, got "
-                    f"{type(kernel).__name__}. Use QuantizerAware() for other kernels."
-                )
-        return kernels
+        return {name: neuron.kernel for name, neuron in table_neurons(self._network).items()}
 
     def _parameters(self) -> list[Tensor]:
         return [p for kernel in self._kernels().values() for p in (kernel.tau, kernel.delay)]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from firstspike.codes.kernels import ExponentialKernel, LinearKernel
-from firstspike.codes.ttfs import TTFS
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks.network import INPUT, Node
 from firstspike.networks.ops import Op, describe_op
@@ -37,18 +36,21 @@ def pack_times(times: Tensor, window: int) -> dict[str, str]:
     return pack(whole.cpu().numpy().astype(kind))
 
 
-def describe_population(network: SpikingNetwork, name: str) -> dict[str, Any]:
-    """Shape, window, table and kernel of one population.
+def reason_against(network: SpikingNetwork) -> str | None:
+    """Why the page cannot show a network; None if it can."""
+    for name in network.populations:
+        neuron = network.neuron(name)
+        if not isinstance(neuron, TableNeuron) or not neuron.fires_on_crossing:
+            return f"{type(neuron).__name__} has no threshold that falls through a table"
+        if not torch.equal(neuron.value_scale, neuron.scale):
+            return "potentials and values of integers have units of their own"
+    return None
 
-    Raises:
-        ValueError: if the code is not `TTFS`.
-    """
+
+def describe_population(network: SpikingNetwork, name: str) -> dict[str, Any]:
+    """Shape, window, table and kernel of one population."""
     neuron = network.neuron(name)
-    if not isinstance(network.code, TTFS) or not isinstance(neuron, TableNeuron):
-        raise ValueError(
-            f"`network` must have the code TTFS to be viewed, got {network.code}. Other codes are "
-            "drawn by `firstspike.plots.plot_raster`."
-        )
+    assert isinstance(neuron, TableNeuron)
     thresholds, values = neuron.table()
     window = network.window_of(name)
     kernel: dict[str, Any] = {"name": "table"}
@@ -66,7 +68,7 @@ def describe_population(network: SpikingNetwork, name: str) -> dict[str, Any]:
         "thresholds": thresholds.tolist(),
         "values": values.tolist(),
         "scale": neuron.scale.flatten().tolist(),
-        "half_step": network.code.half_step,
+        "half_step": neuron.half_step,
         "kernel": kernel,
     }
 

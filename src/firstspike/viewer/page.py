@@ -18,7 +18,13 @@ from firstspike.engines import default_engine, simulate
 from firstspike.engines.agreement import compare_records
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.viewer.describe import describe_population, live_network, pack, pack_times
+from firstspike.viewer.describe import (
+    describe_population,
+    live_network,
+    pack,
+    pack_times,
+    reason_against,
+)
 
 _HERE = Path(__file__).parent
 
@@ -80,7 +86,7 @@ def view(
         live: whether the page may run the network itself.
 
     Raises:
-        ValueError: if a code has no threshold table, or there are no images.
+        ValueError: if a code has no falling threshold table, or there are no images.
 
     >>> from torch import nn, rand
     >>> import firstspike as fs
@@ -92,6 +98,12 @@ def view(
     networks = dict(network) if isinstance(network, Mapping) else {str(network.code): network}
     require(len(networks) > 0, "network", "hold at least one network", networks, "Pass one.")
     require(len(images) > 0, "images", "hold at least one sample", len(images), "Pass a few.")
+    for one in networks.values():
+        if (reason := reason_against(one)) is not None:
+            raise ValueError(
+                f"`network` must suit the page, got {one.code}: {reason}. Other networks are drawn "
+                "by `firstspike.plots.plot_raster`."
+            )
     first = next(iter(networks.values()))
     images = images.to(first.input_low)
     runs, engines = [], []

@@ -1,14 +1,18 @@
-"""TTFS on integers: integer potentials of a declared width, integer thresholds, integer values."""
+"""Codes on integers: integer potentials of a declared width, integer thresholds, integer values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from firstspike.codes.code import Code
 from firstspike.codes.kernels import KernelModule
+from firstspike.codes.reverse import Reverse, ReverseNeuron
+from firstspike.codes.table_code import TableCode
 from firstspike.codes.ttfs import TTFS
 from firstspike.config import register, require, require_integer
 from firstspike.neurons.neuron import Distribution, State
@@ -16,64 +20,6 @@ from firstspike.neurons.straight_through import quantize
 from firstspike.neurons.table import TableNeuron
 
 MOST_BITS = 53  # integers of float64 have no gaps up to here
-
-
-@register
-@dataclass(frozen=True)
-class IntegerTTFS(TTFS):
-    """`TTFS` of a network made of integers; `quantized.to_integers` makes such networks.
-
-    Args:
-        potential_bits: declared width of potentials and thresholds, sign included. A potential
-            that leaves it is clipped after every step, and counted.
-        clips: whether some input could bring a potential out of its width. Then the order of
-            arrival matters, and populations are stepped through time.
-
-    >>> IntegerTTFS(window=16, potential_bits=12).limits
-    (-2048, 2047)
-    """
-
-    potential_bits: int = 24
-    clips: bool = False
-
-    @classmethod
-    def usual(cls) -> tuple[IntegerTTFS, ...]:
-        return ()  # made by `to_integers`, not by conversion
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_integer("potential_bits", self.potential_bits, 2, "24 holds any usual layer.")
-        require(
-            self.potential_bits <= MOST_BITS,
-            "potential_bits",
-            f"be at most {MOST_BITS}",
-            self.potential_bits,
-            "Floats hold no larger integers without gaps; try 24.",
-        )
-
-    @property
-    def limits(self) -> tuple[int, int]:
-        """Smallest and largest potential."""
-        return -(2 ** (self.potential_bits - 1)), 2 ** (self.potential_bits - 1) - 1
-
-    @property
-    def reason_to_step(self) -> str | None:
-        if not self.clips:
-            return None
-        return f"potentials may leave their {self.potential_bits} bits and be clipped on the way"
-
-    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> IntegerNeuron:
-        window = self.windows[0]
-        kernel = self.kernel.build(window, distribution)
-        return IntegerNeuron(scale, scale, kernel, window, self.half_step, self.limits)
-
-    def input_neuron(
-        self, scale: Tensor, distribution: Distribution | None = None
-    ) -> IntegerNeuron:
-        """The host encodes the image: real potentials, integer values."""
-        window = len(self.window_of(0))
-        kernel = self.kernel.build(window, distribution)
-        return IntegerNeuron(scale, scale, kernel, window, self.half_step)
 
 
 class IntegerNeuron(TableNeuron):
@@ -159,3 +105,103 @@ class IntegerNeuron(TableNeuron):
         inside = potential.clamp(*self.limits)
         state["saturations"] += inside != potential
         return state | {"potential": inside}
+
+
+class IntegerReverseNeuron(IntegerNeuron, ReverseNeuron):
+    """The same, with the largest value last."""
+
+
+@dataclass(frozen=True)
+class IntegerCode(TableCode):
+    """A code with threshold tables in a network made of integers; `quantized.to_integers` makes it.
+
+    Args:
+        potential_bits: declared width of potentials and thresholds, sign included. A potential
+            that leaves it is clipped after every step, and counted.
+        clips: whether some input could bring a potential out of its width. Then the order of
+            arrival matters, and populations are stepped through time.
+    """
+
+    potential_bits: int = 24
+    clips: bool = False
+
+    integer_kind: ClassVar[type[IntegerNeuron]]
+
+    @classmethod
+    def usual(cls) -> Sequence[Code]:
+        return ()
+
+    @property
+    def reason_against_conversion(self) -> str | None:
+        return "integers come from `to_integers(quantize(network, Quantization()))`"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_integer("potential_bits", self.potential_bits, 2, "24 holds any usual layer.")
+        require(
+            self.potential_bits <= MOST_BITS,
+            "potential_bits",
+            f"be at most {MOST_BITS}",
+            self.potential_bits,
+            "Floats hold no larger integers without gaps; try 24.",
+        )
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest potential."""
+        return -(2 ** (self.potential_bits - 1)), 2 ** (self.potential_bits - 1) - 1
+
+    @property
+    def reason_to_step(self) -> str | None:
+        if not self.clips:
+            return None
+        return f"potentials may leave their {self.potential_bits} bits and be clipped on the way"
+
+    @classmethod
+    def of(cls, code: Code) -> type[IntegerCode] | None:
+        """The code that a network of this code has once it is made of integers, if there is one."""
+        forms = (form for form in cls.__subclasses__() if type(code) in form.__bases__)
+        return next(forms, None)
+
+    def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> IntegerNeuron:
+        window = len(self.window_of(1))
+        kernel = self.kernel_of(window, distribution)
+        return self.integer_neuron(scale, scale, kernel, window, self.limits)
+
+    def input_neuron(
+        self, scale: Tensor, distribution: Distribution | None = None
+    ) -> IntegerNeuron:
+        """The host encodes the image: real potentials, integer values."""
+        window = len(self.window_of(0))
+        return self.integer_neuron(scale, scale, self.kernel_of(window, distribution), window)
+
+    def integer_neuron(
+        self,
+        scale: Tensor,
+        value_scale: Tensor,
+        kernel: KernelModule,
+        window: int,
+        limits: tuple[int, int] | None = None,
+    ) -> IntegerNeuron:
+        """A population; see `IntegerNeuron`."""
+        return self.integer_kind(scale, value_scale, kernel, window, self.half_step, limits)
+
+
+@register
+@dataclass(frozen=True)
+class IntegerTTFS(IntegerCode, TTFS):
+    """`TTFS` of a network made of integers; see `IntegerCode`.
+
+    >>> IntegerTTFS(window=16, potential_bits=12).limits
+    (-2048, 2047)
+    """
+
+    integer_kind: ClassVar[type[IntegerNeuron]] = IntegerNeuron
+
+
+@register
+@dataclass(frozen=True)
+class IntegerReverse(IntegerCode, Reverse):
+    """`Reverse` of a network made of integers; see `IntegerCode`."""
+
+    integer_kind: ClassVar[type[IntegerNeuron]] = IntegerReverseNeuron
