@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
-import pytest
-
-from firstspike.bench import Row, missing, store
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "speed.py"
+from firstspike.bench import Row, missing, render, store
 
 
-@pytest.fixture(scope="module")
-def speed() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("speed", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_a_part_as_a_table(speed: ModuleType, tmp_path: Path) -> None:
+def test_a_part_as_a_table(tmp_path: Path) -> None:
     size = {"size": "batch 4", "part": "training"}
     rows = [
         Row("ann", 1.0, 1.0, 1.0, 0.01, extra=size),
@@ -30,16 +15,16 @@ def test_a_part_as_a_table(speed: ModuleType, tmp_path: Path) -> None:
         missing("peer", "peerlib"),
     ]
     store(tmp_path / "speed_training.json", rows)
-    text = speed.markdown_of(tmp_path / "speed_training.json")
+    text = render.markdown_of(tmp_path / "speed_training.json")
     assert "| ann | 1 |  | 10 |  |  |" in text
     assert "| fast | 1.2 | 1.1 … 1.3 | 2,500 | ≤ 1.1 | **no** |" in text
     assert "- fast: 10 steps" in text
     assert "- peer: skipped, peerlib is not installed: pip install peerlib" in text
-    targets = speed.targets_of([tmp_path / "speed_training.json"])
+    targets = render.targets_of([tmp_path / "speed_training.json"])
     assert targets.splitlines()[2:] == ["| training | fast, batch 4 | 1.2 | ≤ 1.1 | **no** |"]
 
 
-def test_exponents_as_a_matrix(speed: ModuleType, tmp_path: Path) -> None:
+def test_exponents_as_a_matrix(tmp_path: Path) -> None:
     from firstspike.bench.scaling import UNITS
 
     rows = [
@@ -49,7 +34,7 @@ def test_exponents_as_a_matrix(speed: ModuleType, tmp_path: Path) -> None:
         for quantity in ("seconds", "bytes")
     ]
     store(tmp_path / "speed_scaling.json", rows)
-    text = speed.exponents_of(tmp_path / "speed_scaling.json")
+    text = render.exponents_of(tmp_path / "speed_scaling.json")
     assert "| clock | " + " | ".join(["1.00"] * 5) + " |" in text
     assert "| closed form | " + " | ".join(["0.00"] * 5) + " |" in text
     assert text.count("| clock |") == 2, "one table for time, one for memory"

@@ -15,11 +15,14 @@ PARTS = {
     "closed_form": "threshold tables in closed form, against the ANN",
     "early_firing": "overlapping windows without the clock, against the ANN",
     "training": "a training step, against the ANN's",
+    "few_step": "training and inference through a few steps, against the ANN",
     "integer": "spiking networks on int8 kernels, against the ANN in float32 and in int8",
     "event_driven": "single frames event by event, against the frozen ANN and the share that fires",
     "causal_set": "neurons without the dynamic threshold, against those with it",
+    "chip": "a frame on the chip: hops that multicast and placement save, the mesh simulated",
     "data_path": "serving augmented batches, as a share of an epoch",
     "scaling": "exponents of time and memory against the size of the work",
+    "rate": "a VGG-16 under rate codes, step by step, against other libraries",
     "peers": "rate codes of other libraries at equal accuracy, against TTFS in closed form",
 }
 

@@ -38,7 +38,7 @@ CLOSED_FORM, RATE = "TTFS, closed form", "rate, clock engine"
 def rows(quick: bool) -> list[Row]:
     """2,000 validation images (100 if quick), rate codes with up to 32 steps (10)."""
     count, most, batch, repeats = (100, 10, 25, 5) if quick else (2_000, 32, 50, 9)
-    model, data, note = _trained(count)
+    model, data, note = trained(count)
     images = data.float_images()[:batch]
     ttfs = fs.convert(model, fs.TTFS(WINDOW, fs.kernels.Linear()), calibration=data)
     rate = fs.convert(model, fs.Rate(most), calibration=data)
@@ -102,7 +102,7 @@ def _rate_course(network: fs.SpikingNetwork, x: Tensor) -> Tensor:
     return course
 
 
-def _trained(count: int) -> tuple[nn.Module, Dataset, str]:
+def trained(count: int) -> tuple[nn.Module, Dataset, str]:
     """The trained CNN and validation images; random ones, and a note, where there is no run."""
     try:
         return Run(RUN).model, load_dataset("mnist", "validation").subset(count), ""

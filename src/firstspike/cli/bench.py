@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ def bench(
         bool, typer.Option("--quick", help="Small sizes: all parts in three minutes.")
     ] = False,
     show_parts: Annotated[bool, typer.Option("--list", help="Name the parts and end.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--store", help="Also write speed_PART.json into this folder.")
+    ] = None,
     json_file: JsonFile = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -32,6 +36,7 @@ def bench(
     """
     from firstspike.bench import store
     from firstspike.bench.parts import PARTS, run_parts
+    from firstspike.bench.render import draw
 
     if show_parts:
         for name, what in PARTS.items():
@@ -44,6 +49,11 @@ def bench(
         console().print(_table(part, PARTS[part.name]))
         for line in _notes(part):
             console().print(line, highlight=False, markup=False)
+        if folder is not None and not part.error:
+            file = folder / f"speed_{part.name}.json"
+            store(file, part.rows, run_seconds=part.seconds)
+            if part.name == "scaling":
+                draw(file)
     if json_file is not None:
         rows = [row for part in parts for row in part.rows]
         facts = {p.name: {"seconds": p.seconds, "error": p.error or None} for p in parts}

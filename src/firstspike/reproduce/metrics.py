@@ -51,6 +51,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy %", higher=True, slack=0.5),
     "ann_accuracy": Metric("ANN %", higher=True, slack=0.5),
     "loss": Metric("below the ANN, points"),
+    "agreement": Metric("same answer as the ANN, %", higher=True),
     "steps": Metric("latency, steps", digits=0),
     "spikes": Metric("spikes per image", share=0.05, digits=0),
     "spikes_per_neuron": Metric("spikes per neuron", share=0.05, digits=4),
@@ -60,6 +61,7 @@ METRICS: dict[str, Metric] = {
     "add": Metric("additions, million", share=0.05, digits=3),
     "microjoule": Metric("energy 45 nm int32, µJ", share=0.05),
     "settled": Metric("0.3 points from, step", digits=0),
+    "decided": Metric("decided at, step", digits=1),
 }
 
 
@@ -107,6 +109,8 @@ def measure(
             counts = {"spikes": result.spikes_per_sample, "steps": result.latency_steps}
             estimate = estimate_energy(counts, (metric,), reference=reference)[metric]
         return None if estimate is None else estimate.total
+    if metric == "agreement":
+        return None if result.agreement is None else 100 * result.agreement
     if metric == "settled":
         return steps_within(result.model_copy(update={"ann_accuracy": ann_accuracy}))
     if metric in ("multiply", "add"):
@@ -120,6 +124,7 @@ def measure(
         "ann_accuracy": 100 * ann_accuracy,
         "loss": 100 * (ann_accuracy - result.known_accuracy),
         "steps": float(result.latency_steps),
+        "decided": result.decision_steps_mean,
         "spikes": result.spikes_per_sample,
         "spikes_per_neuron": result.spikes_per_neuron,
     }[metric]

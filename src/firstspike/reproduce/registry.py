@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from firstspike._reading import read_yaml
+from firstspike.codes import Code
 from firstspike.config import build
 from firstspike.conversion.normalization import Normalization
 from firstspike.measure.energy import EnergyReference
@@ -37,8 +38,13 @@ class Entry:
             with `optimize: true`, or options of `KernelOptimization`, its kernels are fitted) or
             `train`, the name of a spiking recipe, with changes to its `code`, `method`, `training`
             and `keep_batch_norm`; either way with a `normalization` if it is to be another.
-            `in: {setting: ...}` changes it for one setting.
+            `in: {setting: ...}` changes it for one setting. `quantize` is a `Quantization` of a
+            converted network, with the `integers` that its potentials have as bits and rounding
+            `learned` in so many steps; with `finetune`, training arguments, it is trained through
+            the rounding. With `each`, a list of values, a plan stands for one network per entry of
+            it: `{T}` in its label and texts is the value of `T`.
         metrics: columns of the table, names in `METRICS`.
+        split: images that are measured.
         gpu_hours: full scale, one seed, on one data-centre GPU; an estimate.
         values: what the paper prints.
         goals: bounds of our own, stated beforehand.
@@ -63,6 +69,7 @@ class Entry:
     references: dict[str, EnergyReference] = field(default_factory=dict)
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs_of: str | None = None
+    split: str = "test"
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -94,7 +101,7 @@ class Entry:
 
 
 _PLAN = {
-    *("code", "train", "optimize", "normalization"),
+    *("code", "train", "optimize", "normalization", "quantize", "finetune"),
     *("method", "training", "keep_batch_norm", "in"),
 }
 
@@ -162,12 +169,45 @@ def load_entry(name: str) -> Entry:
 def entry_content(name: str) -> dict[str, Any]:
     """An entry's YAML, with what it takes from another entry filled in."""
     content = read_yaml(recipe_folder() / "reproduce" / f"{name}.yaml")
+    content["networks"] = _one_by_one(content.get("networks", {}))
     if "runs_of" not in content:
         return content
     other = entry_content(content["runs_of"])
     whole = {key: other[key] for key in _SHARED if key in other} | content
     whole["scales"] = merge(_of_networks(other, whole["networks"]), content.get("scales", {}))
     return whole
+
+
+def _one_by_one(networks: Mapping[str, Any]) -> dict[str, Any]:
+    """Plans with `each` once per value, and codes that are texts as plain data."""
+    found: dict[str, Any] = {}
+    for label, plan in networks.items():
+        if plan is None:
+            found[label] = plan
+            continue
+        rest = {key: value for key, value in plan.items() if key != "each"}
+        for values in plan.get("each", [{}]):
+            made = _filled(rest, values)
+            if isinstance(made.get("code"), str):
+                made["code"] = build(Code, made["code"]).describe()
+            found[_filled(label, values)] = made
+    return found
+
+
+def _filled(thing: Any, values: Mapping[str, Any]) -> Any:
+    """`thing` with every `{name}` in its texts replaced; a text that is no more is the value.
+
+    >>> _filled({"code": "TTFS({T})", "bits": "{b}"}, {"T": 4, "b": 8})
+    {'code': 'TTFS(4)', 'bits': 8}
+    """
+    if isinstance(thing, Mapping):
+        return {key: _filled(value, values) for key, value in thing.items()}
+    if isinstance(thing, str):
+        for name, value in values.items():
+            if thing == f"{{{name}}}":
+                return value
+            thing = thing.replace(f"{{{name}}}", str(value))
+    return thing
 
 
 def _of_networks(content: Mapping[str, Any], networks: Collection[str]) -> dict[str, Any]:

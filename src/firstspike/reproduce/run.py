@@ -17,7 +17,7 @@ from firstspike.measure.compare import compare, with_normalized_energy
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.result import Result
 from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
-from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of
+from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of, recipe_path
 from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, Scale, Setting, at_scale, settings_of
 from firstspike.reproduce.steps import (
     ann_accuracy,
@@ -27,6 +27,7 @@ from firstspike.reproduce.steps import (
     trained_ann,
 )
 from firstspike.reproduce.verdicts import claims_of, rows_of
+from firstspike.runs import Recipe
 
 Say = Callable[[str], None]
 
@@ -98,7 +99,7 @@ def reproduce(
         scale=scale,
         statement=SCALES[scale].statement,
         seeds=list(seeds),
-        split="test",
+        split=entry.split,
         rows=rows,
         claims=claims_of(entry, rows),
         engines=work.engines,
@@ -134,8 +135,9 @@ def _given(entry: Entry, ann: Path) -> Setting:
     """The setting of an ANN that the caller has trained."""
     _, recipe = finished_run(ann)
     model, data = recipe.model["name"], recipe.data["name"]
-    for label, full in entry.settings.items():
-        if full.split("_")[:2] == [data, model]:
+    for label, name in entry.settings.items():
+        full = Recipe.read(recipe_path(name))
+        if (full.model["name"], full.data["name"]) == (model, data):
             return Setting(label, recipe, True)
     return Setting(f"{Path(data).stem} {model}", recipe, False)
 
@@ -177,7 +179,7 @@ class _Work:
             else trained_ann(setting.recipe, ann, seed, device=self.device, progress=self.progress)
         )
         setting = replace(setting, recipe=recipe)
-        training, test = recipe.datasets("train", "test")
+        training, test = recipe.datasets("train", self.entry.split)
         accuracy = ann_accuracy(
             model, ann, self.folder / "results", test, recipe.model["name"], self.device
         )
@@ -214,19 +216,19 @@ class _Work:
                 f"{setting.label}, seed {seed}, {name}: {100 * result.known_accuracy:.2f} %, "
                 f"{result.latency_steps:g} steps, {result.spikes_per_sample:,.0f} spikes"
             )
-            if self.check_engines and _has_both_engines(network):
-                trained = "train" in self.entry.networks[name]
-                checked = self.scale.checked if trained else self.scale.converted_checked
-                images = test.subset(min(checked, len(test)))
+            trained = "train" in self.entry.networks[name]
+            checked = self.scale.checked if trained else self.scale.converted_checked
+            for engine in _others(network) if self.check_engines else ():
                 self.engines.append(
                     check_engines_agree(
                         network,
-                        images,
+                        test.subset(min(checked, len(test))),
                         self.folder / "results",
                         made,
                         setting=setting.label,
                         network=name,
                         seed=seed,
+                        engine=engine,
                     )
                 )
         rows = self.measured.setdefault(setting.label, {})
@@ -235,9 +237,10 @@ class _Work:
             self.results[key_of(setting.label, name, seed)] = result
 
 
-def _has_both_engines(network: SpikingNetwork) -> bool:
-    """Whether closed form and clock engine can run it; continuous time has no steps."""
-    return {"closed_form", "clock"}.issubset(able_engines(network))
+def _others(network: SpikingNetwork) -> list[str]:
+    """Engines that the closed form is held to, if it runs the network."""
+    able = able_engines(network)
+    return [name for name in ("clock", "int8") if name in able and "closed_form" in able]
 
 
 def _slug(label: str) -> str:

@@ -21,11 +21,20 @@ from firstspike.data import Dataset
 from firstspike.engines import compare_records, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.result import Result
+from firstspike.quantized import (
+    LearnedRounding,
+    Nearest,
+    Quantization,
+    finetune,
+    quantize,
+    to_integers,
+)
 from firstspike.reproduce.analysis import kernels_of
 from firstspike.reproduce.outcome import EngineCheck, Made
 from firstspike.reproduce.scales import Scale, Setting, spiking_recipe
 from firstspike.runs import Recipe, Run, ann_result, train
 from firstspike.runs.run import NETWORK
+from firstspike.training import TrainConfig
 
 _WATCHED = 200  # validation images that layers are looked at with
 
@@ -76,9 +85,8 @@ def make_network(
         recipe = spiking_recipe(plan, setting, scale, ann).with_training(seed=seed)
         stamp["recipe"] = recipe.describe()
     else:
-        stamp["recipe"] = {
-            key: plan[key] for key in ("code", "optimize", "normalization") if key in plan
-        }
+        keys = ("code", "optimize", "normalization", "quantize", "finetune")
+        stamp["recipe"] = {key: plan[key] for key in keys if key in plan}
     stamp = json.loads(json.dumps(stamp))
     done = folder / "made.json"
     if not (done.is_file() and read_json(done) == stamp and (folder / NETWORK).is_file()):
@@ -117,13 +125,33 @@ def _converted(
 ) -> SpikingNetwork:
     run = Run(ann, device)
     training = run.dataset("train")
-    return convert(
+    calibration = training.subset(min(scale.calibration, len(training)))
+    network = convert(
         run.model,
         build(Code, plan["code"]),
-        calibration=training.subset(min(scale.calibration, len(training))),
+        calibration=calibration,
         normalization=build(Normalization, plan.get("normalization", {"name": "Percentile"})),
         kernel_optimization=_optimization(plan.get("optimize", False), seed),
     )
+    return _quantized(network, plan, run, calibration) if "quantize" in plan else network
+
+
+def _quantized(
+    network: SpikingNetwork, plan: Mapping[str, Any], run: Run, calibration: Dataset
+) -> SpikingNetwork:
+    """The network with weights of a few bits, as they are or trained, and perhaps on integers."""
+    options = dict(plan["quantize"])
+    integers, learned = options.pop("integers", None), options.pop("learned", None)
+    rounding = Nearest() if learned is None else LearnedRounding(iterations=learned)
+    config = Quantization(**options, rounding=rounding)
+    if "finetune" in plan:
+        training = TrainConfig.from_dict(plan["finetune"])
+        sets = run.dataset("train"), run.dataset("validation")
+        network, _ = finetune(network, config, *sets, training, progress=False)
+    else:
+        images = None if learned is None else calibration.float_images()
+        network = quantize(network, config, calibration=images)
+    return network if integers is None else to_integers(network, integers)
 
 
 def _optimization(asked: bool | Mapping[str, Any], seed: int) -> KernelOptimization | None:
@@ -136,9 +164,9 @@ def _optimization(asked: bool | Mapping[str, Any], seed: int) -> KernelOptimizat
 def ann_accuracy(
     model: nn.Module, ann: Path, store: Path, images: Dataset, name: str, device: str
 ) -> float:
-    """Accuracy of the ANN on the test images, read once and kept in `store`."""
+    """Accuracy of the ANN on the images, read once and kept in `store`."""
     stamp = sha256_of(ann / "model.safetensors")[:20]
-    file = store / f"ann-{images.name}-{stamp}.json"
+    file = store / f"ann-{images.name}-{images.split}-{stamp}.json"
     if not file.is_file():
         ann_result(model.to(device), images.to(device), name, None).to_json(file)
     return Result.from_json(file).known_accuracy
@@ -149,14 +177,15 @@ def check_engines_agree(
     spiking: SpikingNetwork, images: Dataset, store: Path, made: Made, **where: Any
 ) -> EngineCheck:
     """Accuracy and spikes of both engines in float64, kept in `store`."""
-    file = store / f"engines-{made.sha256[:20]}-{len(images)}.json"
+    engine = where["engine"]
+    file = store / f"engines-{engine}-{made.sha256[:20]}-{len(images)}.json"
     if file.is_file():
         with reading(file, "a stored comparison of engines", "Remove it to compare again."):
             return EngineCheck(**(read_json(file) | where))
     doubled = copy.deepcopy(spiking).double()
     correct, predictions, spikes = [0, 0], 0, 0
     for x, labels in images.to(doubled.input_low.device).batches(50, dtype=torch.float64):
-        a, b = (simulate(doubled, x, engine) for engine in ("closed_form", "clock"))
+        a, b = (simulate(doubled, x, name) for name in ("closed_form", engine))
         for index, record in enumerate((a, b)):
             correct[index] += int((record.predictions == labels).sum())
         agreement = compare_records(doubled, a, b)
@@ -165,7 +194,7 @@ def check_engines_agree(
     check = EngineCheck(
         samples=len(images),
         closed_form_accuracy=correct[0] / len(images),
-        clock_accuracy=correct[1] / len(images),
+        other_accuracy=correct[1] / len(images),
         predictions_different=predictions,
         spikes_different=spikes,
         **where,

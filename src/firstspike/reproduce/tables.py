@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from firstspike.report.comparison import markdown
+from firstspike.report.comparison import equal_spikes_rows, equal_steps_rows, markdown
 from firstspike.reproduce.analysis import analysis, missed
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, Reproduction
@@ -60,10 +60,10 @@ def verdicts(outcome: Reproduction) -> list[str]:
         lines.append(f"claim {word}: {claim.setting}, {claim.text}: {claim.reason}{why}")
     for check in outcome.engines:
         place = f"{check.setting}: {check.network}, seed {check.seed}"
-        closed, clock = 100 * check.closed_form_accuracy, 100 * check.clock_accuracy
+        closed, other = 100 * check.closed_form_accuracy, 100 * check.other_accuracy
         lines.append(
-            f"{_WORD[check.passed]}: engines agree: {place}: {closed:.2f} "
-            f"and {clock:.2f} % on {check.samples:,} test images, "
+            f"{_WORD[check.passed]}: engines agree: {place}: closed form {closed:.2f} and "
+            f"{check.engine} {other:.2f} % on {check.samples:,} images, "
             f"{check.spikes_different:,} spikes differ"
         )
     return lines
@@ -149,9 +149,25 @@ def headline(outcome: Reproduction) -> str:
     seeds = ", ".join(map(str, outcome.seeds))
     data = ", ".join(dict.fromkeys(result.dataset for result in outcome.results.values()))
     samples = ", ".join(dict.fromkeys(f"{r.samples:,}" for r in outcome.results.values()))
+    said = f"Data: {data}, {samples} {outcome.split} images; " if data else ""
     return (
         f"{outcome.entry} ({outcome.paper}, {outcome.place}) at scale {outcome.scale}: "
-        f"{outcome.statement}. Data: {data}, {samples} test images; seeds: {seeds}."
+        f"{outcome.statement}. {said}seeds: {seeds}."
+    )
+
+
+def comparison_of(outcome: Reproduction) -> str:
+    """Codes at equal steps and at equal spikes, where an outcome has several of one network."""
+    results = list(outcome.results.values())
+    if len({str(result.code["name"]) for result in results}) < 3:
+        return ""
+    return "\n\n".join(
+        [
+            f"{outcome.entry}: best accuracy (%) of each code at equal steps, and at equal spikes "
+            "per image (– where no run keeps within the budget):",
+            markdown(equal_steps_rows(results)),
+            markdown(equal_spikes_rows(results)),
+        ]
     )
 
 
@@ -163,8 +179,10 @@ def markdown_of(outcomes: Sequence[Reproduction]) -> str:
         training = sum(made.seconds for made in outcome.made.values())
         sections += [
             f"### {outcome.entry}, scale {outcome.scale}",
-            f"{headline(outcome)} Trained {training / 60:.0f} minutes (the ANN apart) on "
-            f"{environment.device_name}, {environment.threads} thread(s), torch "
+            f"{outcome.shows[0].upper()}{outcome.shows[1:]}.",
+            f"{headline(outcome)} "
+            + (f"Trained {training / 60:.0f} minutes (the ANN apart) on " if training else "On ")
+            + f"{environment.device_name}, {environment.threads} thread(s), torch "
             f"{environment.versions.get('torch', '?')}, {environment.date[:10]}.",
             markdown(table(outcome)),
             "\n".join(f"- {line}" for line in verdicts(outcome)),

@@ -1,29 +1,13 @@
-"""Speed and memory at the sizes of docs/speed.md: every part of `firstspike bench`, stored.
-
-    python benchmarks/speed.py [PART ...]
-
-stores benchmarks/results/speed_PART.json for every part, or for those named. Missing peers are
-skipped and said so in the stored result. One thread by default; targets are for that.
-"""
+"""Stored parts of the benchmark as tables and figures of the documentation."""
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from firstspike._reading import read_json
-from firstspike.bench import store
-from firstspike.bench.parts import PARTS, run_parts
 from firstspike.report.table import ratio
-
-FOLDER = Path(__file__).parent / "results"
-
-
-def path_of(part: str) -> Path:
-    return FOLDER / f"speed_{part}.json"
 
 
 def markdown_of(path: Path) -> str:
@@ -45,7 +29,7 @@ def markdown_of(path: Path) -> str:
     return "\n".join(lines + ["", *(f"- {note}" for note in notes)] * bool(notes) or lines)
 
 
-def targets_of(paths: list[Path]) -> str:
+def targets_of(paths: Sequence[Path]) -> str:
     """Every row of stored parts that has a target, as one table."""
     lines = ["| part | | measured | target | held |", "|---|---|---|---|---|"]
     for path in paths:
@@ -88,23 +72,6 @@ def _line(row: dict[str, Any]) -> str:
     return f"| {row['name']} | {row['ratio']:.3g} | {spread} | {seconds} | {target} | {held} |"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    for part in run_parts(arguments.parts or None, seed=arguments.seed):
-        if part.error:
-            print(f"{part.name} failed: {part.error}")
-            continue
-        store(path_of(part.name), part.rows, run_seconds=part.seconds)
-        if part.name == "scaling":
-            draw(path_of(part.name))
-        print(f"{part.name} ({part.seconds:.0f} s)\n{markdown_of(path_of(part.name))}\n")
-
-
 def draw(path: Path) -> None:
     """Time and memory against every kind of size, as two figures beside the stored result."""
     from firstspike.bench.scaling import UNITS
@@ -120,7 +87,3 @@ def draw(path: Path) -> None:
             exponents.setdefault(kind, {})[row["engine"]] = row["ratio"]
         figure, _ = plot_scaling(curves, exponents=exponents, ylabel=ylabel)
         figure.savefig(path.with_name(f"{path.stem}_{quantity}.svg"), metadata={"Date": None})
-
-
-if __name__ == "__main__":
-    main()
