@@ -18,7 +18,7 @@ from firstspike.codes.inputs import (
     Regular,
     WeightedSpikes,
 )
-from firstspike.codes.integers import IntegerCode, IntegerReverse, IntegerTTFS
+from firstspike.codes.integers import IntegerReverse, IntegerTTFS
 from firstspike.codes.kernels import Exponential, Kernel, Learned, Linear, PowerOfTwo
 from firstspike.codes.lif import LIF
 from firstspike.codes.phase import Phase
@@ -43,7 +43,6 @@ __all__ = [
     "Fixed",
     "GridSearch",
     "Input",
-    "IntegerCode",
     "IntegerReverse",
     "IntegerTTFS",
     "Kernel",
