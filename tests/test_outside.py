@@ -82,6 +82,7 @@ def test_compare_and_files_know_it(tmp_path: Path) -> None:
     assert build("code", results[0].code) == build("code", "TwoSpike(window=8)") == TwoSpike(8)
 
 
+@pytest.mark.slow
 def test_a_file_is_read_only_where_the_code_is_registered(tmp_path: Path) -> None:
     file = tmp_path / "network.safetensors"
     network_of(TwoSpike(8)).save(file)

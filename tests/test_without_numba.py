@@ -52,6 +52,7 @@ def outcome(how: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_every_code_gives_the_same_without_numba() -> None:
     there, missing = outcome("with"), outcome("without")
     assert there["said"] == [] and there["refused"] == ""

@@ -96,6 +96,7 @@ def test_in_time_the_result_is_that_of_the_ideal_network(dense):
         assert torch.equal(result.logits, network(image).detach())
 
 
+@pytest.mark.slow
 def test_times_and_delays_agree_in_the_end(dense):
     network, x, mapping, fan = dense
     image = x[:1]

@@ -98,6 +98,7 @@ def test_synaptic_operations_count_each_pool_window_once():
     assert synaptic_operations(network, second, {name: spikes}).sum() > alone
 
 
+@pytest.mark.slow
 def test_vgg16_takes_a_mesh_of_17_by_17():
     network = trace(VGG16().eval(), torch.rand(2, 3, 32, 32))
     mapping = map_network(network, CHIP, bits=4)

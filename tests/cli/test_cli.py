@@ -276,6 +276,7 @@ class CubicKernel(FunctionKernel):
 """
 
 
+@pytest.mark.slow
 def test_a_kernel_in_a_file_of_ones_own_is_known_to_every_verb(
     trained: Path, tmp_path: Path
 ) -> None:

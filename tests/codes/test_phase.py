@@ -32,6 +32,7 @@ def test_engine_agrees_with_the_naive_loop_neuron_by_neuron(pool: type[nn.Module
     assert_engine_follows(code, fire, pool, steps=33, start=0.5 * 2.0**-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("input", [fs.inputs.Regular(), fs.inputs.Direct()])
 def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
     codes = [fs.Phase(steps, input=input) for steps in (128, 512, 2048)]

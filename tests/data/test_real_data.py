@@ -47,6 +47,7 @@ def load(name: str, split: str) -> Dataset:
     pytest.skip(f"{name} is not here: set FIRSTSPIKE_DATA to the folder that has it")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FROZEN)
 def test_bytes_statistics_and_the_frozen_validation_split(name):
     train, test = load(name, "train+validation"), load(name, "test")

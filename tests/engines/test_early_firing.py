@@ -124,6 +124,7 @@ class RandomNet(nn.Module):
         return F.relu(layer(x))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate])
 @given(
     kinds=st.lists(st.sampled_from(RandomNet.KINDS), min_size=1, max_size=3),

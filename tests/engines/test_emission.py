@@ -111,6 +111,7 @@ def test_without_emission_the_clock_runs_it(monkeypatch) -> None:
         fs.simulate(network, x, "closed_form")
 
 
+@pytest.mark.slow
 # ---- gradients and precision --------------------------------------------------------------------
 def test_networks_without_gradients_say_why(train_set, validation_set) -> None:
     _, rate, x = converted(fs.Rate(4))

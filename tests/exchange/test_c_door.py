@@ -158,6 +158,7 @@ def test_memory_is_shared_between_layers(tmp_path):
     assert C("event").source(twin, tmp_path / "n.c").ram == 2 * 128 + 4 * 128 + 2 * 128
 
 
+@pytest.mark.slow
 @needs_gcc
 def test_golden_vectors_catch_a_changed_weight(tmp_path):
     network, x = integers()

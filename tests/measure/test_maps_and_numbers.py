@@ -53,6 +53,7 @@ def reported(result: Result, path, *words: str) -> None:
     results_table([result])
 
 
+@pytest.mark.slow
 def test_a_u_net_finds_digits_in_noise(tmp_path) -> None:
     torch.manual_seed(0)
     x, y = digits_in_noise()
@@ -67,6 +68,7 @@ def test_a_u_net_finds_digits_in_noise(tmp_path) -> None:
     reported(result, tmp_path / "map.html", "mean iou")
 
 
+@pytest.mark.slow
 def test_a_regression_follows_its_model(tmp_path) -> None:
     torch.manual_seed(0)
     x, _ = digits_in_noise()

@@ -92,6 +92,7 @@ print(len(fs.SpikingNetwork.load(sys.argv[1]).populations))
 """
 
 
+@pytest.mark.slow
 def test_files_hold_its_name_and_say_what_is_missing(model: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
     fs.convert(model, fs.TTFS(8), calibration=X).save(path)

@@ -92,6 +92,7 @@ def test_every_plot_is_tested() -> None:
     assert set(CALLS) | ELSEWHERE == {name for name in plots.__all__ if name.startswith("plot_")}
 
 
+@pytest.mark.slow
 def test_pyplot_stays_unused() -> None:
     program = """
 import sys

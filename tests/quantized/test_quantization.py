@@ -122,6 +122,7 @@ def test_saved_quantized_network_is_the_same(tmp_path):
     assert again.origin["quantization"]["bits"] == 4
 
 
+@pytest.mark.slow
 def test_finetuning_beats_rounding_and_returns_a_quantized_network():
     train, validation, test = (
         load_dataset("digits", split) for split in ("train", "validation", "test")

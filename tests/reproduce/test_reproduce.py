@@ -33,6 +33,7 @@ def digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_quantizer_aware_runs_and_skips_what_is_done(digits: Path) -> None:
     said: list[str] = []
     first = reproduce("quantizer-aware", only=["4 steps"], seeds=[0, 1], say=said.append)
@@ -63,6 +64,7 @@ def test_quantizer_aware_runs_and_skips_what_is_done(digits: Path) -> None:
     assert "engines agree" in text and table(again)[0]["verdict"] == "–"
 
 
+@pytest.mark.slow
 def test_t2fsnn_table1_converts_and_judges_claims(digits: Path) -> None:
     only = ["T2FSNN", "T2FSNN+GO+EF"]
     outcome = reproduce("t2fsnn-table1", only=only, out=digits / "out")

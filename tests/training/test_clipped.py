@@ -93,6 +93,7 @@ def test_few_step_read_out_is_exact_where_currents_are_constant(levels):
     torch.testing.assert_close(values, first, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_few_step_read_out_tends_to_the_model():
     model, clipped, x = models(None, percentile=100.0)
     torch.testing.assert_close(clipped(x), model(x))  # the largest activation is not clipped

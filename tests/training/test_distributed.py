@@ -50,6 +50,7 @@ def history(folder):
     return [{k: v for k, v in line.items() if k not in times} for line in lines]
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one(finished, tmp_path):
     alone, _ = parallel_run.run(tmp_path, 0.0)
     together = parallel_run.model()
@@ -81,6 +82,7 @@ def test_a_run_of_two_processes_is_not_continued_by_one(finished):
         fit(body, *sets, parallel_run.CONFIG, run_dir=finished / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_process_leaves_a_whole_checkpoint_and_a_message(tmp_path):
     errors, codes = start(tmp_path, "killed")
     assert codes[1] == -9 and codes[0] not in (0, -9)

@@ -60,7 +60,7 @@ def test_a_network_trained_in_continuous_time_runs_on_a_grid(train_set, validati
     assert torch.equal(grid.with_steps(None)(images), network(images))
     fine = network.with_steps(4096)(images)
     torch.testing.assert_close(fine, network(images), rtol=0, atol=0.05)
-    with pytest.raises(ValueError, match="must have the code ReLPSP to change its grid"):
+    with pytest.raises(ValueError, match="must have a code whose steps can change"):
         network_for(train_set, TTFS(4, Linear())).with_steps(8)
 
 

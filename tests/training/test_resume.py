@@ -43,6 +43,7 @@ def uninterrupted(tmp_path_factory):
     return outcome(folder)
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments(tmp_path, uninterrupted):
     moments = random.Random(0)
     kills = 0

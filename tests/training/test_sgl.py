@@ -33,6 +33,7 @@ def convert(model, digits, steps=2, **options):
     return fs.convert(model, FewStep(steps, **options), calibration=digits[0].float_images())
 
 
+@pytest.mark.slow
 def test_fine_tuning_recovers_what_conversion_lost(trained, digits):
     network = convert(trained, digits)
     ann, before = evaluate_accuracy(trained, digits[1]), evaluate_accuracy(network, digits[1])
@@ -74,6 +75,7 @@ def test_batch_norm_sees_all_steps_and_folds_away(digits):
     assert evaluate_accuracy(plain, digits[1]) == result.best_validation_accuracy > 0.8
 
 
+@pytest.mark.slow
 def test_learns_from_scratch_with_another_surrogate(digits):
     torch.manual_seed(0)
     network = convert(DigitsCNN(width=0.5), digits, leak=0.9)

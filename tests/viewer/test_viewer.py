@@ -216,6 +216,7 @@ addEventListener("load", () => {
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(browser is None, reason="no Chromium is installed")
 def test_slider_hover_keys_and_drawing_in_a_browser(tmp_path: Path) -> None:
     page = view(network().float(), digits(2).float(), [0, 1]).page

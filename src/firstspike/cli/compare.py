@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,15 @@ def compare(
     root: DataRoot = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     samples: Annotated[int | None, typer.Option(help="Only the first so many.", min=1)] = None,
+    settle: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="Run codes that repeat their values until the accuracy stays within so many "
+            "points for 32 steps (at most 1,024 steps), whatever steps they name.",
+            min=0.0,
+        ),
+    ] = None,
     calibration: Annotated[
         int, typer.Option(help="Training images to calibrate on.", min=1)
     ] = 1000,
@@ -91,6 +101,8 @@ def compare(
     Example: firstspike compare --model runs/mnist
 
     Example: firstspike compare --model runs/mnist --code Rate --code "TTFS(8, kernel=Linear())"
+
+    Example: firstspike compare --model runs/mnist --code Rate --code Burst --settle 0.1
     """
     import firstspike as fs
     from firstspike.measure.result import write_results
@@ -103,9 +115,13 @@ def compare(
         equal_steps_rows,
         operation_rows,
     )
+    from firstspike.stopping import Settle
 
     prepare(seed, device, threads)
     codes = chosen_codes(code or [])
+    rule = None if settle is None else Settle(points=settle)
+    if rule is not None:  # codes that differ in steps only are one
+        codes = list(dict.fromkeys(_with_steps(c, rule.maximum) for c in codes))
     run, own = (None, model) if is_own(model) else (Path(model), None)
     ann, recipe = subject(run, own, weights, data, root, size, device)
     training, images = recipe.datasets("train", split)
@@ -120,6 +136,7 @@ def compare(
         store=folder / "results",
         name=recipe.model["name"],
         seed=seed,
+        settle=rule,
         on_result=lambda r: console().print(
             f"{r.label}: {100 * r.known_accuracy:.2f} % in {r.latency_steps:g} steps, "
             f"{r.spikes_per_sample:,.0f} spikes ({r.seconds:.0f} s)",
@@ -146,6 +163,10 @@ def compare(
         tables=tables,
     )
     typer.echo(f"wrote {target} and {page}")
+
+
+def _with_steps(code: Code, steps: int) -> Code:
+    return replace(code, steps=steps) if code.settles else code  # type: ignore[call-arg]
 
 
 def _table(title: str, rows: list[dict[str, Any]]) -> Any:

@@ -28,6 +28,7 @@ class Code(ABC):
     rank: ClassVar[int] = 1  # moments of its input that a population's potential depends on
     wants_training: ClassVar[bool] = False  # weights of an ANN are a start only
     graded_pool: ClassVar[bool] = False  # a max pool may pass on parts of several spikes
+    free_steps: ClassVar[bool] = False  # nothing that calibration measures depends on `steps`
 
     def __post_init__(self) -> None:  # noqa: B027
         """Refuse parameters that make no sense; subclasses do."""
@@ -83,6 +84,11 @@ class Code(ABC):
     def reason_against_conversion(self) -> str | None:
         """Why `convert` makes no network of it; None if it does."""
         return None
+
+    @property
+    def settles(self) -> bool:
+        """Whether values are repeated for as long as one likes, and come closer to the ANN's."""
+        return self.free_steps and not self.single_spike
 
     @property
     def reason_to_step(self) -> str | None:

@@ -13,7 +13,7 @@ from firstspike.codes.code import Code
 from firstspike.codes.inputs import Direct, DirectNeuron, Input, Regular
 from firstspike.config import register, require_integer
 from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
-from firstspike.neurons.relpsp_gradient import fire, shares
+from firstspike.neurons.relpsp_gradient import fire, shares, tie
 
 
 class Moments(NamedTuple):
@@ -75,6 +75,7 @@ class ReLPSP(Code):
 
     single_spike: ClassVar[bool] = True
     rank: ClassVar[int] = 2
+    free_steps: ClassVar[bool] = True
     wants_training: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -171,7 +172,8 @@ class ReLPSPNeuron(Neuron):
         out = None
         if t is not None:
             if t < self.steps:
-                reached = self.normalize(state["potential"]) >= 1 - t / self.steps
+                u = self.normalize(state["potential"])
+                reached = u >= 1 - t / self.steps - tie(u.dtype)
                 fires = state["times"].isinf() & reached
                 state["times"] = torch.where(fires, float(t), state["times"])
             out = state["times"].isfinite() * (self.scale / self.steps)

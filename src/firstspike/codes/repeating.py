@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,6 +20,8 @@ class RepeatingCode(Code):
     All populations run side by side for `steps` steps, and the readout is divided by the doses of
     bias injected so far, so that logits come out in the ANN's units at every step.
     """
+
+    free_steps: ClassVar[bool] = True
 
     steps: int
     input: Input

@@ -24,7 +24,7 @@ def fire_flat(a, w, scale, smallest, value, gain):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def fire_on_grid_flat(a, w, scale, smallest, steps, value, gain):
+def fire_on_grid_flat(a, w, scale, smallest, steps, tie, value, gain):
     """The same on a grid of `steps`, by the operations of `relpsp_gradient.shares`, in order."""
     one = scale / scale
     zero, factor = one - one, one / scale
@@ -34,9 +34,9 @@ def fire_on_grid_flat(a, w, scale, smallest, steps, value, gain):
         if share > zero:
             k = np.ceil((one - share) * steps)
             before = (k - one) / steps
-            if k > zero and start + before * rise >= one - before:
+            if k > zero and start + before * rise >= one - before - tie:
                 k = k - one
-            if start + k / steps * rise < one - k / steps:
+            if start + k / steps * rise < one - k / steps - tie:
                 k = k + one
             share = one - k / steps if k < steps else zero
         else:

@@ -16,7 +16,6 @@ from firstspike._reading import reading
 from firstspike._tensors import check_finite, load_into, load_tensors, save_tensors
 from firstspike._tracing import require_plain
 from firstspike.codes import Code, Neuron
-from firstspike.codes.relpsp import ReLPSP
 from firstspike.config import build
 from firstspike.engines.engine import (
     ENGINES,
@@ -176,17 +175,22 @@ class SpikingNetwork(nn.Module):
         return twin
 
     def with_steps(self, steps: int | None) -> SpikingNetwork:
-        """A copy whose `ReLPSP` neurons fire on a grid of `steps` per window; None: in between.
+        """A copy with another number of steps; parameters are copied.
 
-        So a network trained in continuous time runs step by step. Parameters are copied.
+        Codes that repeat their values run for so many steps in all. `ReLPSP` neurons fire on a
+        grid of `steps` per window, None being continuous time: so a network trained there runs
+        step by step.
+
+        Raises:
+            ValueError: if the code's steps are part of what was calibrated.
         """
-        if not isinstance(self.code, ReLPSP):
+        if not self.code.free_steps:
             raise ValueError(
-                f"`network` must have the code ReLPSP to change its grid, got {self.code}. Convert "
-                "the model again with other steps."
+                f"`network` must have a code whose steps can change (Rate, Phase, Burst, ReLPSP), "
+                f"got {self.code}. Convert the model again with other steps."
             )
         twin = copy.deepcopy(self)
-        code = twin.code = replace(self.code, steps=steps)
+        code = twin.code = replace(self.code, steps=steps)  # type: ignore[call-arg]
         for name in self.populations:
             make = code.input_neuron if name == INPUT else code.neuron
             twin.neurons[name] = make(self.neuron(name).scale)

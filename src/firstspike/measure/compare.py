@@ -16,6 +16,7 @@ from firstspike.conversion import Normalization, convert
 from firstspike.conversion.statistics import calibration_batches
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.evaluate import evaluate
+from firstspike.measure.settling import Settle
 
 if TYPE_CHECKING:
     from firstspike.measure.result import Result
@@ -33,6 +34,7 @@ def compare(
     samples: int | None = None,
     batch_size: int = 250,
     reference: Code | None = None,
+    settle: Settle | None = None,
     store: str | Path | None = None,
     name: str | None = None,
     seed: int | None = None,
@@ -49,6 +51,8 @@ def compare(
         codes: codes to convert to, or networks that are spiking already (trained ones, say).
         dataset: as for `evaluate`; the same images for all.
         calibration, normalization: as for `convert`.
+        settle: as for `evaluate`, for the codes that repeat their values; others are measured as
+            they are.
         reference: code of the result that normalized energies are relative to.
         store: folder where each finished result is kept; called again with the same model, data
             (to the pixel), calibration images and code, the result is read from there.
@@ -68,7 +72,7 @@ def compare(
         setting = _hash_setting(
             dataset,
             calibration,
-            [repr(normalization), samples, seed, repr(measuring.get("energy"))],
+            [repr(normalization), samples, seed, repr(measuring.get("energy")), repr(settle)],
         )
     results = []
     for code in codes:
@@ -89,6 +93,7 @@ def compare(
                 batch_size=batch_size,
                 model=name or type(model).__name__,
                 seed=seed,
+                settle=settle if network.code.settles else None,
                 progress=progress,
                 **measuring,
             )

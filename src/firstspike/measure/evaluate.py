@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from firstspike.engines.early_exit import Decision
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.operations import OperationTally
 from firstspike.measure.robustness import Strengths, measure_robustness
+from firstspike.measure.settling import Settle, settled
 from firstspike.measure.tasks import Classes, Regression, Task, infer_task
 from firstspike.networks import INPUT
 from firstspike.networks.outputs import pick
@@ -154,6 +156,7 @@ def evaluate(
     energy: Mapping[str, EnergyTable] | None = None,
     decide: Decision | None = None,
     perturb: Strengths | None = None,
+    settle: Settle | None = None,
     task: Task | None = None,
     progress: bool = False,
 ) -> Result:
@@ -179,6 +182,11 @@ def evaluate(
             distribution of latencies.
         perturb: strengths of disturbances, `{"jitter": [0.0, 1.0, 2.0]}`: `robustness` then has the
             accuracy under each (`Perturbation`); needs a `Dataset` and a code with a closed form.
+        settle: `Settle(points=0.1, span=32, maximum=1024)`: run a code that repeats its values for
+            as many steps as its accuracy on these images needs to settle; the result is that of
+            the network with so many steps, and `settling` says which. Choosing on images is
+            fitting: for a test result find the steps on validation images, then measure
+            `network.with_steps(...)`.
         task: what the outputs are for: `Classes()`, `OneLogit()`, `MultiLabel()`,
             `PixelClasses()`, `Regression()` or `Metric(function)` of `firstspike.measure.tasks`;
             by default inferred where targets and outputs leave no doubt.
@@ -194,6 +202,14 @@ def evaluate(
     from firstspike.measure.environment import describe_environment
     from firstspike.measure.result import Result
 
+    if settle is not None:
+        again = partial(
+            evaluate, dataset=dataset, engine=engine, samples=samples, batch_size=batch_size
+        )
+        again = partial(again, model=model, seed=seed, memory=memory, task=task, progress=progress)
+        network, point = settled(network, settle, again)
+        result = again(network, energy=energy, decide=decide, perturb=perturb)
+        return result.model_copy(update={"settling": {**asdict(settle), "step": point}})
     asked = ("over_time",) if decide is None else ("over_time", "decide")
     engine = engine or default_engine(network, asked)
     started = time.perf_counter()

@@ -138,6 +138,11 @@ class Result(_Record):
         description='under a decision rule: share of the samples ("0.5") -> step by which they '
         'had stopped, and "mean"',
     )
+    settling: dict[str, Amount | None] | None = Field(
+        None,
+        description="under `settle`: its rule, and the `step` after which the accuracy has "
+        "settled; null if it never does",
+    )
     accuracy_over_time: list[Fraction] | None = Field(
         None, description="entry g is the accuracy after g + 1 steps"
     )

@@ -12,6 +12,7 @@ from firstspike.compiled.memory_order import dense, flat
 from firstspike.compiled.threads import in_parts
 
 SMALLEST_DENOMINATOR = 0.1  # of the gradient, in units of the threshold
+_TIE = 64  # ulp below the threshold at which a neuron on a grid still fires
 _SPLIT = 1 << 16  # elements below which one thread does the work
 
 
@@ -24,6 +25,16 @@ def fire(a: Tensor, w: Tensor | None, scale: Tensor, steps: int | None) -> Tenso
     a, w = a.to(scale.dtype), None if w is None else w.to(scale.dtype)
     result: Tensor = _Fire.apply(a, w, scale, steps)
     return result
+
+
+def tie(dtype: torch.dtype) -> float:
+    """Slack of the comparison with the threshold on a grid of steps, in units of the scale.
+
+    Potential and threshold meet exactly at a step where a population repeats another (a ReLU behind
+    a ReLU: half of its spikes), and engines add up in different orders. With the slack they all
+    see such a neuron fire.
+    """
+    return _TIE * torch.finfo(dtype).eps
 
 
 def shares(a: Tensor, w: Tensor | None, scale: Tensor, steps: int | None) -> Tensor:
@@ -42,7 +53,7 @@ def _on_grid(share: Tensor, a: Tensor, w: Tensor, steps: int) -> Tensor:
     """Shares of the first grid step at or after the crossing, found by the clock's own test."""
 
     def reached(k: Tensor) -> Tensor:
-        return a + k / steps * w >= 1 - k / steps
+        return a + k / steps * w >= 1 - k / steps - tie(a.dtype)
 
     k = ((1 - share) * steps).ceil()
     k = torch.where((k > 0) & reached(k - 1), k - 1, k)
@@ -81,7 +92,8 @@ def _with_gain(
         w = torch.zeros_like(a) if w is None else w
         if steps is None:
             return _in_one_pass(fire_flat, [a, w], scale, SMALLEST_DENOMINATOR)
-        return _in_one_pass(fire_on_grid_flat, [a, w], scale, SMALLEST_DENOMINATOR, steps)
+        constants = (SMALLEST_DENOMINATOR, steps, tie(a.dtype))
+        return _in_one_pass(fire_on_grid_flat, [a, w], scale, *constants)
     share = shares(a, w, scale, steps)
     rise = torch.ones_like(scale) if w is None else 1 + w * scale.reciprocal()
     inside = (share > 0) & (share < 1)

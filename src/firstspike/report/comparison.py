@@ -34,11 +34,19 @@ def comparison_rows(results: Sequence[Result], points: float = 0.3) -> list[dict
             "input": number(r.input_spikes_per_sample),
             "per neuron": f"{r.spikes_per_neuron:.3g}",
         }
+        if any(other.settling for other in results):
+            row["settled"] = _settled(r)
         for model, short in zip(NORMALIZED, ("TN", "SN")):
             energy = r.energy.get(model)
             row[short] = "–" if energy is None else f"{energy.total:.3f}"
         rows.append(row)
     return rows
+
+
+def _settled(result: Result) -> str:
+    if result.settling is None:
+        return "by its windows"
+    return "never" if result.settling["step"] is None else number(result.settling["step"])
 
 
 def operation_rows(results: Sequence[Result]) -> list[dict[str, Any]]:

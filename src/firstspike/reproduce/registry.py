@@ -12,6 +12,7 @@ from firstspike.codes import Code
 from firstspike.config import build
 from firstspike.conversion.normalization import Normalization
 from firstspike.measure.energy import EnergyReference
+from firstspike.measure.settling import Settle
 from firstspike.reproduce.metrics import METRICS, Claim
 
 Values = dict[str, dict[str, dict[str, float]]]  # setting -> network -> metric -> value
@@ -35,7 +36,9 @@ class Entry:
         settings: label -> name of the ANN recipe under `recipes/`, such as `{"cifar10":
             "cifar10_vgg16"}`.
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
-            with `optimize: true`, or options of `KernelOptimization`, its kernels are fitted) or
+            with `optimize: true`, or options of `KernelOptimization`, its kernels are fitted; with
+            `settle`, options of `Settle`, it runs for as many steps as it needs on validation
+            images) or
             `train`, the name of a spiking recipe, with changes to its `code`, `method`, `training`
             and `keep_batch_norm`; either way with a `normalization` if it is to be another.
             `in: {setting: ...}` changes it for one setting. `quantize` is a `Quantization` of a
@@ -86,6 +89,7 @@ class Entry:
         for network, plan in self.networks.items():
             if "normalization" in plan:
                 build(Normalization, plan["normalization"])
+            Settle(**plan.get("settle", {}))
             for key in plan:
                 _require(key in _PLAN, self.name, f"key of {network!r}", key, sorted(_PLAN))
             if not {"train", "code"} & set(plan):
@@ -101,7 +105,7 @@ class Entry:
 
 
 _PLAN = {
-    *("code", "train", "optimize", "normalization", "quantize", "finetune"),
+    *("code", "train", "optimize", "normalization", "settle", "quantize", "finetune"),
     *("method", "training", "keep_batch_norm", "in"),
 }
 

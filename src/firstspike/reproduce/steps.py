@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from firstspike.conversion.normalization import Normalization
 from firstspike.data import Dataset
 from firstspike.engines import compare_records, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
+from firstspike.measure.settling import Settle, settled
 from firstspike.quantized import (
     LearnedRounding,
     Nearest,
@@ -85,7 +88,7 @@ def make_network(
         recipe = spiking_recipe(plan, setting, scale, ann).with_training(seed=seed)
         stamp["recipe"] = recipe.describe()
     else:
-        keys = ("code", "optimize", "normalization", "quantize", "finetune")
+        keys = ("code", "optimize", "normalization", "settle", "quantize", "finetune")
         stamp["recipe"] = {key: plan[key] for key in keys if key in plan}
     stamp = json.loads(json.dumps(stamp))
     done = folder / "made.json"
@@ -133,6 +136,13 @@ def _converted(
         normalization=build(Normalization, plan.get("normalization", {"name": "Percentile"})),
         kernel_optimization=_optimization(plan.get("optimize", False), seed),
     )
+    if "settle" in plan:
+        deciding = run.dataset("validation")
+        deciding = deciding.subset(min(scale.calibration, len(deciding)))
+        network, point = settled(
+            network, Settle(**plan["settle"]), partial(evaluate, dataset=deciding)
+        )
+        network.origin["settling"] = {**plan["settle"], "step": point, "samples": len(deciding)}
     return _quantized(network, plan, run, calibration) if "quantize" in plan else network
 
 
