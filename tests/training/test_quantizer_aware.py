@@ -156,3 +156,29 @@ def test_a_loop_of_ones_own_with_a_fused_optimizer_sees_what_it_trained(train_se
     with torch.no_grad():
         kept = network.eval()(images)
     torch.testing.assert_close(kept, network(images).detach())
+
+
+def test_activity_is_the_mean_of_what_neurons_say_and_buys_silence(train_set, validation_set):
+    """Also in front of a max pool, where only the largest would be seen."""
+    network = network_for(train_set, TTFS(4, kernel=Linear()))
+    images, labels = train_set.float_images(), train_set.labels.long()
+    losses = []
+    for activity in (0.0, 2.0):
+        method = QuantizerAware(activity=activity)
+        twin = copy.deepcopy(network)
+        method.start(twin, TrainConfig())
+        losses.append(float(method.loss(twin, images[:20], labels[:20])[0].detach()))
+    record = simulate(network, images[:20], "closed_form")
+    said = sum(
+        float((network.neuron(n).decode(record.spike_times[n]) / network.neuron(n).scale).sum())
+        for n in network.network.populations
+    )
+    neurons = sum(network.neuron_count(n) for n in network.network.populations)
+    assert losses[1] - losses[0] == pytest.approx(2.0 * said / 20 / neurons, rel=1e-5)
+    spikes = []
+    for activity in (0.0, 2.0):
+        twin = copy.deepcopy(network)
+        fit(twin, train_set, validation_set, CONFIG, method=QuantizerAware(activity=activity))
+        times = simulate(twin, images, "closed_form").spike_counts
+        spikes.append(sum(float(times[n].sum()) for n in network.network.populations))
+    assert spikes[1] < 0.8 * spikes[0]

@@ -139,7 +139,7 @@ class Result(_Record):
         'had stopped, and "mean"',
     )
     settling: dict[str, Amount | None] | None = Field(
-        None,
+        default=None,
         description="under `settle`: its rule, and the `step` after which the accuracy has "
         "settled; null if it never does",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,7 +42,7 @@ class VGG8(nn.Module):
         width: multiplies the number of channels.
         whitening: "rectified", "linear", or "none" for images straight into the first convolution.
         directions: principal directions the whitening layer keeps, at most 9 * in_channels.
-        pool: "max", "average" or "stride".
+        pool: "max", "average" or "stride", one for all or one for each stage.
         momentum: of the running statistics of batch norm.
 
     Shape: (B, in_channels, H, W) -> (B, classes), H and W multiples of 8.
@@ -57,13 +58,19 @@ class VGG8(nn.Module):
         width: float = 1.0,
         whitening: str = "rectified",
         directions: int = 16,
-        pool: str = "max",
+        pool: str | Sequence[str] = "max",
         momentum: float = 0.3,
     ) -> None:
         super().__init__()
         check_options(in_channels=in_channels, classes=classes, width=width)
         _check_choice("whitening", whitening, ("rectified", "linear", "none"))
-        _check_choice("pool", pool, ("max", "average", "stride"))
+        pools = (pool,) * len(_STAGES) if isinstance(pool, str) else tuple(pool)
+        for kind in pools:
+            _check_choice("pool", kind, ("max", "average", "stride"))
+        if len(pools) != len(_STAGES):
+            raise ValueError(
+                f"`pool` must be one kind or one for each of {len(_STAGES)} stages, got {pool!r}."
+            )
         if not 1 <= directions <= 9 * in_channels:
             raise ValueError(
                 f"`directions` must lie in 1..{9 * in_channels}, the pixels of a 3x3 patch, got "
@@ -77,12 +84,12 @@ class VGG8(nn.Module):
             front.weight.requires_grad_(False)
             layers += [front, *([nn.ReLU()] if whitening == "rectified" else [])]
         self.whitening = whitening
-        for stage in _STAGES:
+        for stage, kind in zip(_STAGES, pools):
             for position, outputs in enumerate(scaled(count, width) for count in stage):
-                layers += _block(channels, outputs, pool if position == 0 else None, momentum)
+                layers += _block(channels, outputs, kind if position == 0 else None, momentum)
                 channels = outputs
         self.features = nn.Sequential(*layers)
-        last = nn.AdaptiveMaxPool2d(1) if pool == "max" else nn.AdaptiveAvgPool2d(1)
+        last = nn.AdaptiveMaxPool2d(1) if pools[-1] == "max" else nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(last, nn.Flatten(), nn.Linear(channels, classes))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from firstspike.codes.kernels import ExponentialKernel, LearnedKernel
 from firstspike.config import register, require
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
+from firstspike.neurons.neuron import Neuron
 from firstspike.neurons.table import TableNeuron
 from firstspike.training.single_spike import SingleSpikeMethod
 
@@ -42,6 +43,8 @@ class QuantizerAware(SingleSpikeMethod):
         teacher: an ANN whose outputs are learned along with the labels.
         distillation: share of the loss that comes from the teacher, in [0, 1].
         temperature: of the softmax on both sides; the teacher's term is multiplied by its square.
+        activity: weight of the mean of `value / scale` over all hidden neurons, added to the loss:
+            what a neuron says is small, or it stays silent. Spikes fall long before accuracy does.
 
     Source: Esser et al. 2020 (LSQ) and Choi et al. 2018 (PACT) for the ranges; Hinton et al. 2015
     for distillation.
@@ -53,6 +56,7 @@ class QuantizerAware(SingleSpikeMethod):
     teacher: nn.Module | None = field(default=None, repr=False)
     distillation: float = 0.5
     temperature: float = 4.0
+    activity: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,6 +75,13 @@ class QuantizerAware(SingleSpikeMethod):
             "0 learns from labels alone, 1 from the teacher alone.",
         )
         require(self.temperature > 0, "temperature", "be positive", self.temperature, "4 is usual.")
+        require(
+            self.activity >= 0,
+            "activity",
+            "not be negative",
+            self.activity,
+            "It is a weight in the loss; 0 leaves spikes as they are.",
+        )
 
     def settings(self) -> dict[str, Any]:
         names = [name for name in self.__dataclass_fields__ if name != "teacher"]
@@ -89,15 +100,34 @@ class QuantizerAware(SingleSpikeMethod):
             if name != INPUT and self.train_ranges:
                 make_scale_trainable(neuron)
             neuron.kernel.requires_grad_(self.train_tables)
+        hidden = self._network.network.populations
+        self._neurons = sum(self._network.neuron_count(name) for name in hidden)
+        self._said = torch.zeros(())
         if self.teacher is not None:
             device = next(model.parameters()).device
             self.teacher.to(device).eval().requires_grad_(False)
+
+    @property
+    def sees_every_neuron(self) -> bool:
+        return super().sees_every_neuron or self.activity > 0
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         groups = super().parameter_groups(model)
         return split_groups(
             groups, self._network, self.config.learning_rate * self.range_learning_rate
         )
+
+    def activate(self, name: str, neuron: Neuron, u: Any) -> Tensor:
+        value = super().activate(name, neuron, u)
+        if self.activity and name != INPUT:
+            self._said = self._said + (value / neuron.scale.detach()).sum() / len(value)
+        return value
+
+    def penalty(self, network: SpikingNetwork) -> Tensor | None:
+        if not self.activity:
+            return None
+        said, self._said = self._said, torch.zeros(())
+        return self.activity * said / self._neurons
 
     def criterion(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         loss = super().criterion(logits, images, labels)

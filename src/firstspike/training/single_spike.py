@@ -72,6 +72,11 @@ class SingleSpikeMethod(Method):
             neuron.activate(u) if self.perturbation is None else self.perturbation.spikes(neuron, u)
         )
 
+    @property
+    def sees_every_neuron(self) -> bool:
+        """Whether `activate` must see the neurons in front of a max pool one by one."""
+        return self.perturbation is not None
+
     def penalty(self, network: SpikingNetwork) -> Tensor | None:
         """What is added to the loss, if anything."""
         return None
@@ -92,7 +97,7 @@ class SingleSpikeMethod(Method):
             for parameter, change in self._changes.items():
                 parameter.data.add_(change)
         logits = closed_form.logits(
-            self._network, images, self._activate, pool_first=self.perturbation is None
+            self._network, images, self._activate, pool_first=not self.sees_every_neuron
         )
         loss = self.criterion(logits, images, labels)
         penalty = self.penalty(self._network)
