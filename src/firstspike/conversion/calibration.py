@@ -77,8 +77,13 @@ class Calibration:
             check: compare it with the model on some of the calibration images.
 
         Raises:
-            ValueError: if `normalization` needs statistics per channel that were not kept.
+            ValueError: if `normalization` needs statistics per channel that were not kept, or
+                networks of this code are made in another way.
         """
+        if (reason := code.reason_against_conversion) is not None:
+            raise ValueError(
+                f"`code` must be one that networks are converted to, got {code}: {reason}"
+            )
         normalization = Percentile() if normalization is None else normalization
         dtype = self.first.dtype
         network = copy.deepcopy(self.network)

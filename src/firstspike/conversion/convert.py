@@ -64,8 +64,6 @@ def convert(
     """
     if not isinstance(code, Code):
         raise TypeError(f"`code` must be a code config, got {code!r}. Pass e.g. TTFS(window=16).")
-    if (reason := code.reason_against_conversion) is not None:
-        raise ValueError(f"`code` must be one that networks are converted to, got {code}: {reason}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
     normalization = Percentile() if normalization is None else normalization
