@@ -76,11 +76,11 @@ DEFAULT: dict[str, Any] = {
                 "percentile": {"choose": [99.0, 99.5, 99.9, 99.99, 100.0]},
                 "per_channel": {"choose": [False, True]},
             },
-            {"name": "LeastError", "per_channel": {"choose": [False, True]}},
+            {"name": "LeastError", "candidates": 24, "per_channel": {"choose": [False, True]}},
         ]
     },
     "kernel_optimization": {
-        "choose": [None, {"name": "KernelOptimization", "steps": 100}],
+        "choose": [None, {"name": "KernelOptimization", "steps": 60, "learning_rate": 0.1}],
         "when": {"code.kernel.name": "Exponential"},
     },
     "weights": None,

@@ -117,15 +117,15 @@ class Search:
         self,
         measure: Callable[[dict[str, Any]], Outcome],
         trials: int,
-        values: Callable[[Outcome], tuple[Sequence[float], Mapping[str, float]] | None],
+        values: Callable[[Outcome], tuple[Sequence[float] | None, Mapping[str, float]]],
         on_done: Callable[[Done], None] | None = None,
     ) -> None:
         """Work until trials 0 ... `trials` - 1 are finished, by this worker or by others.
 
         Args:
             measure: what a trial does with its setting.
-            values: objectives, and constraints (kept where not positive), of an outcome; None
-                where it was refused before there was something to measure.
+            values: objectives (None where the trial ended before there was something to measure)
+                and constraints (kept where not positive) of an outcome.
             on_done: called with each trial of this worker.
         """
         while True:
@@ -220,13 +220,13 @@ class Search:
                 outcome = self._known(setting) or measure(setting)
             trial.set_user_attr("setting", setting)
             trial.set_user_attr("outcome", outcome.plain())
-            told = values(outcome)
-            if told is None:
+            objectives, constraints = values(outcome)
+            for name, value in constraints.items():
+                trial.set_constraint(name, value)
+            if objectives is None:
                 self.study.tell(trial, state=TrialState.PRUNED)
             else:
-                for name, value in told[1].items():
-                    trial.set_constraint(name, value)
-                self.study.tell(trial, list(told[0]))
+                self.study.tell(trial, list(objectives))
         except BaseException as error:
             if self.study.get_trials(deepcopy=False)[trial.number].state.is_finished():
                 return None

@@ -154,13 +154,12 @@ def _measure(bench: Workbench, plain: dict[str, Any]) -> Outcome:
 
 def _told(
     outcome: Outcome, wanted: Sequence[str], limits: Sequence[Limit]
-) -> tuple[list[float], dict[str, float]] | None:
+) -> tuple[list[float] | None, dict[str, float]]:
     """What the sampler learns: objectives, and by how much limits are broken."""
     known = outcome.measures
-    if not all(name in known for name in wanted):
-        return None
     excess = {str(limit): limit.excess(known) for limit in limits if limit.measure in known}
-    return [known[name] for name in wanted], excess
+    objectives = [known[name] for name in wanted] if set(wanted) <= known.keys() else None
+    return objectives, excess
 
 
 def _parts(validation: Dataset, held_out: float, seed: int) -> tuple[Dataset, Dataset | None]:
