@@ -6,12 +6,15 @@ import os
 import sys
 
 
-def main() -> None:
-    """Run the command; expected errors end it with one message and exit status 2."""
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command, by default that of this process.
+
+    Expected errors end it with one message and exit status 2.
+    """
     from firstspike.cli.app import app
 
     try:
-        app()
+        app(args=arguments)
     except (ValueError, TypeError, OSError, ImportError) as error:
         if os.environ.get("FIRSTSPIKE_DEBUG"):
             raise

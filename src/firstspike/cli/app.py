@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from firstspike.cli._jobs import OPTIONS, send
 from firstspike.cli._options import Plugin
 from firstspike.cli.bench import bench
 from firstspike.cli.check import check
@@ -52,11 +53,19 @@ def _root(
     pass
 
 
-def _with_plugins(verb: Callable[..., None]) -> Callable[..., None]:
-    """The verb with the option `--plugin`, whose files are imported before it runs."""
+def _with_plugins(verb: Callable[..., None], submits: bool) -> Callable[..., None]:
+    """The verb with the option `--plugin`, whose files are imported before it runs.
+
+    Verbs that take long also have the options of `firstspike.cli._jobs`.
+    """
     signature = inspect.signature(verb, eval_str=True)
 
-    def run(plugin: list[Path] | None, **arguments: Any) -> None:
+    def run(context: typer.Context, plugin: list[Path] | None, **arguments: Any) -> None:
+        if submits:
+            system, *options = (arguments.pop(name) for name in OPTIONS)
+            if system is not None:
+                send(context, system, *options)
+                return
         if plugin:
             from firstspike.plugins import load_file
 
@@ -65,7 +74,10 @@ def _with_plugins(verb: Callable[..., None]) -> Callable[..., None]:
         verb(**arguments)
 
     option = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=None)
-    parameters = [*signature.parameters.values(), option.replace(annotation=Plugin)]
+    context = option.replace(name="context", annotation=typer.Context, default=option.empty)
+    parameters = [*signature.parameters.values(), context, option.replace(annotation=Plugin)]
+    for name, (annotation, default) in OPTIONS.items() if submits else ():
+        parameters.append(option.replace(name=name, annotation=annotation, default=default))
     run.__name__, run.__doc__ = verb.__name__, verb.__doc__
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -89,4 +101,4 @@ for verb in (
     info,
     zoo,
 ):
-    app.command()(_with_plugins(verb))
+    app.command()(_with_plugins(verb, submits=verb in (train, compare, tune, reproduce)))
