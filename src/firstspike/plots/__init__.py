@@ -9,6 +9,7 @@ from firstspike.plots.activations import plot_activations
 from firstspike.plots.against_papers import plot_against_papers
 from firstspike.plots.energy_breakdown import plot_energy_breakdown
 from firstspike.plots.error_surface import plot_error_surface
+from firstspike.plots.expected_difference import plot_expected_difference
 from firstspike.plots.hover import Point, hover_scatter
 from firstspike.plots.inactive import plot_inactive
 from firstspike.plots.kernel_losses import plot_kernel_losses
@@ -30,6 +31,7 @@ __all__ = [
     "plot_core_occupancy",
     "plot_energy_breakdown",
     "plot_error_surface",
+    "plot_expected_difference",
     "plot_inactive",
     "plot_kernel_losses",
     "plot_link_load",

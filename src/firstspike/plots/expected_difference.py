@@ -1,0 +1,62 @@
+"""Mean activation of an ANN and of its few-step network, over the number of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from firstspike.codes.few_step_difference import expected_difference
+from firstspike.codes.few_step_thresholds import PercentileSearch, ThresholdRule
+from firstspike.plots._style import BLUE, INK, VERMILION, label_outer, panel_axes, require_some
+
+
+def plot_expected_difference(
+    populations: Mapping[str, Tensor],
+    steps: Sequence[int] = (1, 2, 3, 4, 5, 8, 16),
+    search: ThresholdRule | None = None,
+    *,
+    ax: Axes | Sequence[Axes] | None = None,
+) -> tuple[Figure, list[Axes]]:
+    """K(mu), which no number of steps changes, h(T, mu) at the largest activation, and repaired.
+
+    See `codes.few_step_difference`: the gap between K and h is what every layer loses.
+
+    Args:
+        populations: layer -> activations of the ANN, any shape, as from `Network.evaluate`.
+        steps: numbers of steps T.
+        search: chooses (alpha, beta) for each T; by default `PercentileSearch()`.
+        ax: one axes per layer; None makes a figure.
+
+    Raises:
+        ValueError: if there is no layer, or one without a positive activation.
+
+    >>> import torch
+    >>> figure, axes = plot_expected_difference({"fc1": torch.rand(1000) ** 8}, steps=(1, 2, 4))
+    >>> [line.get_label() for line in axes[0].get_lines()]
+    ['ANN, K(μ)', 'h(T, μ)', 'h(T, μ), α and β found']
+    """
+    require_some("populations", populations)
+    rule = PercentileSearch() if search is None else search
+    figure, axes = panel_axes(ax, len(populations), size=(3.0, 2.4))
+    for panel, (name, activations) in zip(axes, populations.items()):
+        plain = [expected_difference(activations, t) for t in steps]
+        found = []
+        for t in steps:
+            alpha, beta = rule.fit(activations.flatten() / activations.max(), t, 0.0)
+            found.append(expected_difference(activations, t, alpha=alpha, beta=beta, offset=0.0))
+        lines = (
+            ([point.ann for point in plain], INK, "ANN, K(μ)"),
+            ([point.spiking for point in plain], VERMILION, "h(T, μ)"),
+            ([point.spiking for point in found], BLUE, "h(T, μ), α and β found"),
+        )
+        for values, color, label in lines:
+            panel.plot(list(steps), values, color=color, label=label, marker=".")
+        panel.set_title(name)
+        panel.set_xscale("log", base=2)
+        panel.set_ylim(bottom=0.0)
+    label_outer(axes, "steps T", "mean activation (scales)")
+    axes[0].legend(frameon=False)
+    return figure, axes
