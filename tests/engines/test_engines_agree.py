@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.codes import ttfs
 from firstspike.data import load_dataset
 from firstspike.models import MNISTCNN, VGG11, VGG16, DigitsCNN, ResNet18, ResNet20
+from firstspike.neurons import table
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 KERNELS = {
@@ -88,7 +88,7 @@ def images(*shape: int, low: float = 0.0) -> Tensor:
     return low + (1 - low) * x
 
 
-def spiking(name: str, code: ttfs.TTFS, low: float = 0.0, **options):
+def spiking(name: str, code: fs.TTFS, low: float = 0.0, **options):
     build, shape = NETWORKS[name]
     torch.manual_seed(0)
     network = fs.convert(
@@ -385,7 +385,7 @@ def test_equality_fires_in_both_engines_and_a_strict_comparison_is_reported(monk
         state["times"] = torch.where(fires, float(t), state["times"])
         return state, fires * (state["values"][t] * self.scale)
 
-    monkeypatch.setattr(ttfs.TableNeuron, "step", strict)
+    monkeypatch.setattr(table.TableNeuron, "step", strict)
     agreement = fs.check_engines(network, x)
     assert not agreement.identical and not agreement.explained
     first = agreement.first
@@ -397,14 +397,14 @@ def test_equality_fires_in_both_engines_and_a_strict_comparison_is_reported(monk
 
 def test_a_table_shifted_by_one_step_is_reported(monkeypatch) -> None:
     network, x = spiking("digits CNN", fs.TTFS(8))
-    right = ttfs.TableNeuron.start
+    right = table.TableNeuron.start
 
     def shifted(self, bias):
         state = right(self, bias)
         state["thresholds"] = state["thresholds"].roll(1)
         return state
 
-    monkeypatch.setattr(ttfs.TableNeuron, "start", shifted)
+    monkeypatch.setattr(table.TableNeuron, "start", shifted)
     agreement = fs.check_engines(network, x)
     assert not agreement.explained
     assert agreement.populations[0].reasons["unexplained"] > 100
@@ -415,7 +415,7 @@ def test_a_lost_input_is_inherited_downstream(monkeypatch) -> None:
     """One spike removed from one population: only what follows it may differ, and says so."""
     network, x = spiking("digits CNN", fs.TTFS(8))
     a = fs.simulate(network, x, "closed_form", potentials=True)
-    right = ttfs.TableNeuron.encode
+    right = table.TableNeuron.encode
 
     def forgetful(self, u):
         times = right(self, u)
@@ -424,7 +424,7 @@ def test_a_lost_input_is_inherited_downstream(monkeypatch) -> None:
             times[0][tuple(index)] = math.inf
         return times
 
-    monkeypatch.setattr(ttfs.TableNeuron, "encode", forgetful)
+    monkeypatch.setattr(table.TableNeuron, "encode", forgetful)
     b = fs.simulate(network, x, "closed_form", potentials=True)
     monkeypatch.undo()
     agreement = fs.engines.compare_records(network, a, b)

@@ -96,10 +96,10 @@ def assert_equal(network, x: Tensor, times: dict[str, Tensor], logits: Tensor, u
 @pytest.mark.parametrize(
     ("build_model", "code", "per_channel"),
     [
-        (Residual, "linear", True),
+        pytest.param(Residual, "linear", True, marks=pytest.mark.slow),
         (Residual, "exponential", False),
-        (Residual, "linear, long input", False),
-        (pools, "powers of two", True),
+        pytest.param(Residual, "linear, long input", False, marks=pytest.mark.slow),
+        pytest.param(pools, "powers of two", True, marks=pytest.mark.slow),
         (pools, "linear, long", False),
         (dense, "linear", True),
     ],

@@ -86,6 +86,7 @@ def test_t2fsnn_table1_converts_and_judges_claims(digits: Path) -> None:
     assert all(c.reason.startswith("not run") for c in outcome.claims if c.passed is None)
 
 
+@pytest.mark.slow
 def test_an_ann_is_given(digits: Path) -> None:
     reproduce("t2fsnn-table1", only=["T2FSNN"], out=digits / "a", check_engines=False)
     ann = digits / "a" / "cifar10" / "ann" / "0"

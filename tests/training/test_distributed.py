@@ -65,6 +65,7 @@ def test_two_processes_take_the_steps_of_one(finished, tmp_path):
         assert one == pytest.approx(two, rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_exactly(finished):
     assert history(finished / "stopped") == history(finished / "whole")
     whole, stopped = (

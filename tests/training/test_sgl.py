@@ -84,6 +84,7 @@ def test_learns_from_scratch_with_another_surrogate(digits):
     assert result.best_validation_accuracy > 0.9
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(trained, digits):
     losses = []
     images, labels = next(iter(digits[0].batches(32)))
