@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from small_task import make_model, make_set
 
-from firstspike._reading import read_json, read_yaml
+from firstspike._reading import read_json, read_npz, read_yaml
 from firstspike.data.archives import read_idx
-from firstspike.data.packed import read_npz
 from firstspike.training import TrainConfig, fit
 
 

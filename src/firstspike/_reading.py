@@ -11,12 +11,17 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from firstspike.config import UnknownName
 
+if TYPE_CHECKING:
+    import numpy as np
+
+NPZ = "a whole .npz file"
 JSON_BYTES = 1 << 28  # results of the largest comparisons have some MiB
 YAML_BYTES = 1 << 18  # recipes and tables are written by hand
 _YAML_ENTRIES = 100_000  # with aliases written out
@@ -51,7 +56,7 @@ def reading(path: str | Path, kind: str, advice: str = _RESTORE) -> Iterator[Non
         raise FileNotFoundError(errno.ENOENT, f"{what}. Check the path.")
     try:
         yield
-    except DamagedFileError:
+    except (DamagedFileError, ImportError):  # a package that is missing is no damage
         raise
     except UnknownName as error:
         raise UnknownName(f"{path} cannot be read here: {error}") from error
@@ -172,3 +177,69 @@ def _check_entries(content: Any) -> None:
             left.extend(entry.values())
         elif isinstance(entry, list | tuple | set):
             left.extend(entry)
+
+
+def read_npz(
+    path: str | Path, keys: Sequence[str] | None = None, optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Arrays of an `.npz` file by name, without pickle, in no more memory than it announces.
+
+    Args:
+        keys: those it must have, in their order; None reads all.
+        optional: those that are read as well if it has them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: if it is truncated, corrupt, lacks an array, holds Python objects, or
+            announces more than the memory that is free.
+    """
+    import numpy as np
+
+    with (
+        reading(path, NPZ, "Write it with numpy.savez_compressed."),
+        zipfile.ZipFile(path) as archive,
+    ):
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+        keys = list(members) if keys is None else keys
+        if any(key not in members for key in keys):
+            raise ValueError(
+                f"it must hold the arrays {', '.join(keys)}; it has {', '.join(members)}"
+            )
+        keys = [*keys, *(key for key in optional if key in members)]
+        announced = sum(_array_bytes(archive, members[key]) for key in keys)
+        check_size(announced, 1 << 62, "its arrays announce")
+        arrays = {}
+        for key in keys:
+            with archive.open(members[key]) as member:
+                arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+    return arrays
+
+
+def _array_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Bytes of an array as its header says, if they are those that follow it."""
+    import numpy as np
+
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        readers: dict[Any, Callable[..., Any]] = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            raise ValueError(f"{info.filename} has the unknown format version {version}")
+        shape, _, dtype = readers[version](member)
+        start = member.tell()
+    if dtype.hasobject:
+        raise ValueError(
+            f"{info.filename} holds Python objects, which are not read for safety; save plain "
+            "numbers, array.astype(numpy.uint8)"
+        )
+    size = dtype.itemsize
+    for length in shape:
+        size *= length
+    if start + size != info.file_size:
+        raise ValueError(
+            f"the header of {info.filename} announces {size:,} bytes, {info.file_size - start:,} "
+            "follow"
+        )
+    return size

@@ -147,10 +147,37 @@ def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> No
         header = str({"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
         header += " " * (118 - len(header) - 1) + "\n"
         archive.writestr("logits.npy", b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + b"\0" * 8)
-    with pytest.raises(ValueError, match=r"logits.npy declares 8,796,093,022,208 bytes"):
+    with pytest.raises(ValueError, match=r"logits.npy announces 8,796,093,022,208 bytes"):
         fs.load_record(path)
     np.savez(path, logits=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="is not a whole record"):
+    with pytest.raises(ValueError, match=r"spikes\.npz is not .* holds Python objects"):
+        fs.load_record(path)
+    np.savez(path, x_train=np.zeros(3))
+    with pytest.raises(ValueError, match=r"is not a whole record .* it lacks 'firstspike'"):
+        fs.load_record(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"shape": [3, 4, 4]', f'"shape": [{1 << 40}]', "its populations announce"),
+        ('"shape": [3, 4, 4]', '"shape": [3]', "an event of '_1' lies outside its 5 x 3 neurons"),
+        ("\n0,_1,", "\n-1,_1,", "an event of '_1' lies outside its 5 x 48 neurons"),
+        (",_1,", ",_7,", "events of unknown populations"),
+        ('"latency"', '"lateness"', "it lacks 'latency'"),
+        ('"format": 1', '"format": 9', "format 9, this version reads 1"),
+        ('"dtype": "torch.float32"', '"dtype": "torch.load"', "is not a whole record"),
+        ("sample,population", "sample,people", "its columns are"),
+    ],
+)
+def test_edited_events_are_refused_by_name(before, after, message, tmp_path: Path) -> None:
+    network, x = network_of(fs.TTFS(8))
+    path = tmp_path / "spikes.csv"
+    fs.simulate(network, x, "closed_form").save(path)
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    with pytest.raises(ValueError, match=message):
         fs.load_record(path)
 
 

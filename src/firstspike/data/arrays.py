@@ -11,8 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from firstspike._reading import read_npz
 from firstspike.data.dataset import EVENT_CHANNELS, Dataset
-from firstspike.data.packed import ARRAYS, read_npz
+from firstspike.data.packed import ARRAYS
 
 _CHANNELS = (1, 3, 4)
 _LONG = 8  # times as long as wide: hardly an image
@@ -160,8 +161,8 @@ def load_npz(path: str | Path, train: bool = True) -> Dataset:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, lacks an array, or the arrays are no labelled images.
     """
-    read = read_npz(path, ARRAYS, ("channels_last",))
-    arrays, said = dict(zip(ARRAYS, read)), read[len(ARRAYS) :]
+    arrays = read_npz(path, ARRAYS, ("channels_last",))
+    said = arrays.get("channels_last")
     kind, split = ("train", "train+validation") if train else ("test", "test")
     try:
         labels = [_tensor(key, arrays[key]) for key in ("y_train", "y_test")]
@@ -169,7 +170,7 @@ def load_npz(path: str | Path, train: bool = True) -> Dataset:
         return from_arrays(
             arrays[f"x_{kind}"],
             arrays[f"y_{kind}"],
-            channels_last=bool(said[0]) if said else None,
+            channels_last=None if said is None else bool(said),
             name=Path(path).stem,
             split=split,
             classes=[str(i) for i in range(count)],

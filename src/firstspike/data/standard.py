@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from firstspike._reading import read_npz
 from firstspike.data.arrays import from_arrays, load_npz
 from firstspike.data.dataset import SPLITS, Dataset
 from firstspike.data.folders import read_folder
-from firstspike.data.packed import find_packed, read_npz, read_packed
+from firstspike.data.packed import find_packed, read_packed
 from firstspike.data.sources import SOURCES, Source
 from firstspike.data.splits import split_validation, stratified_indices
 
@@ -69,7 +70,8 @@ def Digits(train: bool = True) -> Dataset:
     >>> Digits()
     Dataset(digits, train+validation: 1,297 images 1x8x8 on cpu)
     """
-    levels, labels = read_npz(Path(__file__).with_name("digits.npz"), ("levels", "labels"))
+    file = Path(__file__).with_name("digits.npz")
+    levels, labels = read_npz(file, ("levels", "labels")).values()
     images = np.round(levels * (255 / 16)).astype(np.uint8)
     picked = np.zeros(len(labels), bool)
     picked[stratified_indices(labels, _DIGITS_TEST, _DIGITS_SALT)] = True

@@ -46,8 +46,9 @@ class Client:
     @property
     def version(self) -> str | None:
         """Name and version, or None where it is not installed or does not load."""
-        if installed(self.package) is None:
-            return None
+        with _quiet():
+            if installed(self.package) is None:
+                return None
         return f"{self.name} {importlib.metadata.version(self.package)}"
 
     @torch.no_grad()

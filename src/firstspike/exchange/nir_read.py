@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._reading import parse_json
 from firstspike.codes import LIF
 from firstspike.codes.lif import LIFNeuron
 from firstspike.config import require_integer
@@ -107,11 +107,11 @@ def from_nir(
 def _description(notes: Mapping[str, Any]) -> dict[str, Any]:
     text = notes[KEY]
     try:
-        found = json.loads(text.decode() if isinstance(text, bytes) else text)
+        found = parse_json(text.decode() if isinstance(text, bytes) else text)
         if found["format"] != 1:
             raise ValueError(f"format {found['format']!r}, this version reads 1")
         return found
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
             f"the graph's metadata are not those of a firstspike network ({error}). Read it "
             "without them: exact=False."

@@ -11,7 +11,7 @@ import csv
 import dataclasses
 import io
 import json
-import zipfile
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ import torch
 from torch import Tensor
 
 from firstspike._files import atomic_write
+from firstspike._reading import check_size, parse_json, read_npz, reading
 from firstspike.engines.record import Record
 from firstspike.exchange.door import optional
 from firstspike.exchange.nir_files import look_at
 
 _FORMAT = 1
 _COLUMNS = ("sample", "population", "neuron", "step", "seconds")
-_MOST_COMPRESSED = 1100  # deflate cannot make data smaller than by about 1032
 
 
 def save_record(record: Record, path: str | Path, dt: float = 1e-3) -> None:
@@ -66,21 +66,15 @@ def load_record(path: str | Path) -> Record:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is truncated, foreign, or claims more data than it holds.
+        DamagedFileError: (a ValueError) if it is truncated, foreign, or claims more data than it
+            holds or than fits the memory that is free.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}. Check the path.")
     readers = {".npz": _read_npz, ".csv": _read_csv, ".nir": _read_nir}
     if path.suffix not in readers:
         raise ValueError(f"`path` must end in {', '.join(readers)}, got {path.name!r}.")
-    try:
+    with reading(path, "a whole record", "Run and save it again."):
         return readers[path.suffix](path)
-    except (zipfile.BadZipFile, EOFError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is not a whole record ({type(error).__name__}: {error}). It was truncated, "
-            "edited or written by something else; run and save it again."
-        ) from error
 
 
 # ---- everything ----------------------------------------------------------------------------------
@@ -102,35 +96,17 @@ def _write_npz(record: Record, dt: float) -> bytes:
 
 
 def _read_npz(path: Path) -> Record:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            with archive.open(member) as file:
-                version = np.lib.format.read_magic(file)
-                read = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-                shape, _, dtype = read(file)
-                declared = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if (
-                dtype.hasobject
-                or declared > member.file_size
-                or member.file_size > _MOST_COMPRESSED * member.compress_size + 4096
-            ):
-                raise ValueError(
-                    f"{member.filename} declares {declared:,} bytes of {dtype} and holds "
-                    f"{member.compress_size:,}"
-                )
+    arrays = read_npz(path)
+    plain = parse_json(arrays.pop("firstspike").tobytes().decode())
+    _check_format(plain)
     values: dict[str, Any] = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        plain = json.loads(arrays["firstspike"].tobytes())
-        _check_format(plain)
-        for key in arrays.files:
-            name, _, population = key.partition("/")
-            if name == "firstspike":
-                continue
-            tensor = torch.from_numpy(arrays[key])
-            if population:
-                values.setdefault(name, {})[population] = tensor
-            else:
-                values[name] = tensor
+    for key, array in arrays.items():
+        name, _, population = key.partition("/")
+        tensor = torch.from_numpy(array)
+        if population:
+            values.setdefault(name, {})[population] = tensor
+        else:
+            values[name] = tensor
     return Record(**values, **{k: v for k, v in plain.items() if k not in ("format", "dt")})
 
 
@@ -211,13 +187,15 @@ def _rebuild(header: dict[str, Any], found: dict[str, np.ndarray]) -> Record:
     logits = torch.tensor(header["logits"], dtype=torch.float64).to(dtype)
     samples = header["samples"]
     logits = logits.reshape(samples, *header["classes"])
+    check_size(_announced(header), 1 << 62, "its populations announce")
     record = Record(header["engine"], logits, header["latency"])
     for name, about in header["populations"].items():
         kind = getattr(torch, about["dtype"].removeprefix("torch."))
         size = int(np.prod(about["shape"], dtype=object))
         rows = found.get(name, np.zeros((0, 3)))
         sample, neuron = (torch.from_numpy(rows[:, i].astype(np.int64)) for i in (0, 1))
-        if len(rows) and (int(sample.max()) >= samples or int(neuron.max()) >= size):
+        sound = (sample >= 0) & (sample < samples) & (neuron >= 0) & (neuron < size)
+        if not bool(sound.all()):
             raise ValueError(f"an event of {name!r} lies outside its {samples} x {size} neurons")
         step = torch.from_numpy(rows[:, 2].copy())
         record.window_start[name] = about["window_start"]
@@ -233,6 +211,15 @@ def _rebuild(header: dict[str, Any], found: dict[str, np.ndarray]) -> Record:
             trains[step.long(), sample, neuron] = 1.0
             record.spike_trains[name] = trains
     return record
+
+
+def _announced(header: dict[str, Any]) -> int:
+    """Bytes of the arrays that a header describes, each of at most 8 bytes a value."""
+    samples, steps = int(header["samples"]), int(header["latency"])
+    return sum(
+        8 * samples * math.prod(about["shape"]) * (2 + steps * bool(about["train"]))
+        for about in header["populations"].values()
+    )
 
 
 # ---- .csv ----------------------------------------------------------------------------------------
@@ -253,7 +240,7 @@ def _read_csv(path: Path) -> Record:
         first = file.readline()
         if not first.startswith("# {"):
             raise ValueError("its first line is not `# {...}`")
-        header = json.loads(first[2:])
+        header = parse_json(first[2:])
         rows: dict[str, list[tuple[float, float, float]]] = {}
         for row in _rows(file):
             rows.setdefault(row["population"], []).append(
@@ -316,7 +303,7 @@ def _read_nir(path: Path) -> Record:
     nir, h5py = optional("nir", "nir"), optional("h5py", "nir")
     look_at(path, "nodes", "firstspike")
     with h5py.File(path, "r") as file:
-        header = json.loads(file["firstspike"][()])
+        header = parse_json(file["firstspike"][()].decode())
     found = {}
     for name, node in nir.read_data(path).nodes.items():
         data = node.observables["spikes"]
