@@ -30,7 +30,7 @@ _VERBS = {
     "simulate": "firstspike.engines",
     "to_c": "firstspike.exchange.c_door",
     "to_nir": "firstspike.exchange.nir_write",
-    "to_onnx": "firstspike.exchange.onnx_write",
+    "to_onnx": "firstspike.exchange.onnx_door",
     "trace": "firstspike.networks",
     "train": "firstspike.runs",
     "tune": "firstspike.tuning",

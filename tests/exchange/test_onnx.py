@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import test_c_door
 import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
@@ -13,8 +14,7 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.exchange import hand_on
-from firstspike.exchange.onnx_door import Onnx
-from firstspike.exchange.onnx_write import run_onnx, to_onnx
+from firstspike.exchange.onnx_door import Onnx, run_onnx, to_onnx
 from firstspike.quantized import Quantization, quantize, to_integers
 
 pytest.importorskip("onnx", reason="pip install 'firstspike[onnx]'")
@@ -88,15 +88,46 @@ def test_spike_times_of_every_population_are_those_of_the_closed_form(
     assert different <= 3  # borderline cases of float32, of more than a thousand neurons
 
 
-def test_integer_networks_are_exact_to_the_last_bit() -> None:
-    network, x = network_of(cnn, fs.TTFS(15, fs.kernels.Linear()))
-    integers = to_integers(quantize(network, Quantization(bits=4)))
-    assert integers.input_low.dtype == torch.float32
-    outputs = run_onnx(to_onnx(integers).SerializeToString(), x)
-    record = fs.simulate(integers, x, "clock")
-    assert torch.equal(outputs.pop("logits"), record.logits)
-    for name in integers.populations:
+@pytest.mark.parametrize(
+    ("model", "code", "per_channel", "in_floats"),
+    [
+        (test_c_door.Residual, "linear", True, {"Conv"}),  # behind batch norm: signed, beyond bytes
+        (test_c_door.pools, "powers of two", True, {"ConvTranspose", "MatMul"}),
+        (test_c_door.dense, "linear", True, set()),
+    ],
+)
+def test_networks_of_integers_are_integer_operators_exact_to_the_last_bit(
+    model, code, per_channel, in_floats
+) -> None:
+    network, x = test_c_door.integers(model, code, per_channel)
+    written = to_onnx(network)
+    kinds = {node.op_type for node in written.graph.node}
+    assert kinds & {"Conv", "ConvTranspose", "MatMul"} == in_floats
+    assert "MatMulInteger" in kinds and ("ConvInteger" in kinds) == bool(in_floats)
+    outputs = run_onnx(written.SerializeToString(), x)
+    record = fs.simulate(network, x, "clock")
+    logits = outputs.pop("logits")
+    assert logits.dtype == record.logits.dtype and torch.equal(logits, record.logits)
+    assert outputs.keys() == {f"spike_times_{name}" for name in network.populations}
+    for name in network.populations:
         assert torch.equal(outputs[f"spike_times_{name}"], record.spike_times[name]), name
+
+
+def test_what_bytes_cannot_hold_runs_in_float32_where_that_is_exact() -> None:
+    """Spikes beyond 255 do; sums beyond 2^24 are refused."""
+    network, x = network_of(cnn, fs.TTFS(256, fs.kernels.Linear()))
+    integers = to_integers(quantize(network, Quantization(bits=4)))
+    written = to_onnx(integers)
+    assert {"Conv", "MatMul"} <= {node.op_type for node in written.graph.node}
+    outputs = run_onnx(written.SerializeToString(), x)
+    assert torch.equal(outputs["logits"], fs.simulate(integers, x, "clock").logits)
+    model = nn.Sequential(nn.Linear(1200, 4), nn.ReLU(), nn.Linear(4, 3))
+    nn.init.uniform_(model[0].weight, 0.0, 1.0)
+    floats = fs.convert(model, fs.TTFS(256, fs.kernels.Linear()), calibration=torch.rand(9, 1200))
+    for bits, rule in ((8, "may reach .* beyond 32 bits"), (4, "those that float32 holds without")):
+        wide = to_integers(quantize(floats, Quantization(bits=bits)), potential_bits=40)
+        with pytest.raises(fs.ConversionError, match=rf"node '_0'.* {rule}"):
+            to_onnx(wide)
 
 
 def test_every_operation_in_float32(tmp_path: Path) -> None:

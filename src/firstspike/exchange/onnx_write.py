@@ -4,6 +4,7 @@ Where one pass over the network is exact, a single-spike network is an ordinary 
 table look-up per population. The look-up is a bisection of the thresholds, unrolled: log2(T) times
 a gather, a comparison and a selection, exact for every table. The graph is built node by node with
 the onnx package, so that it holds what the network does and nothing that a tracer made of it.
+Networks of integers have operators of their own: `onnx_integers`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 
 from firstspike._version import __version__
-from firstspike.codes.ttfs import TTFS
 from firstspike.exchange.door import optional
 from firstspike.networks import ops
 from firstspike.networks.errors import ConversionError
@@ -30,48 +30,15 @@ OPSET, _IR = 18, 9  # what onnxruntime 1.14 and later read
 TIMES = "spike_times_"  # prefix of the outputs with spike times
 
 
-def to_onnx(network: SpikingNetwork, spike_times: bool = True) -> Any:
-    """`network` as an `onnx.ModelProto`.
+class Builder:
+    """Writes the nodes in order of execution."""
 
-    Input: `images` (N, ...), float32. Outputs: `logits` (N, classes) and, with `spike_times`,
-    `spike_times_NAME` (N, *population) for every population, in steps of its own window, infinite
-    where it never fires. A network of `to_integers` is exact to the last bit in any runtime: its
-    sums are integers that float32 holds without gaps, in whatever order they are taken.
-
-    Raises:
-        ValueError: for codes without a table, overlapping windows, or other types than float32.
-        ConversionError: naming the node that has no counterpart.
-        ImportError: if `onnx` is not installed (`pip install "firstspike[onnx]"`).
-
-    >>> import firstspike as fs
-    >>> from torch import nn, rand
-    >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    >>> network = fs.convert(model, fs.TTFS(window=8), calibration=rand(100, 4))
-    >>> [output.name for output in to_onnx(network).graph.output]
-    ['logits', 'spike_times_input', 'spike_times__1']
-    """
-    code = network.code
-    if not isinstance(code, TTFS) or not code.sequential or getattr(code, "clips", False):
-        raise ValueError(
-            f"`network` must speak TTFS with windows that do not overlap, got {code}. ONNX runs it "
-            "in one pass; hand other codes on by `--to nir`."
-        )
-    if network.input_low.dtype != torch.float32:
-        raise ValueError(
-            f"`network` must hold float32, got {network.input_low.dtype}: onnxruntime has no other "
-            "convolutions. Pass `network.float()`; integer networks fit where `to_integers` made "
-            "float32 of them."
-        )
-    return _Builder(network, spike_times).model()
-
-
-class _Builder:
     def __init__(self, spiking: SpikingNetwork, spike_times: bool) -> None:
         self.onnx = optional("onnx", "onnx")
         self.spiking, self.spike_times = spiking, spike_times
         self.network = fold_batch_norm(spiking.network)
-        self.dtype = np.dtype(str(spiking.input_low.dtype).removeprefix("torch."))
-        self.float = self.onnx.helper.np_dtype_to_tensor_dtype(self.dtype)
+        self.real = np.dtype(str(spiking.input_low.dtype).removeprefix("torch."))
+        self.float = self.onnx.helper.np_dtype_to_tensor_dtype(self.real)
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.outputs: list[Any] = []
@@ -118,19 +85,23 @@ class _Builder:
         self.constants[key] = self.onnx.numpy_helper.from_array(array, key)
         return key
 
-    def _tensor(self, tensor: Tensor) -> str:
-        return self._constant(tensor.detach().cpu().contiguous().numpy().astype(self.dtype))
+    def _tensor(self, tensor: Tensor, dtype: Any = np.float32) -> str:
+        return self._constant(tensor.detach().cpu().contiguous().numpy().astype(dtype))
 
     # ---- our nodes -------------------------------------------------------------------------------
     def _emit(self, node: Node) -> str:
         if node.name == INPUT:
             low = self.spiking.input_low
-            shifted = self._op("Sub", ["images", self._tensor(low)]) if bool(low.any()) else None
-            return self._population(node, shifted or "images")
+            if not bool(low.any()):
+                return self._population(node, "images")
+            return self._population(node, self._op("Sub", ["images", self._tensor(low, self.real)]))
         op = self.network.op(node.name)
         inputs = [self.value[name] for name in node.inputs]
         if isinstance(op, ops.Rectifier):
             return self._population(node, inputs[0])
+        return self._layer(node, op, *inputs)
+
+    def _layer(self, node: Node, op: ops.Op, *inputs: str) -> str:
         emit = getattr(self, f"_emit_{type(op).__name__.lower()}", None)
         if emit is None:
             self._refuse(node, f"{type(op).__name__} is not written")
@@ -140,34 +111,58 @@ class _Builder:
         """Look potentials up; the values that spikes stand for."""
         neuron = self.spiking.neuron(node.name)
         assert isinstance(neuron, TableNeuron)
-        thresholds, values = (t.numpy().astype(self.dtype) for t in neuron.constant_table())
-        steps = len(thresholds)
-        scaled = self._op("Mul", [u, self._tensor(neuron.scale.reciprocal())])
-        shape = self._op("Shape", [scaled])
+        thresholds, values = neuron.constant_table()
+        crossing = self._first_crossing(self._scaled(u, neuron), thresholds)
+        self._say_times(node, len(thresholds), crossing)
+        said = self._op("Gather", [self._tensor(with_silence(values), self.real), crossing])
+        return self._op("Mul", [said, self._tensor(neuron.value_scale, self.real)])
+
+    def _scaled(self, u: str, neuron: TableNeuron) -> str:
+        return self._op("Mul", [u, self._tensor(neuron.scale.reciprocal(), self.real)])
+
+    def _first_crossing(self, u: str, thresholds: Tensor) -> str:
+        """First threshold that `u` reaches, T = none, as int64: a bisection of falling thresholds.
+
+        Args:
+            thresholds: (T,), or (T, C, 1, ...) where channels have their own.
+        """
+        steps, rows = len(thresholds), thresholds.reshape(len(thresholds), -1).T.numpy()
         zero = self.onnx.numpy_helper.from_array(np.zeros(1, np.int64))
-        crossing = self._op("ConstantOfShape", [shape], value=zero)
+        crossing = self._op("ConstantOfShape", [self._op("Shape", [u])], value=zero)
         size = 1 << steps.bit_length()
-        padded = np.concatenate([thresholds, np.full(2 * size - steps, -np.inf, self.dtype)])
+        lowest = np.iinfo(rows.dtype).min if rows.dtype.kind == "i" else -np.inf
+        padded = np.full((len(rows), 2 * size), lowest, rows.dtype)
+        padded[:, :steps] = rows
         for power in reversed(range(steps.bit_length())):  # below the first so many thresholds?
             jump = 1 << power
-            table = self._constant(padded[jump - 1 :][:size])
-            reached = self._op("GreaterOrEqual", [scaled, self._op("Gather", [table, crossing])])
+            level = self._gather_row(padded[:, jump - 1 :][:, :size], crossing, thresholds.ndim - 1)
+            reached = self._op("GreaterOrEqual", [u, level])
             further = self._op("Add", [crossing, self._constant(np.int64(jump))])
             crossing = self._op("Where", [reached, crossing, further])
-        crossing = self._op("Min", [crossing, self._constant(np.int64(steps))])  # NaN never fires
-        if self.spike_times:
-            times = np.append(np.arange(steps), np.inf).astype(self.dtype)
-            name = f"{TIMES}{node.name}"
-            table = self._constant(times)
-            self.nodes.append(self.onnx.helper.make_node("Gather", [table, crossing], [name]))
-            made = self.onnx.helper.make_tensor_value_info
-            self.outputs.append(made(name, self.float, ["N", *node.shape]))
-        said = self._op(
-            "Gather", [self._constant(np.append(values, 0).astype(self.dtype)), crossing]
-        )
-        return self._op("Mul", [said, self._tensor(neuron.value_scale)])
+        return self._op("Min", [crossing, self._constant(np.int64(steps))])  # NaN never fires
+
+    def _gather_row(self, table: np.ndarray, column: str, axes: int) -> str:
+        """`table[channel, column]`, for a table (1, K), or (C, K) of values with so many axes."""
+        if len(table) > 1:
+            starts = np.arange(len(table)).reshape(-1, *[1] * (axes - 1)) * table.shape[1]
+            column = self._op("Add", [column, self._constant(starts)])
+        return self._op("Gather", [self._constant(table.flatten()), column])
+
+    def _say_times(self, node: Node, steps: int, crossing: str) -> None:
+        if not self.spike_times:
+            return
+        name = f"{TIMES}{node.name}"
+        table = self._constant(np.append(np.arange(steps), np.inf).astype(self.real))
+        self.nodes.append(self.onnx.helper.make_node("Gather", [table, crossing], [name]))
+        made = self.onnx.helper.make_tensor_value_info
+        self.outputs.append(made(name, self.float, ["N", *node.shape]))
 
     def _emit_convolution(self, node: Node, op: ops.Convolution, x: str) -> str:
+        inputs = [x, self._tensor(op.weight), *([] if op.bias is None else [self._tensor(op.bias)])]
+        return self._op("Conv", inputs, **self._windows(op))
+
+    def _windows(self, op: ops.Convolution) -> dict[str, Any]:
+        """Attributes of a convolution."""
         axes, hyper = op.weight.ndim - 2, op.hyper
         dilations = _list(hyper.get("dilation", 1), axes)
         padding = hyper.get("padding", 0)
@@ -176,15 +171,12 @@ class _Builder:
             pads = [t // 2 for t in total] + [t - t // 2 for t in total]
         else:
             pads = 2 * _list(0 if padding == "valid" else padding, axes)
-        inputs = [x, self._tensor(op.weight), *([] if op.bias is None else [self._tensor(op.bias)])]
-        return self._op(
-            "Conv",
-            inputs,
-            pads=pads,
-            dilations=dilations,
-            strides=_list(hyper.get("stride", 1), axes),
-            group=int(hyper.get("groups", 1)),
-        )
+        return {
+            "pads": pads,
+            "dilations": dilations,
+            "strides": _list(hyper.get("stride", 1), axes),
+            "group": int(hyper.get("groups", 1)),
+        }
 
     def _emit_transposedconvolution(self, node: Node, op: ops.TransposedConvolution, x: str) -> str:
         axes, hyper = op.weight.ndim - 2, op.hyper
@@ -210,7 +202,7 @@ class _Builder:
 
     def _emit_add(self, node: Node, op: ops.Add, *x: str) -> str:
         terms = [
-            term if c == 1 else self._op("Mul", [term, self._constant(self.dtype.type(c))])
+            term if c == 1 else self._op("Mul", [term, self._constant(np.float32(c))])
             for term, c in zip(x, op.hyper["coefficients"])
         ]
         total = terms[0]
@@ -279,17 +271,10 @@ class _Builder:
         )
 
 
+def with_silence(values: Tensor) -> Tensor:
+    """Values (T, ...) with that of no spike behind them, 0."""
+    return torch.cat([values, torch.zeros_like(values[:1])])
+
+
 def _list(value: Any, axes: int) -> list[int]:
     return [int(v) for v in value] if isinstance(value, tuple | list) else [int(value)] * axes
-
-
-@torch.no_grad()
-def run_onnx(model: Any, x: Tensor) -> dict[str, Tensor]:
-    """Outputs of a model (its bytes or path) under onnxruntime on the CPU, by name."""
-    runtime = optional("onnxruntime", "onnx")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    arrays = session.run(names, {"images": x.detach().cpu().numpy()})
-    return {name: torch.from_numpy(array) for name, array in zip(names, arrays)}
