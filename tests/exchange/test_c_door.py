@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.exchange.c_door import SANITIZERS, WARNINGS, C, build, run, to_c
+from firstspike.exchange.c_door import C, run, to_c
 from firstspike.exchange.c_source import checksum, frames_of, images_of, write_source
+from firstspike.exchange.c_toolchains import TOOLCHAINS
 from firstspike.exchange.door import hand_on
 from firstspike.quantized import Quantization, quantize, to_integers
 
 FORMS = ("closed_form", "event")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
-needs_clang = pytest.mark.skipif(shutil.which("clang") is None, reason="clang is not installed")
 needs_arm = pytest.mark.skipif(
-    shutil.which("arm-none-eabi-gcc") is None or shutil.which("qemu-system-arm") is None,
+    not TOOLCHAINS["cortex-m4"].available,
     reason="arm-none-eabi-gcc or qemu-system-arm is not installed",
 )
 
@@ -76,10 +75,10 @@ def integers(build_model=Residual, code="linear", per_channel=True, low=0.0):
     return to_integers(quantized, potential_bits=32), x
 
 
-def said_by(network, x: Tensor, form: str, folder: Path, compiler: str, options=()):
+def said_by(network, x: Tensor, form: str, folder: Path, tools: str):
     source = folder / "net.c"
     C(form).write(network, source)
-    return run(build(source, folder, compiler, options), network, frames_of(x))
+    return run(TOOLCHAINS[tools].build(source, folder), network, frames_of(x))
 
 
 def assert_equal(network, x: Tensor, times: dict[str, Tensor], logits: Tensor, unit: float):
@@ -110,17 +109,22 @@ def test_spike_times_and_logits_are_those_of_the_clock(
     """Under sanitizers, which stop at any overflow and any access outside an array."""
     network, x = integers(build_model, code, per_channel)
     unit = C(form).source(network, tmp_path / "net.c").unit
-    times, logits = said_by(network, x, form, tmp_path, "gcc", SANITIZERS)
+    times, logits = said_by(network, x, form, tmp_path, "gcc-sanitizers")
     assert_equal(network, x, times, logits, unit)
 
 
-@needs_clang
 @pytest.mark.parametrize("form", FORMS)
-def test_clang_takes_it_too(form, tmp_path):
+def test_clang_and_its_sanitizers_take_it_too(form, tmp_path):
+    if not TOOLCHAINS["clang"].available:
+        pytest.skip("clang is not installed")
     network, x = integers()
-    unit = C(form).source(network, tmp_path / "net.c").unit
-    times, logits = said_by(network, x, form, tmp_path, "clang")
-    assert_equal(network, x, times, logits, unit)
+    door = C(form, toolchains=("clang", "clang-sanitizers"))
+    checks = hand_on(network, door, tmp_path / "net.c", x).checks
+    assert [check.note.split("; ")[1] for check in checks] == [
+        "its golden vectors too",
+        "sanitizers silent",
+    ]
+    assert all(check.exact and check.samples == 6 and check.neurons > 1000 for check in checks)
 
 
 @needs_gcc
@@ -169,7 +173,7 @@ def test_golden_vectors_catch_a_changed_weight(tmp_path):
     changed = text.replace(found.group(0), f"{found.group(1)}{-int(found.group(2))}")
     (tmp_path / "n.c").write_text(changed)
     with pytest.raises(RuntimeError, match="must be equal to its golden vectors, it is not"):
-        build(tmp_path / "n.c", tmp_path, "gcc")
+        TOOLCHAINS["gcc"].build(tmp_path / "n.c", tmp_path)
 
 
 def test_checksum_is_fnv_1a():
@@ -178,7 +182,7 @@ def test_checksum_is_fnv_1a():
 
 def test_without_a_compiler_it_says_so(tmp_path, monkeypatch):
     network, x = integers(dense)
-    monkeypatch.setattr("firstspike.exchange.c_door.COMPILERS", ("no-such-compiler",))
+    monkeypatch.setenv("PATH", str(tmp_path))
     handed = hand_on(network, C(), tmp_path / "n.c", x)
     assert handed.checks == () and "not checked" in str(handed)
     assert [f.name for f in handed.files] == ["n.c", "n.h"]
@@ -204,6 +208,8 @@ def test_budgets_and_networks_that_do_not_fit_are_refused_before_anything_is_wri
         to_c(network.with_offset(4), path)
     with pytest.raises(ValueError, match=r"`form` must be one of closed_form, event, got 'fast'"):
         C("fast")
+    with pytest.raises(ValueError, match=r"`toolchains` must be some of gcc, clang, .*, got 'icc'"):
+        C(toolchains=("icc",))
     with pytest.raises(ValueError, match=r"`ram` must be at least 1"):
         C(ram=0)
     assert not list(tmp_path.iterdir())
@@ -234,40 +240,13 @@ def test_the_command_quantizes_says_what_it_takes_and_checks(tmp_path):
     assert done.exit_code != 0
 
 
-STARTUP = """
-extern unsigned int stack_top;
-extern void _start(void);
-void reset(void) { _start(); }
-__attribute__((section(".vectors"), used)) void *const vectors[] = {&stack_top, reset};
-"""
-LAYOUT = """
-MEMORY { FLASH (rx) : ORIGIN = 0, LENGTH = 4M
-         RAM (rwx) : ORIGIN = 0x20000000, LENGTH = 4M }
-ENTRY(reset)
-SECTIONS {
-  .text : { KEEP(*(.vectors)) *(.text*) KEEP(*(.init)) KEEP(*(.fini)) *(.rodata*) } > FLASH
-  .ARM.exidx : { __exidx_start = .; *(.ARM.exidx*) __exidx_end = .; } > FLASH
-  .data : { *(.data*) } > RAM
-  .bss : { __bss_start__ = .; *(.bss*) *(COMMON) __bss_end__ = .; end = .; __end__ = .; } > RAM
-  stack_top = ORIGIN(RAM) + LENGTH(RAM);
-}
-"""
-
-
 @needs_arm
 @pytest.mark.parametrize("form", FORMS)
-def test_golden_vectors_hold_on_an_emulated_cortex_m4(form, tmp_path):
+def test_an_emulated_cortex_m4_spikes_alike(form, tmp_path):
     network, x = integers()
-    C(form, golden=x[:3]).write(network, tmp_path / "net.c")
-    (tmp_path / "startup.c").write_text(STARTUP)
-    (tmp_path / "layout.ld").write_text(LAYOUT)
-    target = ["arm-none-eabi-gcc", "-Os", "-mcpu=cortex-m4", "-mthumb"]
-    calls = [
-        [*target, *WARNINGS, "-DNET_SELF_TEST", "-c", "net.c"],
-        [*target, "--specs=rdimon.specs", "-T", "layout.ld", "startup.c", "net.o", "-o", "net.elf"],
-    ]
-    for call in calls:
-        done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-    machine = ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-semihosting", "-kernel"]
-    assert subprocess.run([*machine, str(tmp_path / "net.elf")], timeout=60).returncode == 0
+    handed = hand_on(network, C(form, golden=x[:3], toolchains=("cortex-m4",)), tmp_path / "n.c", x)
+    (check,) = handed.checks
+    assert check.exact and check.samples == 5 and "Cortex-M4 in QEMU" in check.note
+    assert check.neurons == 5 * sum(
+        n[0].numel() for n in fs.simulate(network, x).spike_times.values()
+    )

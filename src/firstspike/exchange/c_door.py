@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,11 +18,9 @@ from firstspike.config import require, require_integer
 from firstspike.engines import able_engines, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.exchange.c_source import Source, frames_of, images_of, write_source
+from firstspike.exchange.c_toolchains import TOOLCHAINS, call
 from firstspike.exchange.door import Check, Door, Handed, compare, hand_on
 
-COMPILERS = ("gcc", "clang")
-WARNINGS = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror")
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 FORMS = ("closed_form", "event")
 _FRAMES = 500  # run by one process at a time
 
@@ -39,18 +34,23 @@ class C(Door):
             follows them, and holds the sums of a whole layer.
         ram, flash: bytes that static memory and constant tables may take; None does not ask.
         golden: frames (N, ...) for the self test; None takes two of random pixels.
+        toolchains: those of `c_toolchains.TOOLCHAINS` that check the file, where installed.
     """
 
     form: str = "closed_form"
     ram: int | None = None
     flash: int | None = None
     golden: Tensor | None = field(default=None, compare=False, repr=False)
+    toolchains: tuple[str, ...] = ("gcc", "clang")
 
     name: ClassVar[str] = "c"
     ending: ClassVar[str] = ".c"
 
     def __post_init__(self) -> None:
         require(self.form in FORMS, "form", f"be one of {', '.join(FORMS)}", self.form, "Try one.")
+        for name in self.toolchains:
+            rule = f"be some of {', '.join(TOOLCHAINS)}"
+            require(name in TOOLCHAINS, "toolchains", rule, name, "Try one.")
         for name in ("ram", "flash"):
             if getattr(self, name) is not None:
                 require_integer(name, getattr(self, name), 1, "Pass bytes, 262144 are 256k.")
@@ -97,20 +97,22 @@ class C(Door):
         return ("pixels between the 256 steps of a byte: a pixel p stands for p / 255",)
 
     def check(self, network: SpikingNetwork, path: Path, x: Tensor) -> Sequence[Check]:
-        """Compile with every compiler here, run the golden vectors and the samples."""
+        """Compile with every toolchain here, run the golden vectors and the samples."""
         unit, checks = self.source(network, path).unit, []
-        for compiler in filter(shutil.which, COMPILERS):
+        for tools in (TOOLCHAINS[name] for name in self.toolchains):
+            frames = frames_of(x)[: tools.most]
+            if not tools.available or not len(frames):
+                continue
+            note = "; ".join(filter(None, (self.form, tools.note, "its golden vectors too")))
             with tempfile.TemporaryDirectory() as folder:
-                program = build(path, Path(folder), compiler)
-                parts = []
-                for frames in frames_of(x).split(_FRAMES):
-                    record = simulate(network, images_of(frames, network), "closed_form")
-                    times, logits = run(program, network, frames)
-                    reader, note = _version(compiler), f"{self.form}; its golden vectors too"
+                program, parts = tools.build(path, Path(folder)), []
+                for some in frames.split(_FRAMES):
+                    record = simulate(network, images_of(some, network), "closed_form")
+                    times, logits = run(program, network, some)
                     parts.append(
-                        compare(reader, record, times, logits * unit, times=True, note=note)
+                        compare(tools.version, record, times, logits * unit, times=True, note=note)
                     )
-            checks += [sum(parts[1:], parts[0])] if parts else []
+            checks.append(sum(parts[1:], parts[0]))
         return checks
 
 
@@ -159,51 +161,23 @@ def to_c(
     return hand_on(network, C(form, ram, flash, golden), Path(path), samples)
 
 
-def build(path: Path, folder: Path, compiler: str, options: Sequence[str] = ()) -> Path:
-    """Compile the program that reads frames, after the self test has run; its path.
+def run(
+    program: Sequence[str], network: SpikingNetwork, frames: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Spike times by population and integer logits (N, classes) that a program prints.
 
-    Raises:
-        RuntimeError: if the compiler refuses the file, or a golden vector differs.
+    Args:
+        program: the command of `Toolchain.build`.
     """
-    name = re.sub(r"\W", "_", path.stem).upper()
-    for kind in ("SELF_TEST", "MAIN"):
-        program = folder / kind.lower()
-        command = [compiler, *WARNINGS, "-O2", *options, f"-D{name}_{kind}"]
-        command += [str(path.with_suffix(".c")), "-o", str(program)]
-        _call(command, f"compiled by {compiler}")
-        if kind == "SELF_TEST":
-            _call([str(program)], "equal to its golden vectors")
-    return program
-
-
-def run(program: Path, network: SpikingNetwork, frames: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-    """Spike times by population and integer logits (N, classes) that a program prints."""
     names, shapes = network.populations, {n.name: n.shape for n in network.network.nodes}
+    said = call(program, "run through", frames.numpy().tobytes())
+    rows = said.replace(b" .", b" inf").splitlines()
+    values = [np.fromstring(row.partition(b" ")[2], np.float32, sep=" ") for row in rows]
     lines = len(names) + 2
-    times: dict[str, list[Tensor]] = {name: [] for name in names}
-    logits = []
-    done = subprocess.run([program], input=frames.numpy().tobytes(), capture_output=True)
-    if done.returncode:
-        raise RuntimeError(f"{program.name} failed: {done.stderr.decode()[-500:]}")
-    rows = done.stdout.replace(b" .", b" inf").splitlines()
-    for i in range(0, len(rows), lines):
-        for name, row in zip(names, rows[i:]):
-            said = np.fromstring(row.partition(b" ")[2], dtype=np.float32, sep=" ")
-            times[name].append(torch.from_numpy(said).reshape(1, *shapes[name]))
-        logits.append([int(value) for value in rows[i + lines - 2].split()[1:]])
-    found = {name: torch.cat(rows).to(network.input_low) for name, rows in times.items()}
+    times = {
+        name: torch.from_numpy(np.stack(values[i::lines])).reshape(-1, *shapes[name])
+        for i, name in enumerate(names)
+    }
+    logits = [[int(value) for value in row.split()[1:]] for row in rows[len(names) :: lines]]
+    found = {name: rows.to(network.input_low) for name, rows in times.items()}
     return found, torch.tensor(logits, dtype=torch.float64)
-
-
-def _call(command: Sequence[str], what: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(
-            f"the C file must be {what}, it is not (exit {done.returncode}): "
-            f"{(done.stderr or done.stdout)[-2000:]}"
-        )
-
-
-def _version(compiler: str) -> str:
-    said = subprocess.run([compiler, "-dumpversion"], capture_output=True, text=True).stdout
-    return f"{compiler} {said.strip()}"
