@@ -110,8 +110,17 @@ def speed() -> None:
     write(page, text)
 
 
+def exported() -> None:
+    """docs/export.md: what every receiver made of every door."""
+    from firstspike.bench.doors import markdown
+
+    page = ROOT / "docs/export.md"
+    write(page, between(page.read_text(), "doors", markdown(RESULTS / "doors.json")))
+
+
 def main() -> None:
     speed()
+    exported()
     stored = [Reproduction.from_json(file) for file in sorted(RESULTS.glob("reproduce/*.json"))]
     ours = [outcome for outcome in stored if (outcome.paper, outcome.scale) == ("ours", "full")]
     reproduced([outcome for outcome in stored if outcome not in ours])

@@ -23,7 +23,7 @@ def export(
         Path | None, typer.Option(help="Its Result; default: result.json of the run.")
     ] = None,
     to: Annotated[
-        str | None, typer.Option(help="Another format: nir, onnx, c, pretrained or spikes.")
+        str | None, typer.Option(help="Another format: nir, onnx, c, pretrained, spikes; or all.")
     ] = None,
     samples: Annotated[
         int, typer.Option(help="Test samples that the receiver runs to check the file.", min=1)
@@ -49,7 +49,8 @@ def export(
 ) -> None:
     """Write a network and a manifest with checksum, recipe and result; or verify such a pair.
 
-    With `--to` the network leaves in another format, and the receiver is run to check it.
+    With `--to` the network leaves in another format, and the receiver is run to check it. With
+    `--to all` the run's trained ANN leaves by every door, and OUT is a folder.
 
     Example: firstspike export runs/mnist --to onnx --out mnist.onnx
 
@@ -70,11 +71,31 @@ def export(
         return
     if run is None or out is None:
         raise ValueError("pass RUN and `--out FILE`, or `--verify FILE`.")
+    if to == "all":
+        return _by_every_door(run, out, samples, data, root, json_file)
     if to is not None:
         given = {"form": form, "ram": _size("ram", ram), "flash": _size("flash", flash)}
         options = {name: value for name, value in given.items() if value is not None}
         return _hand_on(run, out, to, options, bits, samples, data, root, json_file)
     typer.echo(f"wrote {out} and {write(run, out, result)}")
+
+
+def _by_every_door(
+    run: Path, out: Path, samples: int, data: str | None, root: Path | None, json_file: Path | None
+) -> None:
+    from firstspike.bench.doors import costs, fidelity, rows_of, store
+    from firstspike.runs import Run
+
+    opened = Run(run)
+    calibration = opened.dataset("train", data, root).subset(1000).float_images()
+    dataset = opened.dataset("test", data, root)
+    dataset = dataset.subset(min(samples, len(dataset)))
+    out.mkdir(parents=True, exist_ok=True)
+    rows = list(rows_of(run.name, opened.model, calibration, dataset, out))
+    typer.echo(f"{fidelity(rows)}\n\n{costs(rows)}")
+    if json_file is not None:
+        store(json_file, rows)
+        typer.echo(f"wrote {json_file}")
 
 
 def _hand_on(

@@ -6,5 +6,7 @@ file was checked, and with what agreement; see `door.Door`.
 
 from firstspike.exchange.door import Check, Door, Handed, hand_on
 from firstspike.exchange.doors import build_door
+from firstspike.exchange.nir_read import Reading
+from firstspike.exchange.nir_write import Dialect
 
-__all__ = ["Check", "Door", "Handed", "build_door", "hand_on"]
+__all__ = ["Check", "Dialect", "Door", "Handed", "Reading", "build_door", "hand_on"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -50,18 +50,24 @@ class Nir(Door):
             seen = simulate(plain, x)
             counts, logits = _heard(seen, network.network.populations)
             checks.append(compare("plain NIR", record, counts, logits, note="without metadata"))
-        return [*checks, *(c for c in (ask(c, network, x, record) for c in CLIENTS) if c)]
+        asked = (ask(client, network, x, record, once=self.dialect.once) for client in CLIENTS)
+        return [*checks, *filter(None, asked)]
 
 
-def ask(client: Client, network: SpikingNetwork, x: Tensor, record: Record) -> Check | None:
+def ask(
+    client: Client, network: SpikingNetwork, x: Tensor, record: Record, *, once: bool = False
+) -> Check | None:
     """Hand `network` to a client in its own dialect and run it; None where it is not installed.
 
     A client that fails is reported with what it said.
+
+    Args:
+        once: see `Dialect`.
     """
     version = client.version
     if version is None:
         return None
-    graph = to_nir(network, client.dialect)
+    graph = to_nir(network, replace(client.dialect, once=once))
     steps = getattr(network.code, "steps", None) or network.latency
     try:
         spikes, logits = client.run(graph, x, steps)
