@@ -70,7 +70,7 @@ def rows_of(
         x = samples.float_images().to(network.input_low.dtype)
         right = fs.simulate(network, x).predictions == samples.labels
         for label, door in doors_of(network, x[:2]).items():
-            row = {"network": name, "code": code, "door": label}
+            row: Row = {"network": name, "code": code, "door": label}
             row["accuracy"] = float(right.float().mean())
             stem = f"{code}_{label}".replace(", ", "_").replace(" ", "_")
             path = folder / f"{stem}{door.ending}"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from firstspike._files import atomic_write
-from firstspike.codes.integer_ttfs import IntegerTTFS
+from firstspike.codes.integers import IntegerTTFS
 from firstspike.codes.ttfs import TTFS
 from firstspike.engines.simulate import simulate
 from firstspike.exchange.door import Check, Door, compare, installed, optional

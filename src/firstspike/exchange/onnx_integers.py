@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from firstspike.codes.integer_ttfs import IntegerNeuron
+from firstspike.codes.integers import IntegerNeuron
 from firstspike.exchange.onnx_write import Builder, with_silence
 from firstspike.networks import ops
 from firstspike.networks.network import INPUT, Node
