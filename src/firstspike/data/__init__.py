@@ -14,6 +14,7 @@ from firstspike.data.augmentation import (
 from firstspike.data.auto_augment import RandomAffine, RandomOperations
 from firstspike.data.dataset import Augmentation, Dataset
 from firstspike.data.download import DownloadError
+from firstspike.data.events import Events, read_nmnist
 from firstspike.data.folders import read_folder
 from firstspike.data.splits import split_validation, validation_indices
 from firstspike.data.standard import (
@@ -38,6 +39,7 @@ __all__ = [
     "Dataset",
     "Digits",
     "DownloadError",
+    "Events",
     "FashionMNIST",
     "GreyLevels",
     "GrowingSize",
@@ -53,6 +55,7 @@ __all__ = [
     "load_dataset",
     "load_npz",
     "read_folder",
+    "read_nmnist",
     "split_validation",
     "validation_indices",
 ]

@@ -19,7 +19,11 @@ _TARGETS = ("label", "labels", "targets", "target", "y", "mask", "class", "fine_
 
 
 def read_batches(
-    source: Any, argument: str, batch_size: int = 256, targets: bool = False
+    source: Any,
+    argument: str,
+    batch_size: int = 256,
+    targets: bool = False,
+    times: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Batches (inputs, targets) of `source`, on the CPU or where it has them.
 
@@ -32,6 +36,7 @@ def read_batches(
         argument: its name in messages.
         batch_size: inputs at a time, where `source` has no batches of its own.
         targets: whether there must be targets; otherwise they are None.
+        times: whether inputs may be spike times, which are infinite where there is no spike.
 
     Raises:
         TypeError: if it holds something else, or integers.
@@ -48,7 +53,7 @@ def read_batches(
         x = tensor_of(inputs, argument, number)
         if not x.numel():
             continue
-        _check_numbers(x, argument, number)
+        _check_numbers(x, argument, number, times)
         y = None
         if targets:
             y = tensor_of(labels, argument, number)
@@ -156,12 +161,14 @@ def tensor_of(values: Any, argument: str, number: int) -> Tensor:
     )
 
 
-def _check_numbers(x: Tensor, argument: str, number: int) -> None:
+def _check_numbers(x: Tensor, argument: str, number: int, times: bool) -> None:
     if not x.is_floating_point():
         raise TypeError(
             f"`{argument}` must be floating-point images, got {x.dtype}. Scale them as the model "
             "was trained, e.g. pixels to [0, 1] by `images.float() / 255`; counts by `.float()`."
         )
+    if times and not torch.isnan(x).any():
+        return
     if not torch.isfinite(x).all():
         raise ValueError(
             f"`{argument}` must be finite, batch {number} holds NaN or infinite pixels. Check the "

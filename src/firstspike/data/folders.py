@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from torch import Tensor
 from firstspike._reading import damaged, free_memory, reading
 from firstspike.data.arrays import from_arrays
 from firstspike.data.dataset import SPLITS, Dataset
+from firstspike.data.events import Events, read_nmnist
 from firstspike.data.packed import ARRAYS
 from firstspike.data.sources import SOURCES, CifarSource
 from firstspike.data.splits import split_validation
 from firstspike.data.stream import Stream
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"})
-_ARRAYS = frozenset({".npy"})
+Readers = Mapping[str, Callable[[Path], np.ndarray]]  # ending of a file -> reader of an input
 _NAMES = {  # split -> names that folders have for it
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
@@ -30,14 +31,20 @@ _SHARE = 4  # a set that would take more than this part of the free memory stays
 _KIND, _ADVICE = "a picture", "Remove or replace it."
 
 
-def read_folder(path: str | Path, split: str, *, size: int | None = None) -> Dataset:
+def read_folder(
+    path: str | Path,
+    split: str,
+    *,
+    size: int | None = None,
+    events: Callable[[Events], np.ndarray] = Events.frame,
+) -> Dataset:
     """A split of the data set in a folder.
 
     It may hold
 
-    - a directory per class, with pictures (Pillow reads them) or one `.npy` array per input; either
-      directly, or below `train`, `test` and perhaps `validation` (`val`). Classes are counted in
-      the order of their names;
+    - a directory per class, with pictures (Pillow reads them), one `.npy` array per input, or event
+      files of N-MNIST (`.bin`); either directly, or below `train`, `test` and perhaps `validation`
+      (`val`). Classes are counted in the order of their names;
     - `x_train.npy`, `y_train.npy`, `x_test.npy`, `y_test.npy`, as for `from_arrays`;
     - `cifar-10-batches-py` or `cifar-100-python`, as torchvision leaves them.
 
@@ -47,6 +54,8 @@ def read_folder(path: str | Path, split: str, *, size: int | None = None) -> Dat
     Args:
         split: "train", "validation", "train+validation" or "test".
         size: side of the pictures: the shorter side is scaled to it, and the middle kept.
+        events: what becomes of event files: counts of events (2, H, W) by default, or for instance
+            `lambda e: e.train(16)`, spikes (16, 2, H, W).
 
     Returns:
         The set in memory, or a `Stream` where it would fill a quarter of what is free.
@@ -66,7 +75,8 @@ def read_folder(path: str | Path, split: str, *, size: int | None = None) -> Dat
             for place in (folder, folder / source.pickled):
                 if place.name == source.pickled and place.is_dir():
                     return _split(lambda train: _cifar(source, place, train), split)  # noqa: B023
-    return _classes(folder, split, size)
+    readers = {".npy": _npy, ".bin": lambda path: events(read_nmnist(path))}
+    return _classes(folder, split, size, readers)
 
 
 def _split(load: Callable[[bool], Dataset], split: str) -> Dataset:
@@ -125,9 +135,9 @@ class Inputs:
 
 
 # ---- a directory per class ----------------------------------------------------------------------
-def _classes(folder: Path, split: str, size: int | None) -> Dataset:
+def _classes(folder: Path, split: str, size: int | None, readers: Readers) -> Dataset:
     places = {
-        known: next((folder / n for d in _directories(folder) for n in names if d == n), None)
+        known: next((folder / d for d in _directories(folder) if d.lower() in names), None)
         for known, names in _NAMES.items()
     }
     training = places["train"] or (None if any(places.values()) else folder)
@@ -144,8 +154,8 @@ def _classes(folder: Path, split: str, size: int | None) -> Dataset:
             f"{split!r}. It has {_listing(folder)}."
         )
     classes = _directories(training or found[0])
-    files = [pair for place in found for pair in _files(place, classes, folder)]
-    data = _loaded(files, classes, folder.name, split, size)
+    files = [pair for place in found for pair in _files(place, classes, readers)]
+    data = _loaded(files, classes, folder.name, split, size, readers)
     own = places["validation"] is not None
     if split in ("train", "validation") and not own:
         data.split = "train+validation"
@@ -162,14 +172,14 @@ def _listing(folder: Path) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "") or "nothing"
 
 
-def _files(place: Path, classes: Sequence[str], folder: Path) -> list[tuple[Path, int]]:
+def _files(place: Path, classes: Sequence[str], readers: Readers) -> list[tuple[Path, int]]:
     """Every file of inputs with its class."""
     unknown = [name for name in _directories(place) if name not in classes]
     if unknown:
         raise ValueError(
             f"{place} must have the classes of the training folder, got {unknown[0]!r} besides."
         )
-    readable = _PICTURES | _ARRAYS | _MORE.keys()
+    readable = _PICTURES | readers.keys()
     found = [
         (file, label)
         for label, name in enumerate(classes)
@@ -179,13 +189,11 @@ def _files(place: Path, classes: Sequence[str], folder: Path) -> list[tuple[Path
     ]
     if not found:
         raise FileNotFoundError(
-            f"{place} must have a directory per class with pictures or .npy files, or the folder "
-            f"the arrays {', '.join(f'{name}.npy' for name in ARRAYS)}. It has {_listing(place)}."
+            f"{place} must have a directory per class with pictures, .npy or .bin files, or the "
+            f"folder the arrays {', '.join(f'{name}.npy' for name in ARRAYS)}. It has "
+            f"{_listing(place)}."
         )
     return found
-
-
-_MORE: dict[str, Callable[[Path], np.ndarray]] = {}  # ending -> reader of one input
 
 
 def _loaded(
@@ -194,13 +202,13 @@ def _loaded(
     name: str,
     split: str,
     size: int | None,
+    readers: Readers,
 ) -> Dataset:
     kinds = {path.suffix.lower() for path, _ in files}
     if kinds <= _PICTURES:
         read, shape, width = _pictures([path for path, _ in files], size)
     elif len(kinds) == 1 and size is None:
-        reader = (_MORE | dict.fromkeys(_ARRAYS, _npy)).get(next(iter(kinds)))
-        assert reader is not None
+        reader = readers[next(iter(kinds))]
         first = reader(files[0][0])
         shape, width = first.shape, first.dtype.itemsize
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.engines.early_exit import Decision
 from firstspike.engines.engine import able_engines, engine_for
+from firstspike.engines.given_spikes import Listening
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
 
@@ -20,6 +21,7 @@ def simulate(
     x: Tensor,
     engine: str = "clock",
     *,
+    spikes: bool = False,
     over_time: bool = False,
     spikes_over_time: bool = False,
     potentials: bool = False,
@@ -33,6 +35,9 @@ def simulate(
         engine: a name of `ENGINES`: "closed_form", "early_firing", "clock", "event" (prepare it
             for a stream of frames), "through_time" or "event_by_event". An engine that cannot run
             this network is refused with the reason; `default_engine` names the quickest that can.
+        spikes: whether `x` holds spikes of the input population instead of values: trains (T, N,
+            ...) under codes that repeat, run by the clock; spike times (N, ...) in steps, `inf` =
+            none, under single-spike codes, or trains, of which these take the first spikes.
         over_time: record the readout's potential after every step.
         spikes_over_time: record every population's spikes per step.
         potentials: record membrane potentials.
@@ -56,6 +61,9 @@ def simulate(
     >>> bool((a.spike_times["_1"] == b.spike_times["_1"]).all())
     True
     """
+    if spikes:
+        listening = Listening(network)
+        network, x = listening.network, listening.take(x)
     asked: dict[str, Any] = {
         name: value
         for name, value in (

@@ -17,6 +17,7 @@ from firstspike.data.batches import limited, read_batches
 from firstspike.engines import Record, default_engine, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.engines.early_exit import Decision
+from firstspike.engines.given_spikes import Listening
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.operations import OperationTally
 from firstspike.measure.robustness import Strengths, measure_robustness
@@ -158,6 +159,7 @@ def evaluate(
     perturb: Strengths | None = None,
     settle: Settle | None = None,
     task: Task | None = None,
+    spikes: bool = False,
     progress: bool = False,
 ) -> Result:
     """Measure `network` on inputs with targets.
@@ -190,6 +192,8 @@ def evaluate(
         task: what the outputs are for: `Classes()`, `OneLogit()`, `MultiLabel()`,
             `PixelClasses()`, `Regression()` or `Metric(function)` of `firstspike.measure.tasks`;
             by default inferred where targets and outputs leave no doubt.
+        spikes: whether inputs are spikes and not values, one train (T, ...) or the spike times
+            (...) of each sample; see `simulate`. The ANN sees the values they stand for.
         progress: show a progress bar on a terminal.
 
     Warns:
@@ -206,10 +210,13 @@ def evaluate(
         again = partial(
             evaluate, dataset=dataset, engine=engine, samples=samples, batch_size=batch_size
         )
-        again = partial(again, model=model, seed=seed, memory=memory, task=task, progress=progress)
+        again = partial(again, model=model, seed=seed, memory=memory, task=task, spikes=spikes)
+        again = partial(again, progress=progress)
         network, point = settled(network, settle, again)
         result = again(network, energy=energy, decide=decide, perturb=perturb)
         return result.model_copy(update={"settling": {**asdict(settle), "step": point}})
+    listening = Listening(network) if spikes else None
+    network = network if listening is None else listening.network
     asked = ("over_time",) if decide is None else ("over_time", "decide")
     engine = engine or default_engine(network, asked)
     started = time.perf_counter()
@@ -217,10 +224,11 @@ def evaluate(
     tally = _Tally(network, task, {name: _LayerTally() for name in network.populations})
     operations = OperationTally(network)
     stopped: list[Tensor] = []
-    batches = _batches(dataset, batch_size, samples, next(network.buffers()))
+    batches = _batches(dataset, batch_size, samples, network.input_low, spikes)
     total = samples or (len(dataset) if hasattr(dataset, "__len__") else None)
     follow = network.network.output.shape[0] <= _FOLLOWED
-    for images, targets in _bar(batches, total, progress):
+    for given, targets in _bar(batches, total, progress):
+        images = given if listening is None else listening.take(_trains(given, network))
         record = simulate(network, images, engine, over_time=follow, memory=memory, decide=decide)
         tally.add(record, images, targets)
         operations.add(record)
@@ -361,11 +369,16 @@ def _check_task(network: SpikingNetwork, task: Task | None, decide: Decision | N
         )
 
 
+def _trains(given: Tensor, network: SpikingNetwork) -> Tensor:
+    """Trains of a batch of samples with time first; spike times as they are."""
+    return given.transpose(0, 1) if given.ndim == len(network.network.input_shape) + 2 else given
+
+
 def _batches(
-    dataset: Any, batch_size: int, samples: int | None, like: Tensor
+    dataset: Any, batch_size: int, samples: int | None, like: Tensor, spikes: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches on the network's device and in its dtype, `samples` images in all."""
-    batches = read_batches(dataset, "dataset", batch_size, targets=True)
+    batches = read_batches(dataset, "dataset", batch_size, targets=True, times=spikes)
     for images, targets in batches if samples is None else limited(batches, samples):
         assert targets is not None
         yield images.to(like.device, like.dtype), targets.to(like.device)
