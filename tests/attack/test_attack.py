@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the spiking network does not fol
 
 @pytest.mark.parametrize(
     ("case", "count"),
-    [(graph, 8), (edit, 30), (damage, 40), (small_disk, 3), (read_only, 1), (convert_kill, 1)],
+    [(graph, 25), (edit, 30), (damage, 40), (small_disk, 3), (read_only, 1), (convert_kill, 1)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_nothing_gets_in_and_nothing_gets_lost(case, count, tmp_path):
@@ -25,6 +25,14 @@ def test_nothing_gets_in_and_nothing_gets_lost(case, count, tmp_path):
         (tmp_path / str(seed)).mkdir()
         outcome = case(seed, tmp_path / str(seed))
         assert outcome.startswith("ok"), outcome
+
+
+@pytest.mark.slow
+def test_two_thousand_graphs(tmp_path):
+    """As the first case above; 25 graphs take 3 s, so the quick test has no more."""
+    found = [graph(seed, tmp_path) for seed in range(2000)]
+    assert not [outcome for outcome in found if not outcome.startswith("ok")]
+    assert found.count("ok: right") > 1600
 
 
 @pytest.mark.slow

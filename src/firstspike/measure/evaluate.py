@@ -251,7 +251,7 @@ def evaluate(
     layers = [_layer(network, name, tally, per_layer[name]) for name in network.populations]
     counted = sum(network.neuron_count(name) for name in hidden)
     n = tally.samples
-    spikes = sum(tally.layers[name].spikes for name in hidden) / n
+    sent = sum(tally.layers[name].spikes for name in hidden) / n
     return Result(
         model=model or str(network.origin.get("model", "network")),
         dataset=str(getattr(dataset, "name", "custom")),
@@ -272,17 +272,15 @@ def evaluate(
         accuracy_over_time=[min(float(c) / n, 1.0) for c in tally.correct_over_time]
         if followed
         else None,
-        spikes_per_sample=spikes,
+        spikes_per_sample=sent,
         input_spikes_per_sample=tally.layers[INPUT].spikes / n,
         neurons=counted + network.network.output.shape[0],
         silent_fraction=sum(tally.layers[name].silent for name in hidden) / (counted * n),
         layers=layers,
         operations=costs,
         energy=estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY)
-        | estimate_energy(
-            {**costs, "spikes": spikes, "steps": network.latency}, tables=energy or {}
-        )
-        | _with_memory(network, costs, spikes + tally.layers[INPUT].spikes / n),
+        | estimate_energy({**costs, "spikes": sent, "steps": network.latency}, tables=energy or {})
+        | _with_memory(network, costs, sent + tally.layers[INPUT].spikes / n),
         not_counted=[
             "spikes of the input population are given apart",
             "the readout is a potential and emits no spikes",
