@@ -121,3 +121,33 @@ def test_nan_potentials_stay_silent_and_have_no_gradient():
     y = neuron.activate(u)
     y.sum().backward()
     assert y.tolist() == [0.0, 0.5] and u.grad.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(), (3, 1, 1)])
+@pytest.mark.parametrize("steps", [1, 4, 255])
+def test_one_pass_gives_the_gradients_of_the_formulas(monkeypatch, dtype, order, shape, steps):
+    from firstspike.neurons import straight_through as module
+
+    generator = torch.Generator().manual_seed(steps)
+    u = torch.randn(5, 3, 4, 6, dtype=dtype, generator=generator).contiguous(memory_format=order)
+    arriving = torch.randn(5, 3, 4, 6, dtype=dtype, generator=generator)
+    scale = torch.rand(shape, dtype=dtype, generator=generator) + 0.5
+    values = torch.linspace(1, 0, steps + 1, dtype=dtype)[:-1]
+    thresholds = values - 0.5 / steps
+
+    def gradients():
+        given = [x.clone().requires_grad_() for x in (u, scale, values)]
+        y = module.straight_through(given[0], given[1], thresholds, given[2])
+        return torch.autograd.grad(y, given, arriving)
+
+    fits = module._one_pass_fits
+    monkeypatch.setattr(module, "_one_pass_fits", lambda *_: False)
+    expected = gradients()
+    monkeypatch.setattr(module, "_one_pass_fits", fits)
+    assert fits(u, scale)
+    for got, wanted in zip(gradients(), expected):
+        torch.testing.assert_close(
+            got, wanted, rtol=1e-4 if dtype == torch.float32 else 1e-10, atol=1e-5
+        )

@@ -83,6 +83,9 @@ class _StraightThrough(torch.autograd.Function):
         u, inside, y, scale, values = ctx.saved_tensors
         scale, values = scale.detach(), values.detach()
         (arriving,) = gradients
+        if ctx.needs_input_grad[1] and _one_pass_fits(u, scale):
+            by_u, by_s, by_v = _in_one_pass(arriving, u, y, scale, values)
+            return by_u, by_s, None, by_v if ctx.needs_input_grad[3] else None
         if inside is None:
             inside = (u > 0) & (u <= values[0] * scale)
         passed = arriving * inside
@@ -95,12 +98,55 @@ class _StraightThrough(torch.autograd.Function):
         return passed, by_scale, None, by_values
 
 
+def _one_pass_fits(u: Tensor, scale: Tensor) -> bool:
+    """Whether potentials lie densely on a CPU, under one scale or one per channel."""
+    per_channel = u.ndim > 1 and scale.shape == (u.shape[1], *[1] * (u.ndim - 2))
+    return (
+        u.device.type == "cpu"
+        and (scale.ndim == 0 or per_channel)
+        and u.numel() > 0
+        and not torch.compiler.is_compiling()
+        and has_numba()
+    )
+
+
+def _in_one_pass(
+    arriving: Tensor, u: Tensor, y: Tensor, scale: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients by potential, scale and values, by a compiled loop in memory order."""
+    from firstspike.compiled.table_gradient_loops import gradients_in_one_pass
+
+    last = u.ndim == 4 and u.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if last else torch.contiguous_format
+    arrays = [x.detach().to(u.dtype).contiguous(memory_format=order) for x in (arriving, u, y)]
+    passed = torch.empty_like(arrays[1])
+    channels = max(scale.numel(), 1)
+    if last:  # channels lie closest
+        arrays = [x.permute(0, 2, 3, 1) for x in arrays]
+    shape = (1, 1, -1) if scale.ndim == 0 else (-1, channels, 1) if last else (len(u), channels, -1)
+    target = (passed.permute(0, 2, 3, 1) if last else passed).view(shape)
+    by_scale = torch.zeros(channels, dtype=torch.float64)
+    by_values = torch.zeros(len(values) + 1, dtype=torch.float64)
+    numbers = (scale.reshape(-1), values, _between(values))
+    given = [x.reshape(shape) for x in arrays] + [x.to(u.dtype) for x in numbers]
+    results = (target, by_scale, by_values)
+    loop: Any = gradients_in_one_pass
+    loop(*(x.numpy() for x in (*given, *results)))
+    by_scale = (by_scale.to(scale.dtype) / scale.reshape(-1)).view(scale.shape)
+    return passed, by_scale, by_values[:-1].to(values.dtype)
+
+
+def _between(values: Tensor) -> Tensor:
+    """Bounds between each value and the next smaller one, the last of which is 0."""
+    return (values + torch.cat([values[1:], values.new_zeros(1)])) / 2
+
+
 def _level_sums(x: Tensor, y: Tensor, scale: Tensor, values: Tensor) -> Tensor:
     """(T,) sums of `x` over the neurons that fire at each step, which follows from what they say.
 
     Between two values lies a threshold that tells them apart, whatever the rounding of `y`.
     """
-    between = (values + torch.cat([values[1:], values.new_zeros(1)])) / 2
+    between = _between(values)
     steps = torch.arange(len(values), dtype=y.dtype, device=y.device)
     t = look_up(y, scale, between, steps, float(len(values)))
     if t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last):
