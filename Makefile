@@ -31,8 +31,11 @@ format: .venv/ready
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-docs: .venv/ready  ## schema and tables in docs/ from the code and the stored results
+docs: .venv/ready  ## tables and schema from stored results, then the site in site/, strictly
 	$(PYTHON) scripts/render_docs.py
+	$(PYTHON) -c "import mkdocs, mkdocstrings" 2>/dev/null || \
+		$(PYTHON) -m pip --disable-pip-version-check -q install ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
 
 .venv/ready: pyproject.toml scripts/setup.sh
 	scripts/setup.sh

@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from matplotlib import rc_context
-
 from firstspike._files import atomic_write
 from firstspike.bench.render import exponents_of, markdown_of, targets_of
 from firstspike.measure.result import result_schema
+from firstspike.plots import save_svg
 from firstspike.report.capabilities import capability_table
 from firstspike.report.comparison import markdown
 from firstspike.reproduce import Reproduction, tables
@@ -23,7 +22,7 @@ from firstspike.reproduce.figure import papers_figure
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-README = {  # entry -> network -> its label on the front page
+SHORT = {  # entry -> network -> its label in the short tables
     "mnist-ttfs": {
         "exponential, T = 16": "T = 16",
         "exponential, T = 16, GO": "T = 16, kernels optimized",
@@ -53,20 +52,24 @@ def between(text: str, marker: str, content: str) -> str:
     return f"{head}{begin}\n{content}\n{end}{rest.split(end)[1]}"
 
 
+def against_papers(outcomes: list[Reproduction]) -> str:
+    """The picture of accuracy against costs, and the goals."""
+    return "\n\n".join(
+        [
+            "Accuracy on CIFAR-10 against latency and spikes. Numbers: what the papers print for "
+            "VGG-16; line: the highest published for single spikes; filled: the stored results, "
+            "from 85 % on.",
+            "![ours against the papers](images/against_papers.svg)",
+            "Goals, stated for the full scale (VGG-16), and what has been reached so far:",
+            markdown(tables.goal_rows(outcomes)),
+        ]
+    )
+
+
 def reproduced(outcomes: list[Reproduction]) -> None:
-    """docs/reproduce.md: the list of entries, the picture, and every outcome held to a paper."""
+    """The entries in docs/reproduce.md, every outcome held to a paper in its diary."""
     picture = ROOT / "docs/images/against_papers.svg"
-    with rc_context({"svg.hashsalt": "firstspike"}):  # the same picture, the same bytes
-        papers_figure(outcomes).savefig(picture, metadata={"Date": None})
-    parts = [
-        "Accuracy on CIFAR-10 against latency, spikes and energy. Numbers: what the papers print "
-        "for VGG-16; line: the highest published for single spikes; filled: the stored results "
-        "below, from 85 % on.",
-        "![ours against the papers](images/against_papers.svg)",
-        "Goals, stated for the full scale (VGG-16), and what has been reached so far:",
-        markdown(tables.goal_rows(outcomes)),
-        tables.markdown_of(outcomes),
-    ]
+    save_svg(papers_figure(outcomes), picture, "Accuracy against steps and spikes")
     entries = "\n\n".join(
         [
             markdown(tables.entry_rows()),
@@ -74,35 +77,41 @@ def reproduced(outcomes: list[Reproduction]) -> None:
             markdown(tables.elsewhere_rows()),
         ]
     )
-    page = ROOT / "docs/reproduce.md"
-    text = between(page.read_text(), "entries", entries)
-    write(page, between(text, "reproduced", "\n\n".join(parts)))
+    page, diary = ROOT / "docs/reproduce.md", ROOT / "docs/diaries/reproduced.md"
+    write(page, between(page.read_text(), "entries", entries))
+    write(diary, between(diary.read_text(), "reproduced", tables.markdown_of(outcomes)))
 
 
 def own_results(outcomes: list[Reproduction]) -> None:
-    """docs/results.md, and a few of its rows in README.md."""
-    page = ROOT / "docs/results.md"
+    """All of our own entries in their diary."""
+    page = ROOT / "docs/diaries/results.md"
     sections = [tables.markdown_of(outcomes), *map(tables.comparison_of, outcomes)]
     text = "\n\n".join(section for section in sections if section)
     write(page, between(page.read_text(), "results", text))
-    lines = []
-    for entry, chosen in README.items():
-        (outcome,) = (o for o in outcomes if o.entry == entry)
+
+
+def short_results(outcomes: list[Reproduction]) -> None:
+    """docs/results.md: a few rows of everything, with the way to the rest."""
+    lines = [against_papers(outcomes)]
+    for entry, chosen in SHORT.items():
+        (outcome,) = (o for o in outcomes if (o.entry, o.scale) == (entry, "full"))
         rows = [row for row in outcome.rows if row.network in chosen]
         named = [row.model_copy(update={"network": chosen[row.network]}) for row in rows]
         short = tables.table(outcome.model_copy(update={"rows": named}))
         shows = f"{outcome.shows[0].upper()}{outcome.shows[1:]}"
-        lines.append(f"{shows} ([all rows and the command](docs/results.md)):")
+        lines.append(f"{shows} ([all rows and the command](diaries/results.md)):")
         lines.append(markdown([{k: v for k, v in r.items() if k != "verdict"} for r in short]))
-    readme = ROOT / "README.md"
-    write(readme, between(readme.read_text(), "results", "\n\n".join(lines)))
+    page = ROOT / "docs/results.md"
+    write(page, between(page.read_text(), "short", "\n\n".join(lines)))
 
 
 def speed() -> None:
-    """docs/speed.md: all targets, and the table of every stored part that the page has room for."""
+    """All targets in docs/speed.md, the table of every stored part in its diary."""
     page = ROOT / "docs/speed.md"
     stored = sorted(RESULTS.glob("speed_*.json"))
-    text = between(page.read_text(), "speed", targets_of(stored))
+    write(page, between(page.read_text(), "speed", targets_of(stored)))
+    page = ROOT / "docs/diaries/speed.md"
+    text = page.read_text()
     for store in stored:
         if f"<!-- {store.stem}:begin -->" in text:
             body = exponents_of(store) if store.stem == "speed_scaling" else markdown_of(store)
@@ -125,6 +134,7 @@ def main() -> None:
     ours = [outcome for outcome in stored if (outcome.paper, outcome.scale) == ("ours", "full")]
     reproduced([outcome for outcome in stored if outcome not in ours])
     own_results(ours)
+    short_results(stored)
     page = ROOT / "docs/capabilities.md"
     write(page, between(page.read_text(), "capabilities", capability_table()))
     write(ROOT / "docs/result.schema.json", json.dumps(result_schema(), indent=2) + "\n")

@@ -30,4 +30,4 @@ def test_a_cost_of_zero_is_refused() -> None:
 
 def test_the_picture_of_the_docs_can_be_drawn_without_results() -> None:
     figure = papers_figure([])
-    assert [ax.get_xlabel().split()[0] for ax in figure.axes] == ["latency", "spikes", "TrueNorth"]
+    assert [ax.get_xlabel().split()[0] for ax in figure.axes] == ["latency", "spikes"]

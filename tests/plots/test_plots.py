@@ -121,7 +121,7 @@ def test_wrong_number_of_axes(name: str) -> None:
 
 
 def segments(ax: Any) -> np.ndarray:
-    return np.array([s for c in ax.collections for s in c.get_segments()])
+    return np.array([s for line in ax.lines for s in line.get_xydata().reshape(-1, 3, 2)[:, :2]])
 
 
 def test_raster_places_spikes_on_the_global_time_axis() -> None:

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def hardware_tables(report: HardwareReport) -> list[Table]:
-    """Rich tables: what sits where and travels, and what it costs."""
+    """Rich tables: what sits where and travels, and what it costs.
+
+    Args:
+        report: what `run_hardware` returned.
+    """
     return [_summary(report), _energy(report)]
 
 

@@ -76,6 +76,15 @@ def run_late(
     layer's delays follow from the spikes of the layers up to it, so every round settles one layer
     more and `depth + 1` rounds always do.
 
+    Args:
+        network: a TTFS network.
+        image: (1, ...), the frame.
+        fanout: `fanout(network, mapping)`.
+        mapping: where its groups sit.
+        chip: gives the delays of routers and links.
+        routing: "multicast" or "unicast".
+        cycles_per_step: length of a time step; None takes the chip's.
+
     Raises:
         ValueError: if the code has no threshold table, or its windows overlap.
     """

@@ -47,7 +47,12 @@ class Fanout:
 
 
 def fanout(network: SpikingNetwork | Network, mapping: Mapping) -> Fanout:
-    """The classes of all neurons of a mapped network."""
+    """The classes of all neurons of a mapped network.
+
+    Args:
+        network: the network that is mapped.
+        mapping: where its groups sit.
+    """
     plain = network.network if isinstance(network, SpikingNetwork) else network
     heard = _heard(plain, mapping)
     class_of: dict[str, np.ndarray] = {}

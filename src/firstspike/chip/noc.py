@@ -107,6 +107,11 @@ def simulate_noc(
 
     Args:
         cycles_per_step: length of a time step; None takes the chip's.
+        traffic: packets of one frame.
+        fanout: classes of neurons and the groups that hear them.
+        mapping: where the groups sit.
+        chip: gives delays and buffers.
+        routing: "multicast" or "unicast".
 
     Raises:
         ValueError: for an unknown routing or a step of less than a cycle.

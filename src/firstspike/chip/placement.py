@@ -79,6 +79,9 @@ class Annealed(Placement):
         moves: swaps tried for each group.
         hot, cold: first and last temperature, as shares of the mean cost per class.
         seed: of the moves.
+
+    Raises:
+        ValueError: if `moves` is no positive integer, not 0 < cold <= hot, or there is no start.
     """
 
     moves: int = 200
@@ -140,6 +143,9 @@ def place(
     Args:
         counts: spikes of every class on typical samples, `fanout.count(...)`.
         routing: what the cost of a placement is counted under.
+
+    Raises:
+        TypeError: if `placement` is no placement.
     """
     check_routing(routing)
     if not isinstance(placement, Placement):

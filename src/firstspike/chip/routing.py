@@ -66,6 +66,12 @@ def link_loads(
     A unicast spike sends one packet to each core that hears it, along the row and then along the
     column. A multicast spike sends one packet through the union of these routes, which is a tree,
     and is copied where it forks.
+
+    Args:
+        fanout: classes of neurons and the groups that hear them.
+        mapping: where the groups sit.
+        counts: spikes of every class, (classes,).
+        routing: "multicast" or "unicast".
     """
     check_routing(routing)
     width, height = mapping.width, mapping.height

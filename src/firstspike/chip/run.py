@@ -60,6 +60,7 @@ class HardwareReport:
         energy: both readings, mean per frame.
         accuracy: of the samples, if labels were given: `ideal` and `with_delays`.
         seconds: of the stages of this run.
+        not_counted: what the numbers leave out.
     """
 
     network: SpikingNetwork

@@ -51,7 +51,12 @@ def reason_against(network: SpikingNetwork) -> str | None:
 
 
 def record_spikes(network: SpikingNetwork, images: Tensor) -> Record:
-    """Simulate with the fastest exact engine, recording when every neuron fires."""
+    """Simulate with the fastest exact engine, recording when every neuron fires.
+
+    Args:
+        network: the network that is mapped.
+        images: (N, ...), the frames.
+    """
     if network.code.single_spike:
         return simulate(network, images, default_engine(network))
     everyone = {name: range(network.neuron_count(name)) for name in network.populations}
@@ -63,6 +68,11 @@ def traffic_of(record: Record, fanout: Fanout, sample: int = 0) -> Traffic:
 
     Single-spike codes give their spike times; other codes need `record.spike_trains`, which
     `record_spikes` asks for.
+
+    Args:
+        record: of a simulation.
+        fanout: classes of neurons, `fanout(network, mapping)`.
+        sample: its place in the batch.
 
     Raises:
         ValueError: if the sample or the spike trains are not there.
@@ -101,6 +111,9 @@ def profile_traffic(
 
     Args:
         rates: probability that a neuron fires, by layer.
+        network: gives the layers and their neurons.
+        fanout: classes of neurons, `fanout(network, mapping)`.
+        seed: of the draw.
 
     Raises:
         ValueError: if a layer is missing or a rate lies outside [0, 1].

@@ -49,6 +49,10 @@ class Burst(RepeatingCode):
         input: `Direct()` (analogue current), `WeightedSpikes()` (the source's hybrid: phase coding
             of pixels, bursts behind them), `Regular()` (bursts), `Bernoulli()`, `FirstSpikes()`.
 
+    Raises:
+        ValueError: if `threshold` is not positive, `factor` not above 1, or the initial potential
+            out of range.
+
     Source: Park et al. 2019 (DAC).
     """
 

@@ -30,6 +30,9 @@ class ExactReLU(Code):
         margin: windows are longer than the largest activation of the calibration data by this
             part of it. Convert with `normalization=Maximum()`; what exceeds the window is clipped.
 
+    Raises:
+        ValueError: if `margin` is negative.
+
     Source: Stanojevic et al. 2024, "High-performance deep spiking neural networks with 0.3 spikes
     per neuron" (identity mapping, B = 1, A = 0; adaptive windows).
 

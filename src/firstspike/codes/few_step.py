@@ -47,6 +47,11 @@ class FewStep(RepeatingCode):
             starts from, and the search does not see it.
         thresholds: `PercentileSearch()`, `GridSearch()` or `Fixed()`.
 
+    Raises:
+        ValueError: if `initial_potential` lies outside [0, 1), `bias_shift` outside [0, 1] or
+            `leak` outside (0, 1].
+        TypeError: if `thresholds` is no threshold rule.
+
     Source: Datta & Beerel 2022, eqs. 2 to 4 and 8.
 
     >>> FewStep(steps=2).latency(depth=15)

@@ -160,6 +160,15 @@ class Fixed(ThresholdRule):
 
     `Fixed()` is threshold balancing: the threshold is the population's scale, which the
     normalization of `convert` sets to the maximum or to a percentile.
+
+    Args:
+        alpha: threshold in units of the population's scale: `V_th = alpha * mu`.
+        beta: output of a spike in units of the threshold.
+
+    Raises:
+        ValueError: if one is not positive.
+
+    Source: threshold balancing, Diehl et al. 2015, in the notation of Datta & Beerel 2022, eq. 5.
     """
 
     alpha: float = 1.0
@@ -189,8 +198,13 @@ class Fixed(ThresholdRule):
 class GridSearch(ThresholdRule):
     """Thresholds scaled down on an even grid, outputs equal to the threshold (beta = 1).
 
+    With mu the scale, `V_th = alpha * mu` for alpha in `1/n, 2/n, ..., 1`.
+
     Args:
         points: alphas tried, evenly spaced in (0, 1].
+
+    Raises:
+        ValueError: if `points` is no positive integer.
 
     Source: the linear searches of Han & Roy 2020 and Li et al. 2021.
     """
@@ -225,6 +239,9 @@ class PercentileSearch(ThresholdRule):
         criterion: "squared" or "difference".
         percentiles: candidates for alpha, evenly spaced ranks.
         beta_step, beta_max: grid of beta.
+
+    Raises:
+        ValueError: if the criterion is unknown, or a grid empty.
 
     Source: Datta & Beerel 2022, section III-B.
 

@@ -34,6 +34,8 @@ class Direct(Input):
 
     The first layer multiplies; its operations are counted as multiply-accumulates.
 
+    In units of the scale, `current(t) = x` at every step t.
+
     Source: Rueckauer et al. 2017, section 2.2.3 (analogue input).
     """
 
@@ -48,6 +50,10 @@ class Regular(Input):
 
     Under `Rate`: evenly spaced spikes; under `Phase`: the binary digits of the pixel, repeated
     every period; under `Burst`: bursts.
+
+    With x the pixel, `I(t) = x` at every step is the current of its neuron.
+
+    Source: constant-current input neurons, e.g. Rueckauer et al. 2017.
     """
 
     def neuron(self, scale: Tensor, code: Code) -> Neuron:
@@ -65,6 +71,11 @@ class Bernoulli(Input):
     Args:
         seed: of the random numbers; the same seed gives the same spikes for a batch, however the
             steps are divided into blocks.
+
+    Raises:
+        ValueError: if `seed` is no non-negative integer.
+
+    Source: Poisson-like input of Diehl et al. 2015, a Bernoulli trial per step.
     """
 
     seed: int = 0
@@ -87,6 +98,11 @@ class FirstSpikes(Input):
 
     Args:
         period: P, steps.
+
+    Raises:
+        ValueError: if `period` is no positive integer.
+
+    Source: time-to-first-spike input as in Park et al. 2020, repeated.
     """
 
     period: int = 16
@@ -110,6 +126,11 @@ class WeightedSpikes(Input):
 
     Args:
         period: K, steps.
+
+    Raises:
+        ValueError: if `period` is no positive integer.
+
+    Source: Kim et al. 2018 (weighted spikes); Park et al. 2019 for the hybrids.
     """
 
     period: int = 8

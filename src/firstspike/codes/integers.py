@@ -192,6 +192,14 @@ class IntegerCode(TableCode):
 class IntegerTTFS(IntegerCode, TTFS):
     """`TTFS` of a network made of integers; see `IntegerCode`.
 
+    A potential of B bits lies in `-2^(B-1) ... 2^(B-1) - 1`.
+
+    Args:
+        window, kernel, offset, half_step, input_window: as for `TTFS`.
+        clips: whether some input could bring a potential out of its width.
+
+    Source: ours; the code is that of Park et al. 2020.
+
     >>> IntegerTTFS(window=16, potential_bits=12).limits
     (-2048, 2047)
     """
@@ -202,6 +210,15 @@ class IntegerTTFS(IntegerCode, TTFS):
 @register
 @dataclass(frozen=True)
 class IntegerReverse(IntegerCode, Reverse):
-    """`Reverse` of a network made of integers; see `IntegerCode`."""
+    """`Reverse` of a network made of integers; see `IntegerCode`.
+
+    A potential of B bits lies in `-2^(B-1) ... 2^(B-1) - 1`.
+
+    Args:
+        window, tau, half_step, kernel: as for `Reverse`.
+        potential_bits, clips: as for `IntegerTTFS`.
+
+    Source: ours; the code is that of Zhang et al. 2019.
+    """
 
     integer_kind: ClassVar[type[IntegerNeuron]] = IntegerReverseNeuron

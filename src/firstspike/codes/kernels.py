@@ -72,6 +72,9 @@ class Exponential(Kernel):
             had the least error in the logits of MNIST networks for windows of 8 to 80 steps.
         delay: t_d in steps; the first spike stands for `exp(delay / tau)` times the scale.
 
+    Raises:
+        ValueError: if `tau` is not positive, or `delay` not finite.
+
     Source: Park et al. 2020, eqs. 5-7, with theta_0 = 1.
 
     >>> thresholds, values = Exponential(tau=2.0).build(4, None).table(4, half_step=False)
@@ -128,7 +131,12 @@ class ExponentialKernel(FunctionKernel):
 @register
 @dataclass(frozen=True)
 class Linear(Kernel):
-    """k(t) = (T - t) / T: with the half-step offset exactly a uniform T-level quantized ReLU."""
+    """k(t) = (T - t) / T: with the half-step offset exactly a uniform T-level quantized ReLU.
+
+    `k(t) = (T - t) / T`, thresholds `k(t + 1/2)`.
+
+    Source: Rueckauer & Liu 2018 and Stanojevic et al. 2024 for linear ramps; the uniform quantizer.
+    """
 
     def build(self, window: int, distribution: Distribution | None) -> LinearKernel:
         return LinearKernel(window)
@@ -154,6 +162,8 @@ class PowerOfTwo(Kernel):
 
     With the half-step offset the thresholds lie at the arithmetic middle of two values,
     `0.75 * 2^-t`, which is exact in binary arithmetic.
+
+    Source: logarithmic quantization, Miyashita et al. 2016.
     """
 
     def build(self, window: int, distribution: Distribution | None) -> PowerOfTwoKernel:
@@ -191,8 +201,15 @@ class Learned(Kernel):
     1960) with zero as a free level: they minimize the mean squared error between activation and
     decoded value. With the half-step offset, thresholds are the midpoints between neighbours.
 
+    With k the values and theta the thresholds, `theta_t = (k_t + k_(t+1)) / 2`.
+
     Args:
         iterations: most Lloyd iterations per population.
+
+    Raises:
+        ValueError: if `iterations` is less than 1.
+
+    Source: Lloyd 1982; Max 1960.
     """
 
     iterations: int = 50

@@ -41,6 +41,9 @@ class LIF(RepeatingCode):
         subtract: soft reset instead: a spike takes the threshold off the potential.
         start_at_reset: potentials start where the reset leaves them, not at 0.
 
+    Raises:
+        ValueError: if a time constant is not above 1 step.
+
     Source: Pedersen et al. 2024 (NIR), table 1.
 
     >>> LIF(steps=32, tau_mem=20.0).latency(depth=3)

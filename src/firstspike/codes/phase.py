@@ -46,6 +46,9 @@ class Phase(RepeatingCode):
         input: `Regular()` sends the pixel's binary digits; `Direct()` the analogue pixel at the
             start of every period.
 
+    Raises:
+        ValueError: if `period` is no positive integer, or the initial potential out of range.
+
     Source: Kim et al. 2018 (weighted spikes).
 
     >>> [Phase(steps=64).weight(t) for t in (0, 1, 7, 8)]

@@ -62,6 +62,9 @@ class ReLPSP(Code):
         input: `Direct()`: the image is the first layer's potential, with no slope. `Regular()`:
             every pixel fires at `s = 1 - x / scale`.
 
+    Raises:
+        ValueError: if `steps` is no positive integer, or `input` repeats its values.
+
     Source: Wei et al. 2023, eqs. 2-7; residual connections and biases are our extension.
 
     >>> neuron = ReLPSP().neuron(torch.tensor(1.0))

@@ -94,6 +94,10 @@ class Reverse(TableCode):
             integers, is looked up for every spike: membranes do not leak then, and an event costs
             a multiplication.
 
+    Raises:
+        ValueError: if `window` is no positive integer, or `tau` is not positive or too small for
+            it.
+
     Source: Zhang et al. 2019 (TDSNN).
 
     >>> Reverse(window=16).latency(depth=3)

@@ -39,6 +39,9 @@ class TemporalSwitch(Code):
     Args:
         window: T, steps, at least 2.
 
+    Raises:
+        ValueError: if `window` is less than 2.
+
     Source: Han & Roy 2020 (ECCV), the TSC-spiking neuron.
 
     >>> TemporalSwitch(window=16).latency(depth=3)

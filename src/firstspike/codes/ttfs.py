@@ -42,6 +42,11 @@ class TTFS(TableCode):
             finer values: with linear, learned and exponential tables whose tau follows the window,
             hardly with powers of two or a tau of your own, where they mean smaller values.
 
+    Raises:
+        ValueError: if `window`, `offset` or `input_window` is no positive integer, the offset is
+            above the window, or the input's window ends before the first population fires.
+        TypeError: if `kernel` is no kernel.
+
     Source: Park et al. 2020, section III-A (code), III-C (early firing).
 
     >>> TTFS(window=80, offset=40).latency(depth=15)  # VGG-16

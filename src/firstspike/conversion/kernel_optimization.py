@@ -50,6 +50,10 @@ class KernelOptimization:
         minimum_weight: weight of L_min against L_prec.
         keep_best: keep the iterate with the smallest error, or the last.
         seed: of the mini-batches.
+
+    Raises:
+        ValueError: if steps or batch size is no positive integer, the learning rate is not
+            positive, a weight negative, or the percentiles are out of order.
     """
 
     steps: int = 300

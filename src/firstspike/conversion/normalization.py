@@ -56,6 +56,11 @@ class Normalization(ABC):
 class Maximum(Normalization):
     """The largest activation becomes 1: nothing is clipped, outliers cost resolution.
 
+    `s = max a` over activations a of the calibration data.
+
+    Args:
+        per_channel: a scale for each channel in place of one for the layer.
+
     Source: Diehl et al. 2015.
     """
 
@@ -68,8 +73,14 @@ class Maximum(Normalization):
 class Percentile(Normalization):
     """A percentile of all activations (zeros included) becomes 1; what lies above is clipped.
 
+    `s = P_p(a)`: p % of the activations a are `<= s`.
+
     Args:
         percentile: in (0, 100].
+        per_channel: a scale for each channel in place of one for the layer.
+
+    Raises:
+        ValueError: if `percentile` lies outside (0, 100].
 
     Source: Rueckauer et al. 2017, with their default of 99.9.
     """
@@ -104,6 +115,10 @@ class LeastError(Normalization):
 
     Args:
         candidates: scales to try.
+        per_channel: a scale for each channel in place of one for the layer.
+
+    Raises:
+        ValueError: if `candidates` is less than 2.
 
     Source: least-squares clipping as in post-training quantization, e.g. Banner et al. 2019 (who
     derive it for assumed distributions; here it is taken over the histogram).

@@ -157,6 +157,10 @@ def load_npz(path: str | Path, train: bool = True) -> Dataset:
     Images and labels as for `from_arrays`, whose `channels_last` may be an array of the file as
     well; the set takes the file's name. Pickle is refused.
 
+    Args:
+        path: the file.
+        train: training or test images.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, lacks an array, or the arrays are no labelled images.

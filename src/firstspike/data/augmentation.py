@@ -25,6 +25,9 @@ class RandomCrop:
         padding: pixels on every side.
         border: what they are: "black", or the image "mirrored" (without its outermost pixels).
 
+    Raises:
+        ValueError: if the padding is no positive integer or the border unknown.
+
     >>> x = torch.arange(1.0, 10.0).reshape(1, 1, 3, 3)
     >>> RandomCrop(1)(x, torch.Generator().manual_seed(0))[0, 0]
     tensor([[0., 4., 5.],
@@ -68,7 +71,11 @@ class RandomShift:
 @register(kind="augmentation")
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirror left and right with a probability."""
+    """Mirror left and right with a probability.
+
+    Raises:
+        ValueError: if `probability` lies outside [0, 1].
+    """
 
     probability: float = 0.5
 
@@ -115,6 +122,9 @@ class GreyLevels:
 
     Put it last, for it makes floating-point images.
 
+    Raises:
+        ValueError: if `levels` is no positive integer.
+
     >>> GreyLevels(4)(torch.tensor([0, 31, 33, 255], dtype=torch.uint8), torch.Generator())
     tensor([0.0000, 0.0000, 0.2500, 1.0000])
     """
@@ -139,6 +149,9 @@ class GrowingSize:
 
     Args:
         sides: side of the images in each of the first epochs; later ones have the full size.
+
+    Raises:
+        ValueError: if there is no side, or one is no positive integer.
 
     Source: Howard 2018 ("progressive resizing", DAWNBench entries of fast.ai).
 

@@ -22,6 +22,9 @@ class RandomAffine:
         degrees: largest rotation, either way.
         shear: largest shift of a row per row of distance from the centre, either way.
         scale: largest relative change of size, either way.
+
+    Raises:
+        ValueError: if a strength is negative or beyond its limit.
     """
 
     degrees: float = 10.0
@@ -69,6 +72,10 @@ class RandomOperations:
         count: operations per image.
         strength: from 0 (nothing) to 1 (30 degrees, shear 0.3, a third of the image, ...).
         probability: with which each is applied.
+
+    Raises:
+        ValueError: if `count` is no positive integer, or `strength` or `probability` lies outside
+            [0, 1].
 
     Source: the operations of Cubuk et al. 2019 (AutoAugment), Table 6, without equalization.
     """

@@ -24,6 +24,9 @@ class Events:
         polarities: (E,) 0 (OFF) or 1 (ON).
         height, width: of the sensor.
 
+    Raises:
+        ValueError: if the arrays differ in length, or an event lies outside the sensor.
+
     >>> e = Events(*(np.array(v) for v in ([0, 5, 9], [0, 1, 1], [0, 0, 0], [1, 1, 1])), 1, 2)
     >>> e.frame()[1].tolist(), e.train(2)[:, 1, 0].tolist()
     ([[1.0, 2.0]], [[1.0, 0.0], [0.0, 1.0]])
@@ -83,6 +86,10 @@ def read_nmnist(path: str | Path, height: int = 34, width: int = 34) -> Events:
 
     An event has five bytes: column, row, one bit of polarity, 23 bits of microseconds, the highest
     first. Row 240 marks that the clock went round, and adds 2^13 to all times that follow.
+
+    Args:
+        path: the file.
+        height, width: of the sensor, in pixels.
 
     Source: Orchard et al. 2015, "Converting static image datasets to spiking neuromorphic datasets
     using saccades", Frontiers in Neuroscience 9:437, and its reader.

@@ -56,6 +56,7 @@ def read_folder(
         size: side of the pictures: the shorter side is scaled to it, and the middle kept.
         events: what becomes of event files: counts of events (2, H, W) by default, or for instance
             `lambda e: e.train(16)`, spikes (16, 2, H, W).
+        path: the folder.
 
     Returns:
         The set in memory, or a `Stream` where it would fill a quarter of what is free.

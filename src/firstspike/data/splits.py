@@ -56,6 +56,9 @@ def validation_indices(labels: np.ndarray) -> np.ndarray:
 def split_validation(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """All training images as (train, validation), by the fixed rule of `validation_indices`.
 
+    Args:
+        dataset: all training images.
+
     Raises:
         ValueError: if there are fewer than 10 images.
 

@@ -37,7 +37,13 @@ def MNIST(root: str | Path, train: bool = True, download: bool = False) -> Datas
 
 
 def FashionMNIST(root: str | Path, train: bool = True, download: bool = False) -> Dataset:
-    """Fashion-MNIST: 60,000 + 10,000 pictures of clothes, 1x28x28. Arguments as for `MNIST`."""
+    """Fashion-MNIST: 60,000 + 10,000 pictures of clothes, 1x28x28. Arguments as for `MNIST`.
+
+    Args:
+        root: folder of the official archive.
+        train: training or test images.
+        download: whether to fetch what is missing, with its published checksum.
+    """
     return _load(SOURCES["fashion_mnist"], [Path(root)], train, download)
 
 
@@ -46,6 +52,11 @@ def CIFAR10(root: str | Path, train: bool = True, download: bool = False) -> Dat
 
     Reads `cifar-10-binary.tar.gz` or its unpacked folder, or the folder that torchvision leaves,
     `cifar-10-batches-py`, of whose pickles only plain data are read.
+
+    Args:
+        root: folder of the official archive.
+        train: training or test images.
+        download: whether to fetch what is missing, with its published checksum.
     """
     return _load(SOURCES["cifar10"], [Path(root)], train, download)
 
@@ -54,6 +65,11 @@ def CIFAR100(root: str | Path, train: bool = True, download: bool = False) -> Da
     """CIFAR-100: 50,000 + 10,000 photographs, 3x32x32, 100 fine labels. Arguments as for `MNIST`.
 
     Reads `cifar-100-binary.tar.gz` or its unpacked folder, or `cifar-100-python`.
+
+    Args:
+        root: folder of the official archive.
+        train: training or test images.
+        download: whether to fetch what is missing, with its published checksum.
     """
     return _load(SOURCES["cifar100"], [Path(root)], train, download)
 

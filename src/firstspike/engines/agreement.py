@@ -126,6 +126,10 @@ def compare_records(network: SpikingNetwork, a: Record, b: Record) -> Agreement:
 
     The records may come from networks that differ in their offset alone; pass either network.
 
+    Args:
+        network: that the records are of.
+        a, b: the records.
+
     Raises:
         ValueError: if the records are of different networks or batches.
     """

@@ -77,6 +77,9 @@ class Margin(Decision):
         after: steps before which no sample stops, counted from the first step at which a spike
             can reach the readout.
         every: steps between checks.
+
+    Raises:
+        ValueError: if `margin` is not positive, or `after` no non-negative integer.
     """
 
     margin: float

@@ -88,7 +88,12 @@ def engine_for(network: SpikingNetwork, name: str) -> Engine:
 
 
 def able_engines(network: SpikingNetwork, records: Collection[str] = ()) -> list[str]:
-    """Names of the engines that run the network and can record all of this, the quickest first."""
+    """Names of the engines that run the network and can record all of this, the quickest first.
+
+    Args:
+        network: any spiking network.
+        records: what has to be recorded, such as "potentials".
+    """
     return [
         name
         for name, engine in ENGINES.items()

@@ -35,6 +35,9 @@ class Perturbation:
             square of its tensor.
         bits: weights are rounded to so many bits, symmetric around zero, one range per tensor.
 
+    Raises:
+        ValueError: if a strength is negative, infinite or out of range.
+
     >>> Perturbation(deletion=0.1).label
     'deletion=0.1'
     """
@@ -132,6 +135,8 @@ def perturbed_accuracy(
 
     Args:
         seed: of the disturbances; torch's own random state is left as it was.
+        dataset: images with labels.
+        batch_size: images at a time.
 
     Raises:
         ValueError: if the network's code has no closed form.
@@ -181,9 +186,14 @@ def robustness_curve(
         name: "jitter", "deletion", "weight_noise" or "bits".
         values: strengths.
         seeds: of the disturbances.
+        network: of a code with a closed form.
+        dataset: images with labels.
 
     Returns:
         One line per strength: `value`, `mean`, `lowest` and `highest` accuracy over the seeds.
+
+    Raises:
+        ValueError: if there is no such disturbance.
     """
     names = tuple(vars(Perturbation()))
     if name not in names:

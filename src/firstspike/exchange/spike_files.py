@@ -64,6 +64,9 @@ def save_record(record: Record, path: str | Path, dt: float = 1e-3) -> None:
 def load_record(path: str | Path) -> Record:
     """Read what `save_record` wrote.
 
+    Args:
+        path: file ending in .npz, .csv or .nir.
+
     Raises:
         FileNotFoundError: if there is no such file.
         DamagedFileError: (a ValueError) if it is truncated, foreign, or claims more data than it

@@ -58,6 +58,12 @@ def compare(
             (to the pixel), calibration images and code, the result is read from there.
         measuring: `memory` and `energy` of `evaluate`.
         on_result: called with every result as soon as it is there.
+        model: trained ANN, as for `convert`; it is not changed.
+        samples: only the first so many.
+        batch_size: images at a time.
+        name: of the model in the results; by default its class.
+        seed: recorded in the results, and that of random inputs.
+        progress: whether a bar is shown.
 
     Returns:
         One result per code, in their order.

@@ -36,6 +36,12 @@ class EnergyEstimate:
     """Energy per sample: the total, the terms it is the sum of, and what was left out.
 
     `unit` is `"pJ"` (picojoules) or `"x reference"` for a ratio to the system in `reference`.
+
+    Attributes:
+        constants: every constant with value, unit and source.
+        technology, precision: what the constants hold for.
+        note: what the table says of itself.
+        not_counted: costs without a count, counts without a cost.
     """
 
     total: float
@@ -63,7 +69,11 @@ class EnergyModel(Protocol):
 
 @dataclass(frozen=True)
 class EnergyReference:
-    """The system that normalized energies are ratios to: its name, spikes and steps per sample."""
+    """The system that normalized energies are ratios to: its name, spikes and steps per sample.
+
+    Raises:
+        ValueError: if the name is empty, or spikes or steps are not positive.
+    """
 
     name: str
     spikes: float

@@ -31,7 +31,16 @@ _CONSTANT = ("value", "unit", "source")
 @kind("energy_table")
 @dataclass(frozen=True)
 class EnergyTable:
-    """One table of a YAML file: checked values and their sources, not yet tied to a reference."""
+    """One table of a YAML file: checked values and their sources, not yet tied to a reference.
+
+    Attributes:
+        name: of the table.
+        kind: counted or normalized.
+        values: cost in pJ by count, or shares of the normalized form.
+        sources: where each value stands.
+        technology, precision: what the values hold for.
+        note: for people.
+    """
 
     name: str
     kind: str  # "counted" or "normalized"
@@ -136,6 +145,9 @@ def energy_tables() -> Mapping[str, EnergyTable]:
 
 def read_energy_tables(path: str | Path) -> dict[str, EnergyTable]:
     """Read a YAML file of energy tables, all of it checked.
+
+    Args:
+        path: the file.
 
     Raises:
         FileNotFoundError: if there is no such file.

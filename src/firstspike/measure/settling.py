@@ -26,6 +26,9 @@ class Settle:
         span: steps for which it may not.
         maximum: steps after which it counts as never settling.
 
+    Raises:
+        ValueError: if `points` is negative, `span` no positive integer, or `maximum` not above it.
+
     >>> Settle(span=2).point([0.1, 0.9, 0.9, 0.9, 0.8]), Settle(span=4).point([0.1, 0.9, 0.9])
     (2, None)
     """

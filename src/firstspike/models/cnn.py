@@ -31,6 +31,9 @@ class MNISTCNN(nn.Module):
         dropout: after every hidden linear layer.
 
     Shape: (B, in_channels, image_size, image_size) -> (B, classes).
+
+    Raises:
+        ValueError: if the image is too small for two convolutions and pools.
     """
 
     def __init__(
@@ -76,6 +79,17 @@ class DigitsCNN(nn.Module):
     """32C3-P2-64C3-P2-64-10 for 8x8 digits: trains to 98 % in seconds on one core.
 
     Shape: (B, in_channels, image_size, image_size) -> (B, classes).
+
+    Args:
+        in_channels, classes, image_size: of the data.
+        batch_norm: whether convolutions are normalized.
+        pool: "max" or "average".
+        width: factor on all channels.
+        hidden: neurons of the dense layers before the last.
+        dropout: probability, before dense layers.
+
+    Raises:
+        ValueError: if the image is too small for two pools.
     """
 
     def __init__(

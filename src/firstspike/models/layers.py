@@ -21,6 +21,9 @@ class Normalize(nn.Module):
         mean: one number per channel.
         std: one positive number per channel.
 
+    Raises:
+        ValueError: if mean and standard deviation differ in length, or a deviation is not positive.
+
     >>> Normalize((0.5,), (0.25,))(torch.ones(1, 1, 1, 2)).flatten()
     tensor([2., 2.])
     """

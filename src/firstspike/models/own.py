@@ -145,6 +145,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     State dictionaries inside a checkpoint ("state_dict", "model", ...) are found, and names that a
     wrapper has lengthened ("module.", ...) shortened.
 
+    Args:
+        path: file of weights.
+
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds something else than weights, or those of another model.

@@ -37,7 +37,14 @@ def free_name(name: str, taken: Container[str]) -> str:
 
 @dataclass(frozen=True)
 class Node:
-    """One step of the network. Every node but the input runs the operation of the same name."""
+    """One step of the network. Every node but the input runs the operation of the same name.
+
+    Attributes:
+        name: of the step, and of its operation.
+        inputs: names of the steps it reads.
+        shape: of its value, without the batch.
+        source: where the model has it: file and line.
+    """
 
     name: str
     inputs: tuple[str, ...]

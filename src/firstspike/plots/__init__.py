@@ -16,13 +16,16 @@ from firstspike.plots.kernel_losses import plot_kernel_losses
 from firstspike.plots.mesh import plot_core_occupancy, plot_link_load
 from firstspike.plots.raster import plot_raster
 from firstspike.plots.robustness import plot_robustness
+from firstspike.plots.sample import plot_sample
 from firstspike.plots.scaling import plot_scaling
 from firstspike.plots.spike_time_histograms import plot_spike_time_histograms
+from firstspike.plots.svg import inline_svg, save_svg
 from firstspike.plots.tradeoff import pareto_front, plot_tradeoff
 
 __all__ = [
     "Point",
     "hover_scatter",
+    "inline_svg",
     "pareto_front",
     "plot_accuracy_bits",
     "plot_accuracy_over_time",
@@ -37,7 +40,9 @@ __all__ = [
     "plot_link_load",
     "plot_raster",
     "plot_robustness",
+    "plot_sample",
     "plot_scaling",
     "plot_spike_time_histograms",
     "plot_tradeoff",
+    "save_svg",
 ]

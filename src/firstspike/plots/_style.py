@@ -92,6 +92,11 @@ def tidy(ax: Axes) -> None:
     ax.set_axisbelow(True)
 
 
+def legend_beside(ax: Axes) -> None:
+    """The legend to the right of the axes, where it covers nothing."""
+    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
 def plain_log_axis(axis: Axis) -> None:
     """Ticks at 1, 2, 5, 10, 20, ... in plain figures over up to three decades, else powers."""
     low, high = sorted(axis.get_view_interval())

@@ -9,7 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from firstspike.plots._style import MARKERS, MUTED, colours, require_some, single_axes, to_array
+from firstspike.plots._style import (
+    MARKERS,
+    MUTED,
+    colours,
+    legend_beside,
+    require_some,
+    single_axes,
+    to_array,
+)
 
 
 def plot_accuracy_bits(
@@ -46,5 +54,5 @@ def plot_accuracy_bits(
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("bits per weight")
     ax.set_ylabel("accuracy (%)")
-    ax.legend(fontsize=9, frameon=False)
+    legend_beside(ax)
     return figure, ax

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from firstspike.plots._style import (
     MUTED,
     colours,
+    legend_beside,
     plain_log_axis,
     require_some,
     single_axes,
@@ -64,5 +65,5 @@ def plot_accuracy_over_time(
     ax.set_ylim(0, 103)
     ax.set_xlabel("time (steps)")
     ax.set_ylabel("accuracy (%)")
-    ax.legend(frameon=False, fontsize=9)
+    legend_beside(ax)
     return figure, ax

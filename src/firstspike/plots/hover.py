@@ -14,7 +14,13 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _RIGHT, _TOP = 640, 400, 70, 50, 20, 20
 
 @dataclass(frozen=True)
 class Point:
-    """A point of `hover_scatter`: its place, what it says, and whether it stands out."""
+    """A point of `hover_scatter`: its place, what it says, and whether it stands out.
+
+    Attributes:
+        x, y: where it is drawn.
+        text: what is shown when it is pointed at.
+        marked: whether it stands out.
+    """
 
     x: float
     y: float

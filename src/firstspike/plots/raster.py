@@ -67,9 +67,10 @@ def plot_raster(
         height = _BAND / max(drawn, 1)
         middle = top + (rows + 0.5) * height
         half = max(0.5 * height, 0.022)  # still visible among many neurons
-        ax.vlines(
-            start + times + 0.5, middle - half, middle + half, BLUE, linewidth=1.5, rasterized=True
-        )
+        gap = np.full_like(times, np.nan)  # one line with gaps is a tenth of as many ticks in SVG
+        x = np.stack([start + times + 0.5, start + times + 0.5, gap], 1)
+        y = np.stack([middle - half, middle + half, gap], 1)
+        ax.plot(x.ravel(), y.ravel(), color=BLUE, linewidth=1.5, solid_capstyle="butt")
         shown = f"{drawn:,} of {neurons:,}" if drawn < neurons else f"{neurons:,}"
         labels.append((top + _BAND / 2, f"{name}\n{shown}"))
     ax.set_yticks([y for y, _ in labels], [text for _, text in labels])

@@ -16,6 +16,7 @@ from firstspike.plots._style import (
     MUTED,
     ORANGE,
     colours,
+    legend_beside,
     plain_log_axis,
     require_some,
     single_axes,
@@ -107,7 +108,7 @@ def plot_tradeoff(
     _accuracy_axis(ax)
     ax.set_xlabel(cost)
     ax.set_ylabel("accuracy (%)")
-    ax.legend(frameon=False, fontsize=9)
+    legend_beside(ax)
     return figure, ax
 
 
@@ -129,6 +130,10 @@ def _accuracy_axis(ax: Axes) -> None:
 
 def pareto_front(cost: Any, accuracy: Any) -> np.ndarray:
     """Mask of the points that no other beats: none is as cheap and as accurate, and better in one.
+
+    Args:
+        cost: (N,) numbers, less is better.
+        accuracy: (N,) numbers, more is better.
 
     >>> pareto_front([1, 2, 3, 3], [0.8, 0.9, 0.85, 0.95]).tolist()
     [True, True, False, True]

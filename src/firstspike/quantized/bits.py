@@ -17,7 +17,13 @@ from firstspike.training import TrainConfig
 
 @dataclass(frozen=True)
 class BitsRow:
-    """Accuracy of one precision; fine-tuned is None where it was not asked for."""
+    """Accuracy of one precision; fine-tuned is None where it was not asked for.
+
+    Attributes:
+        bits: of a weight.
+        post_training: accuracy after rounding, a fraction.
+        fine_tuned: accuracy after training through the rounding, a fraction.
+    """
 
     bits: int
     post_training: float
@@ -38,6 +44,8 @@ def accuracy_against_bits(
     progress: Callable[[str], None] | None = None,
 ) -> list[BitsRow]:
     """Accuracy (a fraction) on `dataset` for each number of bits.
+
+    Calibration images have the shape (N, ...) of the network's input.
 
     Args:
         network: the float spiking network.

@@ -81,6 +81,8 @@ def finetune(
             grid points.
         training: a learning rate of a tenth of the ANN's and a few epochs are usual.
         run_dir, options: passed on to `firstspike.training.fit`.
+        config: how weights are rounded.
+        train_set, validation_set: images with labels; the second chooses the epoch.
 
     Returns:
         The quantized network with the weights of the best validation epoch, and the training's

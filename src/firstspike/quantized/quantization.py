@@ -67,6 +67,10 @@ class Quantization:
             kernels are rounded to `2^value_bits - 1` levels, so that with 8 a value is a byte.
             `PowerOfTwo()` is exact as it is, and so is `Linear()` over a power-of-two window.
 
+    Raises:
+        ValueError: if `bits` lies outside 2 ... 8 or `value_bits` outside 1 ... 20.
+        TypeError: if `rounding` is no rounding.
+
     >>> Quantization(bits=4).largest
     7
     """
@@ -118,6 +122,7 @@ def quantize(
 
     Args:
         calibration: images, needed by learned rounding only.
+        config: bits, per channel or per layer, and the rounding.
 
     Raises:
         ValueError: if a layer's arithmetic is not exact in binary (for instance the mean of nine

@@ -34,6 +34,9 @@ class LearnedRounding(Rounding):
     with Adam, beta falling from 20 to 2 so that the gates close. Inputs come from the layers that
     are quantized already, targets from the float network.
 
+    Raises:
+        ValueError: if a count is no positive integer, or a rate not positive.
+
     Source: Nagel et al. 2020, "Up or down? Adaptive rounding for post-training quantization",
     eqs. 21-24; with a relative error and a mean, so that one strength serves all layers.
 

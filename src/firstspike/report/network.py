@@ -46,8 +46,13 @@ def report_network(
     """Write a self-contained HTML page about `network`; figures come from its first `images`.
 
     Args:
+        path: page to write.
+        network: whose figures are drawn.
+        dataset: images with labels; the first `images` of them are looked at.
         results: what `evaluate` gave, for this network and others to compare with.
+        title: heading of the page.
         notes: paragraphs of text for people.
+        images: for the figures.
         watched: images whose spikes the page shows over time, under codes that `view` can show.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Accuracy against steps, spikes and energy: stored reproductions and the papers' points."""
+"""Accuracy against steps and spikes: stored reproductions and the papers' points."""
 
 from __future__ import annotations
 
@@ -7,28 +7,21 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from firstspike.measure.energy import EnergyReference
-from firstspike.measure.energy_tables import estimate_energy
 from firstspike.plots.against_papers import plot_against_papers
 from firstspike.reproduce.outcome import Reproduction
 from firstspike.reproduce.registry import published
 
 STEPS, SPIKES = "latency (steps)", "spikes per image (million)"
-ENERGY = "TrueNorth energy (rate, Han 2020 = 1)"
 
 
 def papers_figure(outcomes: Sequence[Reproduction], floor: float = 0.85) -> Figure:
     """CIFAR-10 networks of the reproductions, and what the papers print.
 
-    Energies of all points are relative to one published system, named on the axis. Networks below
-    the accuracy `floor` are left out, so that the others can be told apart.
+    Networks below the accuracy `floor` are left out, so that the others can be told apart.
     """
     facts = published()
-    reference = EnergyReference(**facts["reference"])
     papers = {
-        point["label"]: _point(
-            point["accuracy"] / 100, point["steps"], point.get("spikes"), reference
-        )
+        point["label"]: _point(point["accuracy"] / 100, point["steps"], point.get("spikes"))
         for point in facts["points"]
     }
     ours: dict[str, list[dict[str, float]]] = {}
@@ -37,12 +30,10 @@ def papers_figure(outcomes: Sequence[Reproduction], floor: float = 0.85) -> Figu
             if result.dataset != "cifar10" or result.known_accuracy < floor:
                 continue
             method = f"{_method(outcome.made[key].recipe)}, {result.model}"
-            point = _point(
-                result.known_accuracy, result.latency_steps, result.spikes_per_sample, reference
-            )
+            point = _point(result.known_accuracy, result.latency_steps, result.spikes_per_sample)
             ours.setdefault(method, []).append(point)
     highest = (facts["highest"]["label"], facts["highest"]["accuracy"] / 100)
-    figure, _ = plot_against_papers(ours, papers, [STEPS, SPIKES, ENERGY], highest=highest)
+    figure, _ = plot_against_papers(ours, papers, [STEPS, SPIKES], highest=highest)
     return figure
 
 
@@ -51,13 +42,5 @@ def _method(recipe: dict[str, Any]) -> str:
     return str(recipe["method"]["name"] if "method" in recipe else recipe["code"]["name"])
 
 
-def _point(
-    accuracy: float, steps: float, spikes: float | None, reference: EnergyReference
-) -> dict[str, float]:
-    point = {"accuracy": accuracy, STEPS: steps}
-    if spikes:
-        energy = estimate_energy(
-            {"spikes": spikes, "steps": steps}, ("truenorth",), reference=reference
-        )
-        point |= {SPIKES: spikes / 1e6, ENERGY: energy["truenorth"].total}
-    return point
+def _point(accuracy: float, steps: float, spikes: float | None) -> dict[str, float]:
+    return {"accuracy": accuracy, STEPS: steps} | ({SPIKES: spikes / 1e6} if spikes else {})

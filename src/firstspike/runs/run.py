@@ -154,6 +154,13 @@ def train(
     Args:
         recipe: a `Recipe`, or its file.
         restart: discard a run in the folder instead of continuing it.
+        run_dir: folder of the run.
+        device: where to compute: cpu, cuda, cuda:1, mps.
+        progress: whether epochs are shown.
+
+    Raises:
+        ValueError: if recipe and folder do not go together, or the recipe breaks a rule of
+            `Recipe`.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     config = TrainConfig.from_dict(recipe.training)

@@ -21,6 +21,9 @@ class Lookahead:
         every: steps between two meetings.
         strength: a where the learning rate is zero, in [0, 1).
 
+    Raises:
+        ValueError: if `every` is no positive integer, or `strength` lies outside [0, 1).
+
     Source: Zhang et al. 2019, "Lookahead optimizer: k steps forward, 1 step back", with a weight
     that grows as in Jordan 2024 (there with the cube of the progress).
 

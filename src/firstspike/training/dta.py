@@ -52,6 +52,9 @@ class DTA(SingleSpikeMethod):
         dropout, perturbation: see `SingleSpikeMethod`; output spikes are neither dropped nor moved.
         output: what the loss looks at, "potential" or "spike_times".
 
+    Raises:
+        ValueError: if `output` is neither, or a probability lies out of range.
+
     Source: Wei et al. 2023, section 3.2.
     """
 

@@ -30,7 +30,14 @@ Resume = Literal["auto", "restart"]
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a training gave: the selected epoch, its validation accuracy, a record per epoch."""
+    """What a training gave: the selected epoch, its validation accuracy, a record per epoch.
+
+    Attributes:
+        best_epoch: the epoch whose weights were kept, from 1.
+        best_validation_accuracy: its accuracy, a fraction.
+        history: a record per epoch, as in metrics.jsonl.
+        run_dir: folder of the run, if there is one.
+    """
 
     best_epoch: int
     best_validation_accuracy: float

@@ -25,7 +25,16 @@ class OptimizerConfig(ABC):
 @register
 @dataclass(frozen=True)
 class SGD(OptimizerConfig):
-    """Stochastic gradient descent with momentum (`torch.optim.SGD`)."""
+    """Stochastic gradient descent with momentum (`torch.optim.SGD`).
+
+    Args:
+        momentum: share of the last step that is kept.
+        weight_decay: added to the gradient.
+        nesterov: Nesterov's form of momentum.
+
+    Raises:
+        ValueError: if Nesterov's form is asked for without momentum.
+    """
 
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -49,7 +58,13 @@ class SGD(OptimizerConfig):
 @register
 @dataclass(frozen=True)
 class Adam(OptimizerConfig):
-    """Adam (`torch.optim.Adam`); its weight decay is added to the gradient."""
+    """Adam (`torch.optim.Adam`); its weight decay is added to the gradient.
+
+    Args:
+        betas: decay of the two moments.
+        eps: added to the denominator.
+        weight_decay: added to the gradient.
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -67,7 +82,13 @@ class Adam(OptimizerConfig):
 @register
 @dataclass(frozen=True)
 class AdamW(OptimizerConfig):
-    """Adam with decoupled weight decay (`torch.optim.AdamW`; Loshchilov & Hutter 2019)."""
+    """Adam with decoupled weight decay (`torch.optim.AdamW`; Loshchilov & Hutter 2019).
+
+    Args:
+        betas: decay of the two moments.
+        eps: added to the denominator.
+        weight_decay: per step, relative to the learning rate.
+    """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8

@@ -46,6 +46,9 @@ class QuantizerAware(SingleSpikeMethod):
         activity: weight of the mean of `value / scale` over all hidden neurons, added to the loss:
             what a neuron says is small, or it stays silent. Spikes fall long before accuracy does.
 
+    Raises:
+        ValueError: if a rate or the temperature is not positive, or a share lies outside [0, 1].
+
     Source: Esser et al. 2020 (LSQ) and Choi et al. 2018 (PACT) for the ranges; Hinton et al. 2015
     for distillation.
     """

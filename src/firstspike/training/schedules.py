@@ -43,6 +43,9 @@ class Cosine(Schedule):
     After the warm-up, with p = (epoch − warmup_epochs) / (epochs − warmup_epochs), the factor is
     `final_factor + (1 − final_factor) (1 + cos πp) / 2` (Loshchilov & Hutter 2017, no restarts).
 
+    Raises:
+        ValueError: if `warmup_epochs` is negative.
+
     >>> [round(Cosine(warmup_epochs=2).factor(e, epochs=10), 3) for e in (0, 1, 2, 6, 10)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
@@ -108,6 +111,9 @@ class Triangular(Schedule):
     triangles, each of which ends with usable weights: a training of `cycles=(10, 20, 30)` may stop
     after 10 or 30 of its 60 epochs and go on another day, by the same settings.
 
+    Raises:
+        ValueError: if a cycle has less than an epoch.
+
     >>> [round(Triangular().factor(e, epochs=10), 3) for e in (0, 1, 2, 6, 10)]
     [0.2, 0.6, 1.0, 0.5, 0.0]
     >>> [round(Triangular(cycles=(4, 6)).factor(e, epochs=10), 3) for e in (0.8, 4, 5.2, 10)]
@@ -156,6 +162,9 @@ class Triangular(Schedule):
 @dataclass(frozen=True)
 class Milestones(Schedule):
     """Multiply by `gamma` each time the progress passes one of `epochs_at`.
+
+    Raises:
+        ValueError: if the epochs are not positive and increasing, or `gamma` is not positive.
 
     >>> [round(Milestones((5, 8)).factor(e, epochs=10), 3) for e in (4.9, 5.0, 9.0)]
     [1.0, 0.1, 0.01]

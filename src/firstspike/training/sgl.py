@@ -43,6 +43,11 @@ class SGL(Method):
         train_thresholds, train_leaks: what is trained besides the weights.
         neuron_learning_rate: of thresholds and leaks, relative to that of the weights.
 
+    Raises:
+        ValueError: if `chunk` is no positive integer, `dropout` lies outside [0, 1), or the rate is
+            not positive.
+        TypeError: if `surrogate` is no surrogate.
+
     Source: Datta & Beerel 2022, section III-B; Rathi & Roy 2020 (DIET-SNN).
     """
 

@@ -64,6 +64,10 @@ class Surrogate(SingleSpikeMethod):
             `convert` found.
         kernel_learning_rate: of tau and t_d, relative to that of the weights.
 
+    Raises:
+        ValueError: if a weight is negative, `maximum` or the rate not positive, or `relaxed_epochs`
+            no positive integer.
+
     Source: Park & Yoon 2021, sections 3 to 5.
     """
 
@@ -211,7 +215,11 @@ def norms(network: SpikingNetwork) -> dict[str, BatchNorm]:
 
 
 def folded(network: SpikingNetwork) -> SpikingNetwork:
-    """A copy whose batch norms are folded into its weights; it computes the same up to rounding."""
+    """A copy whose batch norms are folded into its weights; it computes the same up to rounding.
+
+    Args:
+        network: trained with `keep_batch_norm=True`.
+    """
     twin = copy.deepcopy(network)
     twin.network = fold_batch_norm(twin.network)
     return twin

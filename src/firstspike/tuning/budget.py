@@ -29,6 +29,9 @@ _LIMIT = re.compile(r"\s*([a-z_]+(?::[\w.-]+)?)\s*(<=|>=)\s*([-+.\deE]+)\s*")
 class Limit:
     """`measure <= value`, or `>=` for what is better where larger.
 
+    Attributes:
+        sense: which side of the value is allowed.
+
     >>> Limit.read("accuracy_drop <= 0.01").excess({"accuracy_drop": 0.015})
     0.005
     """

@@ -52,7 +52,15 @@ class Verdict:
 
 
 class Tuned:
-    """A finished search, or one that goes on.
+    """A finished search, or one that goes on; `tune` makes it.
+
+    Args:
+        bench: what measures a trial.
+        trials: those that are finished.
+        model: name of the ANN.
+        seed: of the search.
+        fresh: validation images that no trial has seen.
+        test: test images, read once by the final check.
 
     Attributes:
         trials: all that are finished, by index.

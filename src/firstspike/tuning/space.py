@@ -176,6 +176,7 @@ def draw(
     Args:
         depth: hidden populations on the longest path, for `groups`.
         facts: numbers that `times` may name besides those drawn.
+        space: the choices.
     """
     drawn: dict[str, Any] = {}
     walk = _Walk(draws, depth, dict(facts or {}), drawn)

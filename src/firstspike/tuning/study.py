@@ -42,7 +42,11 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Done:
-    """A finished trial: its index, the choices drawn, the setting as plain data, the outcome."""
+    """A finished trial: its index, the choices drawn, the setting as plain data, the outcome.
+
+    Attributes:
+        params: value of every choice of the trial.
+    """
 
     index: int
     params: dict[str, Any]

@@ -84,6 +84,7 @@ def view(
         labels: (N,) true classes.
         classes: their names.
         live: whether the page may run the network itself.
+        title: heading of the page.
 
     Raises:
         ValueError: if a code has no falling threshold table, or there are no images.

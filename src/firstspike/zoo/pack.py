@@ -23,6 +23,10 @@ def pack(source: str | Path, target: str | Path) -> None:
     Biases, scales and tables stay as they are; loading makes float32 of all. The rounded weights
     are another network: measure that one.
 
+    Args:
+        source: file of a network.
+        target: file to write.
+
     Raises:
         ValueError: if a weight is beyond the range of half precision.
     """

@@ -13,7 +13,14 @@ _TOLERANCE = 5e-4  # of the images may decide otherwise, for sums are rounded in
 
 @dataclass(frozen=True)
 class Check:
-    """A network's accuracy as stated and as measured here; None where its data were not found."""
+    """A network's accuracy as stated and as measured here; None where its data were not found.
+
+    Attributes:
+        name: of the network.
+        stated: accuracy in its manifest, a fraction.
+        measured: accuracy on this machine, a fraction.
+        samples: images it was measured on.
+    """
 
     name: str
     stated: float
