@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.codes import Exponential, Learned, Linear, PowerOfTwo
+from firstspike.codes import Code, Exponential, Learned, Linear, PowerOfTwo
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d}
 TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
@@ -28,6 +28,11 @@ ADAPTIVE = {
 ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
     *(nn.ReLU, nn.ReLU, nn.ReLU, nn.ReLU6, lambda: nn.Hardtanh(0.0, 0.7)),
     *(lambda: nn.LeakyReLU(0.2), nn.PReLU, lambda: nn.Hardtanh(-0.3, 0.5)),
+    lambda: nn.ReLU(inplace=True),
+)
+OTHERS = (
+    *(fs.Rate(8), fs.Phase(16), fs.Burst(8), fs.Reverse(8), fs.TemporalSwitch(8), fs.FewStep(3)),
+    fs.ExactReLU(),
 )
 MAPS: dict[str, Callable[[Tensor], Tensor]] = {  # what moves values, and other linear maps
     "flip": lambda x: x.flip(-1),
@@ -59,14 +64,17 @@ class Map(nn.Module):
 
 
 class RandomModel(nn.Module):
-    """A graph of layers; `steps` says which layer reads which of the values before it."""
+    """A graph of layers; `steps` says which layer reads which of the values before it.
+
+    Layers below zero: -1 sum, -2 join, -3 difference.
+    """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.random = random.Random(seed)
         self.axes = self.random.choice((0, 1, 2, 2))
         self.layers = nn.ModuleList()
-        self.steps: list[tuple[int, tuple[int, ...]]] = []  # layer (-1 sum, -2 join), sources
+        self.steps: list[tuple[int, tuple[int, ...]]] = []  # layer, sources
         channels, side = self.random.randint(1, 4), self.random.randint(4, 8)
         self.shape = (channels, *[side] * self.axes)
         self.shapes = [self.shape]
@@ -97,7 +105,7 @@ class RandomModel(nn.Module):
         kind = r.random()
         same = [i for i, other in enumerate(self.shapes) if other == shape and i != source]
         if kind < 0.15 and same:
-            self.steps.append((-1, (source, r.choice(same))))
+            self.steps.append((r.choice((-1, -1, -3)), (source, r.choice(same))))
             self.shapes.append(shape)
         elif kind < 0.25 and same:
             self.steps.append((-2, (source, r.choice(same))))
@@ -172,6 +180,8 @@ class RandomModel(nn.Module):
                 values.append(self.layers[layer](values[sources[0]]))
             elif layer == -1:
                 values.append(values[sources[0]] + values[sources[1]])
+            elif layer == -3:
+                values.append(values[sources[0]] - values[sources[1]])
             else:
                 values.append(torch.cat([values[i] for i in sources], 1))
         said = self.readout(values[-1])
@@ -191,10 +201,13 @@ def random_model(seed: int) -> tuple[nn.Module, Tensor]:
     return model.double().eval(), x - 0.3 * (seed % 3 == 0)
 
 
-def random_code(seed: int) -> fs.TTFS:
-    """A TTFS code of some kernel, window and offset."""
+def random_code(seed: int) -> Code:
+    """A code; mostly TTFS, of some kernel, window and offset."""
     r = random.Random(seed)
+    if r.random() < 0.25:
+        return r.choice(OTHERS)
     window = r.choice((1, 3, 5, 8, 16))
     kernel = r.choice((Linear(), Exponential(), PowerOfTwo(), Learned()))
     offset = r.choice((None, None, max(window // 2, 1)))
-    return fs.TTFS(window, kernel, offset=offset, half_step=r.random() < 0.7)
+    longer = r.choice((None, None, None, 2 * window))
+    return fs.TTFS(window, kernel, offset=offset, half_step=r.random() < 0.7, input_window=longer)

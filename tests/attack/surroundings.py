@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from kills import _train
+from kills import contents, in_process, train
 from torch import nn
 
 import firstspike as fs
+from firstspike.engines import EventDriven
 
 _NOBODY = 65534
 
@@ -69,6 +70,28 @@ def small_disk(seed: int, folder: Path) -> str:
     return outcome if intact else f"BAD: seed {seed}: the earlier file is gone"
 
 
+def small_disk_training(seed: int, folder: Path) -> str:
+    """A training whose disk fills says so, and ends like any other once there is room."""
+    r = random.Random(seed)
+    whole = in_process(train)
+
+    def work() -> str:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        limit = r.randrange(100, 20_000)  # the checkpoint has about 14,000 bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            train(folder / "run")
+        except OSError as error:
+            return "ok: refused" if "could not write" in str(error) else f"BAD: {error!r}"
+        return "ok: there was room"
+
+    outcome = in_child(work)
+    train(folder / "run")
+    if contents(folder / "run") != whole.expected:
+        return f"BAD: seed {seed}: the run ended otherwise"
+    return outcome
+
+
 def read_only(seed: int, folder: Path) -> str:
     """As an ordinary user, a folder without write permission is refused by name."""
     if os.getuid() != 0:
@@ -83,7 +106,7 @@ def read_only(seed: int, folder: Path) -> str:
         os.setgid(_NOBODY)
         os.setuid(_NOBODY)
         said = []
-        for action in (lambda: network.save(folder / "n.safetensors"), lambda: _train(folder)):
+        for action in (lambda: network.save(folder / "n.safetensors"), lambda: train(folder)):
             try:
                 action()
                 return "BAD: written into a read-only folder"
@@ -98,15 +121,15 @@ def two_processes(seed: int, folder: Path) -> str:
     """Two trainings in one folder: one trains, the other is refused, the run is right."""
     outcomes = []
 
-    def train() -> str:
+    def once() -> str:
         try:
-            _train(folder / "run")
+            train(folder / "run")
         except ValueError as error:
             return "refused" if "another process is training" in str(error) else f"BAD: {error}"
         return "trained"
 
     def start() -> None:
-        outcomes.append(in_child(train))
+        outcomes.append(in_child(once))
 
     workers = [threading.Thread(target=start) for _ in range(3)]
     for worker in workers:
@@ -114,14 +137,17 @@ def two_processes(seed: int, folder: Path) -> str:
     for worker in workers:
         worker.join()
     good = "trained" in outcomes and not any("BAD" in text for text in outcomes)
+    if good and contents(folder / "run") != in_process(train).expected:
+        return f"BAD: seed {seed}: the run ended otherwise"
     return f"ok: {'/'.join(sorted(set(outcomes)))}" if good else f"BAD: {outcomes}"
 
 
 def threads(seed: int, folder: Path) -> str:
-    """Four threads serve while one converts."""
+    """Four threads serve, of which some share a prepared engine, while one converts."""
     network, x = _network(16)
     model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
-    expected = network(x)
+    expected, prepared = network(x), EventDriven(network)
+    times = prepared.run(x).spike_times
     bad: list[str] = []
     done = threading.Event()
 
@@ -130,6 +156,9 @@ def threads(seed: int, folder: Path) -> str:
             try:
                 if not torch.equal(network(x), expected):
                     bad.append("another answer")
+                found = prepared.run(x).spike_times
+                if not all(torch.equal(found[name], times[name]) for name in times):
+                    bad.append("other spike times")
                 model(x)
             except Exception as error:
                 bad.append(repr(error)[:100])
