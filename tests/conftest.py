@@ -1,13 +1,21 @@
-"""Settings shared by all tests: one thread (two can be far slower on small networks), one seed."""
+"""Settings shared by all tests: one thread (two can be far slower on small networks), one seed,
+and how many examples hypothesis makes: HYPOTHESIS_PROFILE=quick (the same every time) or long."""
+
+import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from small_task import make_model, make_set
 from torch import nn
 
 from firstspike.data import Dataset
 
 torch.set_num_threads(1)
+SLOW_MACHINES = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("quick", max_examples=25, derandomize=True, **SLOW_MACHINES)
+settings.register_profile("long", max_examples=300, **SLOW_MACHINES)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspike.chip import load_chip, simulate_noc
@@ -98,7 +98,6 @@ def test_round_robin_is_fair():
     assert set(counts.values()) == {25}
 
 
-@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_no_packet_is_lost_doubled_or_early(data):
     width, height = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from naive_codes import assert_engine_follows, assert_error_falls_as_one_over_steps
 from torch import Tensor, nn
@@ -40,7 +40,6 @@ def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> No
     assert_error_falls_as_one_over_steps(codes, limit=80.0)
 
 
-@settings(max_examples=30, deadline=None)
 @given(factor=st.floats(0.1, 16.0), seed=st.integers(0, 99))
 def test_dynamics_have_no_scale_of_their_own(factor: float, seed: int) -> None:
     """Currents and threshold times a power of two: the same spikes, values times as much."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -39,7 +39,6 @@ def slow_time(spikes, weights, bias, theta):
     return high
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.floats(0, 0.99), NUMBERS), min_size=1, max_size=6),
     NUMBERS,
@@ -57,7 +56,6 @@ def test_spike_times_are_the_first_crossings(inputs, bias, scale):
         assert got == pytest.approx(expected - 1, abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=20), st.floats(0.2, 2.0))
 def test_gradients_are_eqs_9_and_10_and_bounded(pairs, scale):
     a, w = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in zip(*pairs))

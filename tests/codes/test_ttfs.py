@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -228,7 +228,6 @@ def tables(draw, dtype: torch.dtype) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@settings(max_examples=80, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_compiled_look_up_searchsorted_and_a_scan_agree(dtype, data) -> None:
     table = data.draw(tables(dtype))

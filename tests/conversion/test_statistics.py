@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import firstspike as fs
@@ -30,7 +30,6 @@ def filled(values: torch.Tensor, parts: int = 1, **options) -> Histogram:
     return histogram
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
 @given(
     seed=st.integers(0, 10_000),
     parts=st.integers(1, 7),
@@ -178,7 +177,6 @@ def coding_error(values: torch.Tensor, scale: float, code: fs.TTFS) -> float:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     seed=st.integers(0, 1000),
     window=st.integers(1, 24),

@@ -125,7 +125,7 @@ class RandomNet(nn.Module):
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate])
+@settings(phases=[Phase.generate])
 @given(
     kinds=st.lists(st.sampled_from(RandomNet.KINDS), min_size=1, max_size=3),
     channels=st.sampled_from([4, 6, 70]),

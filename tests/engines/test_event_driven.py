@@ -144,7 +144,7 @@ def test_a_window_of_one_step() -> None:
     assert_same(converted(DigitsCNN(), (1, 8, 8), fs.TTFS(1)), images(2, 1, 8, 8))
 
 
-@settings(max_examples=25, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(phases=[Phase.explicit, Phase.generate])
 @given(st.data())
 def test_random_small_networks(data: st.DataObject) -> None:
     """Random layers with weights on a grid: potentials lie on thresholds exactly, again and again.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -124,7 +124,6 @@ def test_a_file_of_ours_comes_back_bit_for_bit(model, code, tmp_path: Path) -> N
     assert fs.engines.compare_records(network, a, b).identical and torch.equal(a.logits, b.logits)
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     model=st.sampled_from(sorted(MODELS)),
     code=st.sampled_from(CODES[:3]),

@@ -62,7 +62,7 @@ def network_of(
     return network, x[:5]
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(
     model=st.sampled_from(sorted(MODELS)),
     kernel=st.sampled_from(KERNELS),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -107,7 +107,6 @@ def test_lines_and_events_say_steps_and_seconds(tmp_path: Path) -> None:
     assert grid.sum() == int(times.isfinite().sum())
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     times=st.lists(
         st.lists(st.integers(0, 40) | st.just(float("inf")), min_size=3, max_size=3),

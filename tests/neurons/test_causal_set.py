@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspike.neurons.causal_set import causal_spike_times, sort_and_cumulate
@@ -23,7 +23,6 @@ def slow(times, weights, threshold=1.0):
 
 
 @pytest.mark.parametrize("function", [causal_spike_times, sort_and_cumulate])
-@settings(max_examples=100, deadline=None)
 @given(
     inputs=st.lists(
         st.tuples(st.one_of(st.floats(0, 3), st.just(math.inf)), st.floats(-2, 2)),
@@ -47,7 +46,6 @@ def test_gradients_match_finite_differences():
     assert torch.autograd.gradcheck(causal_spike_times, (times, weight))
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     samples=st.integers(0, 5),

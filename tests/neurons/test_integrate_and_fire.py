@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspike.codes.few_step_thresholds import staircase
@@ -108,7 +108,6 @@ def test_one_step_is_a_binary_network():
     torch.testing.assert_close(u.grad, ((u >= 0) & (u <= 2)).double())
 
 
-@settings(deadline=None, max_examples=150)
 @given(
     st.integers(-64, 192),
     st.integers(1, 9),

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -67,7 +67,6 @@ def test_borders_and_special_values(table: str, steps: int, dtype, way) -> None:
     assert lookup.halve(u, thresholds).tolist() == expected
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
 @given(
     table=st.lists(st.floats(2**-149, 2.0**99, width=32), min_size=1, max_size=30, unique=True),
     potentials=st.lists(st.floats(width=32, allow_nan=True), max_size=40),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -29,7 +29,6 @@ def both_ways(monkeypatch, a, w, scale, arriving, steps=None):
     return zip(*results)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=40),
     st.floats(0.25, 3.0, width=32),
@@ -44,7 +43,6 @@ def test_compiled_loops_equal_tensor_operations(pairs, scale, dtype):
             torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-7, equal_nan=True)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=40),
     st.floats(0.25, 3.0, width=32),

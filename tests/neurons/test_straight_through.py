@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from firstspike.codes import Exponential, Learned, Linear, PowerOfTwo
@@ -25,7 +25,6 @@ def slow(u, scale, thresholds, values):
     return torch.stack(said).reshape(u.shape)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.floats(-2, 4, width=32), min_size=1, max_size=12),
     st.floats(0.1, 3.0),

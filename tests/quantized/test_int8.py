@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -93,7 +93,6 @@ def assert_same(record, other):
     assert torch.equal(record.logits, other.logits)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     build=st.sampled_from([plain, Residual, pooled_twice]),
     code=st.sampled_from(sorted(CODES)),
@@ -172,7 +171,6 @@ def test_compiled_loops_are_not_needed(build, code, monkeypatch):
 
 
 @needs_kernels
-@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     power=st.integers(0, 14),
@@ -209,7 +207,6 @@ def test_requantization_is_the_threshold_table(seed, power, top, d, bias, expone
     assert torch.equal(op(x).long(), expected)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     levels=st.sets(st.integers(1, 255), min_size=1, max_size=20)
     | st.sets(st.integers(1, 30_000), min_size=1, max_size=20),

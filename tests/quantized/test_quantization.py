@@ -43,6 +43,25 @@ def test_best_exponent_is_the_least_squared_error_over_all_exponents(bits):
         assert math.isclose(errors[int(exponent)], min(errors.values()), rel_tol=1e-12)
 
 
+@pytest.mark.parametrize("kernel", [fs.kernels.Linear(), fs.kernels.Exponential()])
+def test_a_population_whose_scale_was_rounded_up_keeps_its_clip_and_says_it_after_loading(
+    kernel, tmp_path
+):
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU6(), nn.Linear(16, 3))
+    with torch.no_grad():
+        model[0].weight.mul_(8)  # many values reach the clip
+    x = torch.rand(60, 6)
+    scales = fs.scales.Percentile(per_channel=True)  # cannot be moved into the weights
+    source = fs.convert(model, fs.TTFS(16, kernel), calibration=x, normalization=scales)
+    network = quantize(source, Quantization())
+    neuron = network.neuron("_1")
+    assert float(neuron.scale.max()) == 8.0
+    largest = 8.0 * float(neuron.constant_table()[1][0])
+    assert abs(largest - 6.0) < 0.5  # the value next to the clip
+    network.save(tmp_path / "n.safetensors")
+    assert torch.equal(fs.SpikingNetwork.load(tmp_path / "n.safetensors")(x), network(x))
+
+
 def test_weights_lie_on_the_grid_and_are_nearest():
     network, _ = converted(fs.TTFS(16, fs.kernels.Linear()))
     prepared = power_of_two_network(network, 8)

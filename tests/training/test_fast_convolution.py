@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -26,7 +26,6 @@ def both(x, weight, bias=None, **options):
     return results
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     samples=st.integers(1, 5),
     channels=st.sampled_from([32, 64, 96]),

@@ -9,7 +9,7 @@ import contextlib
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -99,7 +99,6 @@ def table_neuron(neuron, u):
     return torch.stack(said).reshape(u.shape)
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     SHAPES,
     st.sampled_from([(Linear(), 4), (Linear(), 8), (PowerOfTwo(), 3), (Exponential(2.5, 0.3), 6)]),
@@ -144,7 +143,6 @@ def ramp_neuron(neuron, u):
     return torch.stack(said).reshape(u.value.shape)
 
 
-@settings(max_examples=25, deadline=None)
 @given(SHAPES)
 def test_relpsp_networks_against_neurons_one_by_one(shape):
     network, x = case(shape, ReLPSP())
@@ -210,7 +208,6 @@ def clear_of_borders(network, x):
     return clear
 
 
-@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.sampled_from(["potential", "spike_times"]))
 def test_dta_against_finite_differences(shape, output):
     network, x = case(shape | {"on_borders": False}, ReLPSP())
@@ -230,7 +227,6 @@ def test_dta_against_finite_differences(shape, output):
     )
 
 
-@settings(max_examples=25, deadline=None)
 @given(SHAPES, st.floats(1.5, 5.0), st.floats(-0.5, 0.9))
 def test_surrogate_kernels_and_readout_against_finite_differences(shape, tau, delay):
     """Exact where no rounding follows: the kernel of the last population, and the readout."""

@@ -53,8 +53,8 @@ def fold_outputs(network: SpikingNetwork) -> SpikingNetwork:
         neuron.beta.data = neuron.threshold.reciprocal()
         activation = folded.network.op(name)
         if activation.hyper["clip"] is not None:  # in units of what a spike delivered
-            activation.hyper["clip"] /= float(factor)
-            neuron.hold(max(activation.hyper["clip"], 1.0))
+            activation.hyper["clip"] = max(activation.hyper["clip"] / float(factor), 1.0)
+            neuron.hold(activation.hyper["clip"])
     return folded
 
 

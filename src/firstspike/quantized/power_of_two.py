@@ -68,8 +68,27 @@ def power_of_two_network(network: SpikingNetwork, value_bits: int) -> SpikingNet
             neuron.scale.fill_(new)
         else:
             neuron.scale.copy_(torch.exp2(torch.ceil(wanted - slack)))
-        neuron.hold(float("inf"))  # the table itself keeps below the clip, in its new units
+        if name != INPUT:
+            _move_clip(twin.network, name, neuron)
     return twin
+
+
+def _move_clip(network: Network, name: str, neuron: TableNeuron) -> None:
+    """Where the table can say more than the activation's clip, clip at the value next to it.
+
+    What is said then stays on the grid, and a saved network says the same.
+    """
+    rectifier = network.op(name)
+    assert isinstance(rectifier, Rectifier)
+    clip = rectifier.hyper["clip"]
+    if clip is None:
+        return
+    neuron.hold(float("inf"))
+    values = neuron.table()[1] * neuron.scale.max()
+    if clip < float(values[0]):
+        clip = float(values[(values - clip).abs().argmin()])
+        rectifier.hyper = {**rectifier.hyper, "clip": clip}
+    neuron.hold(clip)
 
 
 def _table_neuron(network: SpikingNetwork, name: str) -> TableNeuron:
