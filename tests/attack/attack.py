@@ -62,7 +62,7 @@ PARTS: dict[str, tuple[Case, int, int]] = {
     "kills of convert": (convert_kill, 8, 60),
     "kills of compare": (compare_kill, 4, 60),
     "kills of reproduce": (reproduce_kill, 2, 20),
-    "kills of the command line": (command_kill, 4, 60),
+    "kills of the command line": (command_kill, 5, 70),
     "full disks": (small_disk, 20, 40),
     "full disks in training": (small_disk_training, 10, 20),
     "read-only folders": (read_only, 5, 5),
