@@ -27,7 +27,7 @@ from firstspike.codes import Linear
 from firstspike.training import TrainConfig, fit
 
 CONFIG = TrainConfig(epochs=3, batch_size=8, learning_rate=0.02)
-TIMES = ("seconds", "samples_per_second", "environment")
+TIMES = ("seconds", "ann_seconds", "samples_per_second", "environment", "story")
 LABELS = ["largest activation T = 2", "percentile search T = 2"]
 MOST = 6  # kills of one piece of work before it may end
 _ENOUGH = 500.0  # seconds for work that nobody disturbs

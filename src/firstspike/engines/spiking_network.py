@@ -129,6 +129,11 @@ class SpikingNetwork(nn.Module):
                 f"`x` must have the network's dtype {self.input_low.dtype}, got {x.dtype}. Convert "
                 f"the images with `x.to({self.input_low.dtype})`, or the network likewise."
             )
+        if x.device != self.input_low.device:
+            raise ValueError(
+                f"`x` must be on the network's device {self.input_low.device}, got {x.device}. Move"
+                f" the images with `x.to({str(self.input_low.device)!r})`, or the network likewise."
+            )
         if not torch.compiler.is_compiling() and x.numel() and not _is_finite(x):
             raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
         return x - self.input_low
