@@ -219,7 +219,9 @@ def make(kind: str, name: str, *args: Any, **values: Any) -> Any:
     base = _KINDS[kind].base
     if base is not None and not isinstance(maker, type) and isinstance(maker, base):
         if args or values:
-            raise ValueError(f"{name} takes no parameters, got {values or args}.")
+            raise ValueError(
+                f"{name} takes no parameters, got {values or args}. Write the name alone."
+            )
         return maker
     signature = inspect.signature(maker)
     try:

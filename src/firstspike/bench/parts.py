@@ -55,7 +55,10 @@ def run_parts(
     """
     names = list(PARTS if only is None else dict.fromkeys(only))
     if unknown := [name for name in names if name not in PARTS]:
-        raise ValueError(f"`only` must name parts of {', '.join(PARTS)}, got {unknown[0]!r}.")
+        raise ValueError(
+            f"`only` must name parts of {', '.join(PARTS)}, got {unknown[0]!r}. "
+            "Leave `only` out to time them all."
+        )
     return (_run(name, quick, seed) for name in names)
 
 

@@ -164,7 +164,8 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
     if len(sizes) != len(costs) or len(set(sizes)) < 2 or min(*sizes, *costs) <= 0:
         raise ValueError(
             "an exponent needs at least two different sizes, positive, with a positive cost each, "
-            f"got {list(sizes)} and {list(costs)}."
+            f"got {list(sizes)} and {list(costs)}. "
+            "Measure at a second size."
         )
     x, y = ([math.log(value) for value in values] for values in (sizes, costs))
     return statistics.linear_regression(x, y).slope

@@ -148,7 +148,8 @@ def _check(chip: str, key: str, constant: Constant) -> None:
     units, smallest, _ = _SCHEMA[key]
     if constant.unit not in units:
         raise ValueError(
-            f"chip {chip!r}: `{key}` must have a unit of {sorted(units)}, got {constant.unit!r}."
+            f"chip {chip!r}: `{key}` must have a unit of {sorted(units)}, got {constant.unit!r}. "
+            "Convert the value."
         )
     value = constant.value
     number = isinstance(value, int | float) and math.isfinite(value)
@@ -157,7 +158,7 @@ def _check(chip: str, key: str, constant: Constant) -> None:
             f"chip {chip!r}: `{key}` must be a number of at least {smallest:g}, got {value!r}."
         )
     if not key.startswith(_FRACTIONAL) and value * units[constant.unit] % 1:
-        raise ValueError(f"chip {chip!r}: `{key}` must be a whole number, got {value!r}.")
+        raise ValueError(f"chip {chip!r}: `{key}` must be a whole number, got {value!r}. Round it.")
 
 
 def chip_names() -> list[str]:
@@ -192,7 +193,10 @@ def _read_chip(path: Path) -> Chip:
         if section in ("technology", "note"):
             continue
         if not isinstance(entries, dict):
-            raise ValueError(f"{path}: {section!r} must be a section of constants.")
+            raise ValueError(
+                f"{path}: {section!r} must be a section of constants. "
+                "Write its constants below it, each with value, unit and source."
+            )
         for key, entry in entries.items():
             if not isinstance(entry, dict) or not {"value", "source"} <= entry.keys():
                 raise ValueError(

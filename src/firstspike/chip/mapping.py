@@ -94,10 +94,14 @@ class Mapping:
             if not 0 <= core < self.width * self.height:
                 raise ValueError(
                     f"the mapping puts layer {group.layer!r} on core {core}, the mesh of "
-                    f"{self.width} x {self.height} has cores 0 to {self.width * self.height - 1}."
+                    f"{self.width} x {self.height} has cores 0 to {self.width * self.height - 1}. "
+                    "Map the network again, or onto a larger mesh."
                 )
         if len(set(self.cores)) != len(self.cores) or len(self.cores) != len(self.groups):
-            raise ValueError("the mapping must give every group a core of its own, it does not.")
+            raise ValueError(
+                "the mapping must give every group a core of its own, it does not. "
+                "Map the network again."
+            )
         if chip is not None:
             _check_limits(self, chip)
 

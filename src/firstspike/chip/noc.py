@@ -141,7 +141,10 @@ def simulate_noc(
     packet, core, cycle = delivered.T
     missing = deliveries - len(delivered)
     if missing:
-        raise RuntimeError(f"{missing} of {deliveries} deliveries are missing: packets are stuck.")
+        raise RuntimeError(
+            f"{missing} of {deliveries} deliveries are missing: packets are stuck. "
+            "Report it with the mapping and the traffic: with routes that end they cannot be."
+        )
     origin = source[tree][packet]
     distance = abs(core % width - origin % width) + abs(core // width - origin // width)
     step_start = inject[packet]

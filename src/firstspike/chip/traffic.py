@@ -122,7 +122,10 @@ def profile_traffic(
     events = {}
     for name, classes in fanout.class_of.items():
         if name not in rates:
-            raise ValueError(f"`rates` must have an entry for layer {name!r}, it has none.")
+            raise ValueError(
+                f"`rates` must have an entry for layer {name!r}, it has none. "
+                "Add one; 0 stands for a silent layer."
+            )
         if not 0 <= rates[name] <= 1:
             raise ValueError(f"`rates[{name!r}]` must lie in [0, 1], got {rates[name]}.")
         window = network.window_of(name)

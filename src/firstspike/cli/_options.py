@@ -77,7 +77,8 @@ def prepare(seed: int, device: str, threads: int | None) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"`--device` must be a device that this machine has, got {device!r}: {error}"
+            f"`--device` must be a device that this machine has, got {device!r}: {error}. "
+            "`firstspike info` lists the devices."
         ) from None
 
 

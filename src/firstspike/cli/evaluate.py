@@ -86,6 +86,7 @@ def evaluate(
     if strengths and "closed_form" not in able_engines(spiking):
         raise ValueError(
             f"`--perturb` must go with a code that has a closed form, {network} has {spiking.code}."
+            " Convert with a TTFS code to measure perturbations."
         )
     dataset = run.dataset(split, data, root, size)
     result = fs.evaluate(
@@ -127,7 +128,8 @@ def _strengths(texts: list[str]) -> dict[str, list[float | int]]:
         if name not in vars(Perturbation()) or not equals:
             raise ValueError(
                 f"`--perturb` must be NAME=V1,V2,... with one of the names "
-                f"{', '.join(vars(Perturbation()))}, got {text!r}."
+                f"{', '.join(vars(Perturbation()))}, got {text!r}. "
+                "For instance jitter=0,1,2."
             )
         try:
             numbers = [int(v) if name == "bits" else float(v) for v in values.split(",")]
@@ -141,9 +143,14 @@ def _strengths(texts: list[str]) -> dict[str, list[float | int]]:
 
 def _check_figure(figure: Path, strengths: bool) -> None:
     if not strengths:
-        raise ValueError("`--figure` draws the curves of `--perturb`, which is missing.")
+        raise ValueError(
+            "`--figure` draws the curves of `--perturb`, which is missing. "
+            "Add `--perturb jitter=0,1,2`, or leave the figure out."
+        )
     if figure.suffix not in (".svg", ".png", ".pdf"):
-        raise ValueError(f"`--figure` must end in .svg, .png or .pdf, got {figure}.")
+        raise ValueError(
+            f"`--figure` must end in .svg, .png or .pdf, got {figure}. Change the ending."
+        )
 
 
 def _robustness_table(result: Result) -> Table:

@@ -73,7 +73,7 @@ def reproduce(
         _list()
         return
     if name is None:
-        raise ValueError("pass the NAME of an entry, or --list to see them.")
+        raise ValueError("`NAME` of an entry is missing. Pass it, or --list to see all.")
     prepare(0, device, threads)
     if root is not None:
         os.environ[ROOT_VARIABLE] = str(root)
@@ -109,7 +109,9 @@ def reproduce(
 def _seeds(text: str) -> list[int]:
     parts = text.replace(",", " ").split()
     if not parts or not all(part.isdigit() for part in parts):
-        raise ValueError(f"`--seeds` must be numbers such as 0,1,2, got {text!r}.")
+        raise ValueError(
+            f"`--seeds` must be numbers such as 0,1,2, got {text!r}. Separate them by commas."
+        )
     return [int(part) for part in parts]
 
 

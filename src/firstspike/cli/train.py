@@ -75,7 +75,8 @@ def train(
         if plan.code is None:
             raise ValueError(
                 "`--start` goes with recipes of spiking networks, which have `code` and `method`; "
-                "this one trains an ANN from the beginning."
+                "this one trains an ANN from the beginning. "
+                "Leave it out."
             )
         plan = replace(plan, start=str(start))
     run = run_training(plan, out, device=device, restart=restart)

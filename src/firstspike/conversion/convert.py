@@ -65,7 +65,10 @@ def convert(
     if not isinstance(code, Code):
         raise TypeError(f"`code` must be a code config, got {code!r}. Pass e.g. TTFS(window=16).")
     if not isinstance(model, nn.Module):
-        raise TypeError(f"`model` must be a torch.nn.Module, got {type(model).__name__}.")
+        raise TypeError(
+            f"`model` must be a torch.nn.Module, got {type(model).__name__}. "
+            "Pass the trained model itself."
+        )
     normalization = Percentile() if normalization is None else normalization
     _check_config("normalization", normalization, Normalization, "Percentile(99.9)")
     if kernel_optimization is not None:

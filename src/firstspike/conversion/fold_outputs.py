@@ -46,7 +46,8 @@ def fold_outputs(network: SpikingNetwork) -> SpikingNetwork:
         if not isinstance(neuron, FewStepNeuron):
             raise TypeError(
                 f"`network` must have a FewStep code, got {network.code}: only its neurons have an "
-                "output of their own."
+                "output of their own. "
+                "Run other codes as they are."
             )
         factor = neuron.output
         _scale_readers(folded.network, name, factor)

@@ -165,7 +165,10 @@ class GrowingSize:
     def __post_init__(self) -> None:
         object.__setattr__(self, "sides", tuple(self.sides))
         if not self.sides:
-            raise ValueError("`sides` must hold the side of one epoch or more, got none.")
+            raise ValueError(
+                "`sides` must hold the side of one epoch or more, got none. "
+                "Pass one for each epoch, such as (24, 28, 32)."
+            )
         for side in self.sides:
             _check_pixels("sides", side)
 

@@ -60,7 +60,8 @@ def read_batches(
             if y.ndim == 0 or len(y) != len(x):
                 raise ValueError(
                     f"`{argument}` must give one target per image, got targets of shape "
-                    f"{tuple(y.shape)} for {len(x)} images in batch {number}."
+                    f"{tuple(y.shape)} for {len(x)} images in batch {number}. "
+                    "Check how the batch is put together."
                 )
         yield x, y
 
@@ -108,7 +109,8 @@ def _split(parts: tuple[Any, ...], size: int) -> Iterator[Any]:
     parts = tuple(np.asarray(p) if isinstance(p, list) else p for p in parts)
     if len(parts) == 2 and len(parts[0]) != len(parts[1]):
         raise ValueError(
-            f"inputs and targets must be as many, got {len(parts[0])} and {len(parts[1])}."
+            f"inputs and targets must be as many, got {len(parts[0])} and {len(parts[1])}. "
+            "Pass one target for each input."
         )
     for start in range(0, len(parts[0]), size):
         batch = tuple(p[start : start + size] for p in parts)

@@ -101,7 +101,10 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
             return self._with(self.images[:indices], self.labels[:indices])
         index = torch.as_tensor(indices, device=self.device)
         if index.numel() == 0 or (index.dtype == torch.bool and not index.any()):
-            raise ValueError("a subset must have at least one image, got no indices.")
+            raise ValueError(
+                "a subset must have at least one image, got no indices. "
+                "Pass a count of 1 or more, or some indices."
+            )
         return self._with(self.images[index], self.labels[index])
 
     def float_images(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -193,11 +196,17 @@ def _check_images(images: Tensor) -> None:
             "Use firstspike.data.from_arrays for other layouts."
         )
     if images.numel() == 0:
-        raise ValueError(f"`images` must not be empty, got the shape {tuple(images.shape)}.")
+        raise ValueError(
+            f"`images` must not be empty, got the shape {tuple(images.shape)}. "
+            "Pass one image at least."
+        )
     if images.dtype == torch.uint8:
         return
     if not images.is_floating_point():
-        raise TypeError(f"`images` must be uint8 or floating point, got {images.dtype}.")
+        raise TypeError(
+            f"`images` must be uint8 or floating point, got {images.dtype}. "
+            "Convert them, for instance with `.float()`."
+        )
     low, high = (value.item() for value in images.aminmax())
     if low != low or high != high:
         bad = images.isnan().flatten(1).any(1).nonzero().flatten()
@@ -241,7 +250,9 @@ def _takes_images_alone(augmentation: Augmentation) -> bool:
 
 def _check_labels(labels: Tensor, images: int, classes: int | None) -> None:
     if not isinstance(labels, Tensor):
-        raise TypeError(f"`labels` must be a tensor, got {type(labels).__name__}.")
+        raise TypeError(
+            f"`labels` must be a tensor, got {type(labels).__name__}. Wrap them in torch.as_tensor."
+        )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"`labels` must be integers, got {labels.dtype}. Use class numbers.")
     if labels.shape != (images,):

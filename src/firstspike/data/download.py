@@ -125,7 +125,10 @@ def _transfer(url: str, part: Path, timeout: float, show: Progress) -> None:
             file.flush()
             os.fsync(file.fileno())
     if total is not None and done < total:
-        raise ConnectionError(f"the connection closed after {done:,} of {total:,} bytes")
+        raise ConnectionError(
+            f"the connection closed after {done:,} of {total:,} bytes. "
+            "Call again to go on from there."
+        )
 
 
 @contextlib.contextmanager

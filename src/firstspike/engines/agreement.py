@@ -142,7 +142,8 @@ def compare_records(network: SpikingNetwork, a: Record, b: Record) -> Agreement:
     if set(a.spike_counts) != set(network.populations):
         raise ValueError(
             f"`network` must be the one that was run, got populations {list(network.populations)} "
-            f"and a record of {list(a.spike_counts)}."
+            f"and a record of {list(a.spike_counts)}. "
+            "Pass the network that made the record."
         )
     comparison = Comparison(network, a, b)
     return Agreement(

@@ -34,7 +34,10 @@ def run(spiking: SpikingNetwork, x: Tensor) -> Record:
     """
     reason = reason_against(spiking)
     if reason is not None:
-        raise ValueError(f"`network` must have continuous time, got {spiking.code}: {reason}.")
+        raise ValueError(
+            f"`network` must have continuous time, got {spiking.code}: {reason}. "
+            "Choose another engine; `able_engines(network)` lists them."
+        )
     starts = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("event_by_event", x, spiking.latency, starts)
     results = [_Sample(spiking, image.unsqueeze(0)) for image in x]

@@ -289,7 +289,10 @@ def _check(network: SpikingNetwork, weights: str | None) -> None:
     """Refuse what the engine cannot run, and say what can."""
     reason = reason_against(network)
     if reason is not None:
-        raise ValueError(f"`network` must run on events, got {network.code}: {reason}.")
+        raise ValueError(
+            f"`network` must run on events, got {network.code}: {reason}. "
+            "Choose another engine; `able_engines(network)` lists them."
+        )
     if weights is not None and (
         weights not in PRECISIONS or network.input_low.dtype != torch.float32
     ):

@@ -254,7 +254,9 @@ class SpikingNetwork(nn.Module):
         prefix = "network."
         low = tensors["input_low"]
         if not low.is_floating_point():
-            raise ValueError(f"`input_low` must be floating point, got {low.dtype}")
+            raise ValueError(
+                f"`input_low` must be floating point, got {low.dtype}. Save the network again."
+            )
         own = {  # weights may lie in half precision
             name.removeprefix(prefix): tensor.to(low.dtype)
             if tensor.is_floating_point()
@@ -319,7 +321,8 @@ def _check_steps(code: Code, depth: int) -> None:
     if longest > _LONGEST_WINDOW or code.latency(depth) > _MOST_STEPS:
         raise ValueError(
             f"a network file may have windows of at most {_LONGEST_WINDOW:,} steps and "
-            f"{_MOST_STEPS:,} steps in all, got {longest:,} and {code.latency(depth):,}"
+            f"{_MOST_STEPS:,} steps in all, got {longest:,} and {code.latency(depth):,}. "
+            "Convert with a shorter window."
         )
 
 

@@ -45,7 +45,10 @@ def logits(
     """
     reason = reason_against(spiking)
     if reason is not None:
-        raise ValueError(f"`network` must train through time, got {spiking.code}: {reason}.")
+        raise ValueError(
+            f"`network` must train through time, got {spiking.code}: {reason}. "
+            "Choose another engine; `able_engines(network)` lists them."
+        )
     if chunk is not None and chunk < 1:
         raise ValueError(f"`chunk` must be positive, got {chunk}. Pass steps, e.g. 2, or None.")
     steps = spiking.latency

@@ -85,7 +85,7 @@ class Layers:
         if any(signal.over != 1 for signal in inputs):
             raise ValueError(
                 f"node {node.name!r} takes averages that are not sums; only networks of "
-                "`to_integers` are written in C."
+                "`to_integers` are written in C. Make one first."
             )
         if isinstance(op, Convolution) and op.weight.ndim == 4 and _plain(op):
             return (self._scatter if self.events else self._convolve)(node, op, inputs[0]), 1
@@ -110,7 +110,10 @@ class Layers:
     def _affine(self, node: Node, op: Affine, over: int) -> str:
         scale = torch.ones(()) if op.scale is None else op.scale.detach() / over
         if not torch.equal(scale, scale.round()):
-            raise ValueError(f"node {node.name!r} must scale by integers to be written in C.")
+            raise ValueError(
+                f"node {node.name!r} must scale by integers to be written in C. "
+                "Make the network with `to_integers`."
+            )
         text = f"{self._broadcast(node, 'scale', scale)} * (int32_t)a0[n]"
         if op.shift is not None:
             text += f" + {self._broadcast(node, 'shift', op.shift.detach())}"
@@ -303,7 +306,10 @@ for (x = 0; x < {node.shape[2]}; x++, n++) {{
             signal = self.layout.allot(node, not passes, over)
             return Target(f"out[n] = ({signal.ctype})u;", signal)
         if over != 1:
-            raise ValueError(f"population {population.name!r} takes averages that are no sums.")
+            raise ValueError(
+                f"population {population.name!r} takes averages that are no sums. "
+                "Make the network with `to_integers`."
+            )
         name, number = population.name, self.populations.index(population.name)
         neuron = self.layout.network.neuron(name)
         assert isinstance(neuron, IntegerNeuron)

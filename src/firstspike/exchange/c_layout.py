@@ -193,7 +193,10 @@ def thresholds_of(name: str, neuron: IntegerNeuron, shape: tuple[int, ...]) -> T
     scale = neuron.channel_scale(shape)
     values = neuron.values()
     if scale is None or values[0].numel() not in (1, shape[0]):
-        raise ValueError(f"population {name!r} must have one scale per channel to be written in C.")
+        raise ValueError(
+            f"population {name!r} must have one scale per channel to be written in C. "
+            "Convert with a scale per layer or per channel."
+        )
     exact = neuron.table()[0].detach().double() * scale.double().max()
     finer = 0
     while not torch.equal(exact, exact.round()):

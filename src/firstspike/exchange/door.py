@@ -170,7 +170,9 @@ def compare(
     neurons = sum(theirs.numel() for theirs in spikes.values())
     gap, equal = None, 0
     if logits is not None and logits.shape != record.logits.shape:
-        raise ValueError(f"it answers in shape {tuple(logits.shape)}")
+        raise ValueError(
+            f"logits must have the shape {tuple(record.logits.shape)}, got {tuple(logits.shape)}"
+        )
     if logits is not None and len(logits):
         gap = float((record.logits.double() - logits.double()).abs().max())
         equal = int((logits.argmax(1) == record.predictions).sum())

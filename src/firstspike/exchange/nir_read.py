@@ -217,7 +217,9 @@ class _Reader:
             stack += [n for n in before[stack.pop()] if n not in useful and not useful.add(n)]  # type: ignore[func-returns-value]
         inputs = [n for n in order if type(self.nodes[n]).__name__ == "Input"]
         if inputs[0] not in useful:
-            raise ConversionError("the graph's Output must be reached from its Input.")
+            raise ConversionError(
+                "the graph's Output must be reached from its Input. Connect them by edges."
+            )
         rest = [n for n in order if n in useful and n not in (*inputs, *ends)]
         return inputs + rest + ends
 
@@ -427,7 +429,8 @@ def _flat(graph: Any) -> tuple[dict[str, Any], list[tuple[str, str]]]:
             found = [n for n, inside in inner.items() if type(inside).__name__ == kind]
             if len(found) != 1:
                 raise ConversionError(
-                    f"the graph {name!r} inside the graph must have one {kind}, got {len(found)}."
+                    f"the graph {name!r} inside the graph must have one {kind}, got {len(found)}. "
+                    "Add or remove nodes of that kind."
                 )
             gates[kind] = found[0]
         enters = [b for a, b in inner_edges if a == gates["Input"]]

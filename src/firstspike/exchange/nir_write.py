@@ -399,7 +399,10 @@ class _Builder:
         if len(shape) == 1:
             return self.nir.Affine(self._array(matrix), self._array(b))
         if len(shape) > 3:
-            raise ConversionError(f"NIR has no weights over samples of shape {shape}.")
+            raise ConversionError(
+                f"NIR has no weights over samples of shape {shape}. "
+                "Export to ONNX instead, or convert a model of 1-D or 2-D layers."
+            )
         axes = len(shape) - 1
         made = self.nir.Conv1d if axes == 1 else self.nir.Conv2d
         return made(

@@ -64,7 +64,8 @@ def load_pretrained(folder: str | Path) -> SpikingNetwork:
         )
     if config.get("format") != _FORMAT:
         raise ValueError(
-            f"{folder / CONFIG} has format {config.get('format')!r}, this version reads {_FORMAT}."
+            f"{folder / CONFIG} has format {config.get('format')!r}, this version reads {_FORMAT}. "
+            "Use the version that wrote it."
         )
     network = SpikingNetwork.load(folder / TENSORS)
     found = sha256_of(folder / TENSORS)

@@ -173,7 +173,9 @@ def _table(where: str, name: str, entry: Any) -> EnergyTable:
         costs = entry["costs"]
         _check_mapping(f"{where}: `costs`", costs)
         if "static" in costs:
-            raise ValueError(f"{where}: `static` must stand beside `costs`, not inside it.")
+            raise ValueError(
+                f"{where}: `static` must stand beside `costs`, not inside it. Move it up one level."
+            )
         constants = {**costs, **({"static": entry["static"]} if "static" in entry else {})}
         units = _PICOJOULES
     else:
@@ -201,7 +203,9 @@ def _constant(where: str, entry: Any, units: Mapping[str, float]) -> tuple[float
     _check_keys(where, entry, _CONSTANT, ())
     value, unit = entry["value"], entry["unit"]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{where}: `value` must be a number, got {value!r}.")
+        raise ValueError(
+            f"{where}: `value` must be a number, got {value!r}. Write it without its unit."
+        )
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{where}: `value` must be finite and not negative, got {value}.")
     if unit not in units:
@@ -211,7 +215,10 @@ def _constant(where: str, entry: Any, units: Mapping[str, float]) -> tuple[float
 
 def _check_mapping(where: str, entry: Any) -> None:
     if not isinstance(entry, dict) or not entry:
-        raise ValueError(f"{where} must be a mapping of keys to values, got {entry!r}.")
+        raise ValueError(
+            f"{where} must be a mapping of keys to values, got {entry!r}. "
+            "Write `key: value` below it."
+        )
 
 
 def _check_keys(
@@ -225,4 +232,4 @@ def _check_keys(
     missing = [key for key in allowed if key not in entry and key not in _COMMON]
     if missing:
         hint = ' Write "source: assumed" where nobody published it.' if "source" in missing else ""
-        raise ValueError(f"{where}: missing keys {missing}.{hint}")
+        raise ValueError(f"{where}: missing keys {missing}. Add them.{hint}")

@@ -205,7 +205,10 @@ class Result(_Record):
     @classmethod
     def _check_code(cls, code: dict[str, JsonValue]) -> dict[str, JsonValue]:
         if not isinstance(code.get("name"), str):
-            raise ValueError(f"`code` must have a `name` that is a string, got {code}")
+            raise ValueError(
+                f"`code` must have a `name` that is a string, got {code}. "
+                "Pass the code's `describe()`."
+            )
         return code
 
     @property
@@ -216,7 +219,10 @@ class Result(_Record):
             ValueError: for tasks without one.
         """
         if self.accuracy is None:
-            raise ValueError(f"`accuracy` must be known, got none for the task {self.task}.")
+            raise ValueError(
+                f"`accuracy` must be known, got none for the task {self.task}. "
+                "Read `metrics` instead."
+            )
         return self.accuracy
 
     @property
@@ -326,7 +332,10 @@ def _read(path: str | Path) -> Any:
 
 def _validate(content: Any, where: str) -> Result:
     if not isinstance(content, dict):
-        raise ValueError(f"{where} must hold a result (an object), got {type(content).__name__}.")
+        raise ValueError(
+            f"{where} must hold a result (an object), got {type(content).__name__}. "
+            "Write it with `result.to_json`."
+        )
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(

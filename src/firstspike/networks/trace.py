@@ -270,7 +270,7 @@ class Builder:
     def finish(self) -> Network:
         """The network of what was taken."""
         if not self.leaves:
-            raise ConversionError("the model returns nothing.")
+            raise ConversionError("the model returns nothing. Return what its last layer says.")
         form, self.leaves = form_of(self.result, self._leaf_shape)
         name = self._readout()
         keep = {name}

@@ -52,7 +52,8 @@ def causal_spike_times(
     if times.ndim != 2 or weight.ndim != 2 or times.shape[1] != weight.shape[1]:
         raise ValueError(
             f"`times` (N, inputs) and `weight` (outputs, inputs) must share their inputs, got "
-            f"{tuple(times.shape)} and {tuple(weight.shape)}."
+            f"{tuple(times.shape)} and {tuple(weight.shape)}. "
+            "Transpose the weight, or pass the times of its inputs."
         )
     same = times.dtype == weight.dtype in _COMPILED and times.device.type == "cpu"
     here = same and weight.device.type == "cpu" and not torch.compiler.is_compiling()

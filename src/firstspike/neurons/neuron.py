@@ -106,7 +106,9 @@ class Neuron(nn.Module, ABC):
 
     def level_steps(self) -> Tensor:
         """(T,) step of the spike of each level of the table."""
-        raise TypeError(f"{type(self).__name__} has no threshold table.")
+        raise TypeError(
+            f"{type(self).__name__} has no threshold table. Ask neurons of a TTFS code."
+        )
 
     @property
     def value_scale(self) -> Tensor:
@@ -155,7 +157,10 @@ class Neuron(nn.Module, ABC):
 
     def decode(self, times: Tensor) -> Tensor:
         """Values of spikes at `times`; single-spike codes have it."""
-        raise TypeError(f"{type(self).__name__} has no single spike times to decode.")
+        raise TypeError(
+            f"{type(self).__name__} has no single spike times to decode. "
+            "Ask neurons of a single-spike code such as TTFS."
+        )
 
     def delivered(self, times: Tensor, t: int) -> Tensor:
         """What spikes at `times` have delivered by the end of step `t`, before `t + 1`."""
@@ -236,7 +241,10 @@ class Neuron(nn.Module, ABC):
     # ---- all steps of a few at once -------------------------------------------------------------
     def initial(self, like: Tensor) -> Tensor:
         """Potential before the first step; neurons with `through_time` have it."""
-        raise TypeError(f"{type(self).__name__} is not differentiable through time.")
+        raise TypeError(
+            f"{type(self).__name__} is not differentiable through time. "
+            "Train with a code that runs through time, such as FewStep."
+        )
 
     def fire(
         self, currents: Tensor, potential: Tensor, steps: int | None = None
@@ -247,7 +255,10 @@ class Neuron(nn.Module, ABC):
             currents: (B, N, *population) with the bias, or (1, N, *population) for all of `steps`.
             potential: (N, *population) after the step before.
         """
-        raise TypeError(f"{type(self).__name__} is not differentiable through time.")
+        raise TypeError(
+            f"{type(self).__name__} is not differentiable through time. "
+            "Train with a code that runs through time, such as FewStep."
+        )
 
     @abstractmethod
     def spikes(self, state: State) -> Tensor:

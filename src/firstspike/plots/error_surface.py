@@ -101,7 +101,8 @@ def plot_staircase(
         y = to_array(values)
         if y.shape != x.shape:
             raise ValueError(
-                f"`outputs[{label!r}]` must have one value per current ({len(x)}), got {y.shape}."
+                f"`outputs[{label!r}]` must have one value per current ({len(x)}), got {y.shape}. "
+                "Compute them at the same currents."
             )
         ax.plot(x, y, color=colour, linewidth=1.8, label=label)
     behind = ax.twinx()

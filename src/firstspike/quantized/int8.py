@@ -79,7 +79,10 @@ class Int8:
     def __init__(self, network: SpikingNetwork) -> None:
         reason = ENGINE.reason_against(network)
         if reason is not None:
-            raise ValueError(f"`network` must fit int8 arithmetic, it does not: {reason}.")
+            raise ValueError(
+                f"`network` must fit int8 arithmetic, it does not: {reason}. "
+                "Use the engine closed_form."
+            )
         self.source = network
         self.bounds = sum_bounds(network.network, largest_values(network))
         self.normalized: set[str] = set()  # populations whose potentials come divided by the scale

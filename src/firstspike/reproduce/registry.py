@@ -94,7 +94,8 @@ class Entry:
                 _require(key in _PLAN, self.name, f"key of {network!r}", key, sorted(_PLAN))
             if not {"train", "code"} & set(plan):
                 raise ValueError(
-                    f"{self.name}: network {network!r} must have `code` or `train`, got {plan}."
+                    f"{self.name}: network {network!r} must have `code` or `train`, got {plan}. "
+                    "Give it one of them."
                 )
 
     @property
@@ -237,7 +238,10 @@ def build_entry(name: str, content: Mapping[str, Any]) -> Entry:
     try:
         return Entry(name=name, **options)
     except TypeError as error:
-        raise ValueError(f"the entry {name!r} is not whole: {error}.") from error
+        raise ValueError(
+            f"the entry {name!r} is not whole: {error}. "
+            "Compare its keys with another entry in recipes/reproduce/."
+        ) from error
 
 
 def elsewhere() -> list[Elsewhere]:
@@ -270,5 +274,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 def _require(holds: bool, entry: str, what: str, value: str, known: Any) -> None:
     if not holds:
         raise ValueError(
-            f"the entry {entry!r} has the unknown {what} {value!r}. Known: {', '.join(known)}."
+            f"the entry {entry!r} has the unknown {what} {value!r}. Known: {', '.join(known)}. "
+            "Compare its keys with another entry in recipes/reproduce/."
         )

@@ -63,7 +63,10 @@ class Recipe:
     def __post_init__(self) -> None:
         for name in ("model", "data"):
             if "name" not in getattr(self, name):
-                raise ValueError(f"`{name}` must have a `name`, got {getattr(self, name)}.")
+                raise ValueError(
+                    f"`{name}` must have a `name`, got {getattr(self, name)}. "
+                    "Write the name, or a mapping with `name` and parameters."
+                )
         TrainConfig.from_dict(self.training)
         if isinstance(self.calibration, bool) or not isinstance(self.calibration, int):
             raise TypeError(
@@ -196,13 +199,15 @@ class Recipe:
             raise FileNotFoundError(
                 f"`start` must be the run of a trained ANN, there is none in {self.start}. "
                 f"Make it with `firstspike train --recipe {self._maker()} --out {self.start}`, "
-                "or pass the folder of another with `--start`."
+                "or pass the folder of another with `--start`. "
+                "Pass the run of that model, or leave `start` to the recipe."
             )
         run = Run(Path(self.start))
         if run.recipe.model != self.model:
             raise ValueError(
                 f"`start` must be a run of the recipe's model {self.model}, got "
-                f"{run.recipe.model} in {self.start}."
+                f"{run.recipe.model} in {self.start}. "
+                "Pass the run of that model, or leave `start` to the recipe."
             )
         return run.model
 

@@ -56,7 +56,8 @@ class CausalSetNetwork(nn.Module):
                 )
             if isinstance(op, Convolution) and not _plain(op):
                 raise ValueError(
-                    f"`network` must have plain 2-D convolutions, got {op} in {node.name!r}."
+                    f"`network` must have plain 2-D convolutions, got {op} in {node.name!r}. "
+                    "Replace the layer in the model."
                 )
         self.network = network
         require(horizon > 1, "horizon", "be above 1, when the last pixel fires", horizon, "Try 10.")

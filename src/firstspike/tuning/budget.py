@@ -104,7 +104,8 @@ def check_measure(argument: str, name: str) -> None:
     if table and table not in energy_tables():
         raise ValueError(
             f"`{argument}` must name an energy table, one of {', '.join(energy_tables())}, got "
-            f"{table!r}."
+            f"{table!r}. "
+            "Pass a table of your own with `energy`."
         )
     if table and energy_tables()[table].kind != "counted":
         raise ValueError(

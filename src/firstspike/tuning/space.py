@@ -151,7 +151,10 @@ def read_space(
     base["weights"] = BITS if "bits" in measures else None
     base["decide"] = DECIDE if "mean_steps" in measures else None
     if own is not None and not isinstance(own, Mapping):
-        raise ValueError(f"{where} must be a mapping with some of {', '.join(KEYS)}, got {own!r}.")
+        raise ValueError(
+            f"{where} must be a mapping with some of {', '.join(KEYS)}, got {own!r}. "
+            "See docs/tuning.md for an example."
+        )
     for key in own or {}:
         if key not in KEYS:
             raise ValueError(f"{where} has the unknown key {key!r}. Known: {', '.join(KEYS)}.")
@@ -231,7 +234,8 @@ class _Walk:
             return self.facts[name]
         raise ValueError(
             f"`times` of {path} must name a number drawn before it, or one of {', '.join(_FACTS)}, "
-            f"got {name!r}."
+            f"got {name!r}. "
+            "Move that number up."
         )
 
     def _applies(self, when: Mapping[str, Any] | None) -> bool:
@@ -288,7 +292,10 @@ def _check(node: Any, path: str, kind: str | None, beside: Sequence[str]) -> Non
             _check_range(node, path)
             return
         if not isinstance(node["choose"], (list, Mapping)) or not node["choose"]:
-            raise ValueError(f"`choose` of {path} must list options, got {node['choose']!r}.")
+            raise ValueError(
+                f"`choose` of {path} must list options, got {node['choose']!r}. "
+                "Write [first, second]."
+            )
         options = _options(node)
         if len(options) != len(node["choose"]):
             raise ValueError(
@@ -302,7 +309,8 @@ def _check(node: Any, path: str, kind: str | None, beside: Sequence[str]) -> Non
     if kind is not None:
         if not isinstance(node.get("name"), str):
             raise ValueError(
-                f"{path} must have a `name`, one of {', '.join(known(kind))}, got {dict(node)!r}."
+                f"{path} must have a `name`, one of {', '.join(known(kind))}, got {dict(node)!r}. "
+                "Add it."
             )
         maker = find(kind, node["name"])
     before = list(beside)
@@ -328,5 +336,6 @@ def _check_range(node: Mapping[str, Any], path: str) -> None:
     if not numbers or low > high or (node.get("log") and low <= 0):  # type: ignore[operator]
         raise ValueError(
             f"{path} must go `from` a number `to` one that is no smaller (positive with `log`), "
-            f"got from {low!r} to {high!r}."
+            f"got from {low!r} to {high!r}. "
+            "Exchange the two."
         )

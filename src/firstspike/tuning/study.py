@@ -303,7 +303,7 @@ def open_study(storage: str | Path | None, name: str, objectives: int) -> Study:
         import optuna
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "tuning needs Optuna, which is not installed: pip install 'firstspike[tune]'."
+            "`optuna` must be installed for tuning. Run pip install 'firstspike[tune]'."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is None:

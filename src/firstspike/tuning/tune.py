@@ -93,7 +93,10 @@ def tune(
         if measure in ("accuracy", "agreement"):
             raise ValueError(f"`minimize` must not be {measure}, of which more is better: 'error'.")
     if not wanted or len(set(wanted)) < len(wanted):
-        raise ValueError(f"`minimize` must name measures, each once, got {minimize!r}.")
+        raise ValueError(
+            f"`minimize` must name measures, each once, got {minimize!r}. "
+            'Pass ["energy"], for instance.'
+        )
     if isinstance(trials, bool) or not isinstance(trials, int) or trials < 1:
         raise ValueError(f"`trials` must be a positive whole number, got {trials!r}. Try 40.")
     asked = (*wanted, *(limit.measure for limit in limits))
