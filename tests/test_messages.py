@@ -20,6 +20,7 @@ STEP = re.compile(
     r"[.!?][)\"'`]*\s+[A-Z`{0-9]|\{\}\s+[A-Z][a-z]+\b"  # a second sentence
     r"|must (?:\w+ )?(?:be|name|give|lie in|end in|look like|start with) (?:one of|in |[\"'{0-9])"
     r"|must (?:be|lie|have|hold|name|limit) .*\b(?:at least|at most|in \[|finite|positive|one per)"
+    r"|\{reason\}\.?$"  # of `reason_against`, whose table says what can instead
     r"|(?:^|[;:,] )(?:so )?(?:pass|use|stop on|save|convert|pip install) "
 )
 
@@ -27,7 +28,13 @@ STEP = re.compile(
 # advice behind, or (the download) are tried again.
 UNDER_READING = {
     *("_reading.py", "_tensors.py", "networks/rebuild.py", "networks/outputs.py"),
-    *("data/archives.py", "data/packed.py", "exchange/spike_files.py", "chip/hand_over.py"),
+    *(
+        "exchange/nir_files.py",
+        "data/archives.py",
+        "data/packed.py",
+        "exchange/spike_files.py",
+        "chip/hand_over.py",
+    ),
 }
 # Not for users: Python's own form, our invariants, reasons that another message quotes.
 OTHER_KINDS = {"AttributeError", "AssertionError", "NotImplementedError", "NoTaps"}
@@ -45,7 +52,12 @@ def text_of(node: ast.expr) -> str | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        return "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)
+        return "".join(
+            str(part.value)
+            if isinstance(part, ast.Constant)
+            else ("{reason}" if ast.unparse(part.value) == "reason" else "{}")
+            for part in node.values
+        )
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
         return "".join(text_of(part) or "{}" for part in (node.left, node.right))
     return None

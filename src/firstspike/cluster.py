@@ -35,7 +35,9 @@ class Command:
         except SystemExit as end:
             if end.code in _FAILURES:
                 said = f"`firstspike {' '.join(self.arguments)}` ended with status {end.code}"
-                raise RuntimeError(f"{said}; its log says why.") from None
+                raise RuntimeError(
+                    f"{said}; its log says why. Mend what it says and submit it again."
+                ) from None
             if end.code:  # submitit has queued the job again and ends this turn of it
                 raise
 
@@ -75,7 +77,7 @@ def submit(
         from submitit import AutoExecutor
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "jobs need submitit, which is not installed: pip install 'firstspike[cluster]'."
+            "`submitit` must be installed for jobs. Run pip install 'firstspike[cluster]'."
         ) from error
     limit = {f"{system}_max_num_timeout": _REQUEUES}
     try:

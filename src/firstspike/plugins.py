@@ -49,7 +49,9 @@ def load_file(path: str | Path, argument: str = "--plugin") -> ModuleType:
     """
     file = Path(path).resolve()
     if not file.is_file() or file.suffix != ".py":
-        raise FileNotFoundError(f"`{argument}` must be a Python file, there is none at {path}.")
+        raise FileNotFoundError(
+            f"`{argument}` must be a Python file, there is none at {path}. Check the path."
+        )
     name = f"firstspike_plugin_{hashlib.sha256(str(file).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -62,6 +64,7 @@ def load_file(path: str | Path, argument: str = "--plugin") -> ModuleType:
     except Exception as error:
         del sys.modules[name]
         raise ImportError(
-            f"{path} cannot be imported ({type(error).__name__}: {error})."
+            f"{path} cannot be imported ({type(error).__name__}: {error}). "
+            "Run the file with python to see where it fails."
         ) from error
     return module

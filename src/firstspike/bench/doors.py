@@ -104,7 +104,9 @@ def _costs(network: fs.SpikingNetwork, door: C, path: Path, x: Tensor) -> Row:
         variants = {"c": lambda: run(frame, logits, None), "int8": torch.no_grad()(lambda: int8(x))}
         times = interleaved(variants, repeats=21, warmup=3)
         if not torch.equal(torch.tensor(list(logits)) * made.unit, int8(x)[0].double()):
-            raise RuntimeError(f"{path} and the int8 engine must give the same logits.")
+            raise RuntimeError(
+                f"{path} and the int8 engine must give the same logits. Report it with the network."
+            )
     return costs | {f"{name}_ms": 1e3 * median(seconds) for name, seconds in times.items()}
 
 

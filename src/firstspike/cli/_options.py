@@ -99,12 +99,16 @@ def subject(
         raise ValueError("pass either the folder of a run, or `--model` with `--weights`.")
     if run is not None:
         if weights is not None:
-            raise ValueError("`--weights` goes with `--model`; a run has weights of its own.")
+            raise ValueError(
+                "`--weights` goes with `--model`; a run has weights of its own. Leave it out."
+            )
         opened = Run(run, device)
         return opened.model, opened.recipe.with_data(data, root, size)
     assert model is not None
     if data is None:
-        raise ValueError("`--model` needs `--data`: the name of a set, an .npz file or a folder.")
+        raise ValueError(
+            "`--model` needs `--data`: the name of a set, an .npz file or a folder. Pass both."
+        )
     recipe = Recipe({"name": model}, {"name": data}).with_data(None, root, size)
     return load_model(model, weights).eval().to(device), recipe
 

@@ -80,5 +80,6 @@ def _example(
         return torch.rand(sides)
     except (ValueError, RuntimeError):
         raise ValueError(
-            f"`--shape` must be the sides of one input, such as 3x224x224, got {shape!r}."
+            f"`--shape` must be the sides of one input, such as 3x224x224, got {shape!r}. "
+            "Separate the sides by x."
         ) from None

@@ -69,7 +69,8 @@ def _channels_first(x: Tensor, channels_last: bool | None) -> Tensor:
     if x.ndim < 2 or x.ndim > 5:
         raise ValueError(
             "`images` must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), or be features "
-            f"(N, F), series (N, C, L) or volumes (N, C, D, H, W), got {tuple(x.shape)}."
+            f"(N, F), series (N, C, L) or volumes (N, C, D, H, W), got {tuple(x.shape)}. "
+            "Reshape them."
         )
     if x.ndim == 2:
         return x

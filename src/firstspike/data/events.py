@@ -43,7 +43,10 @@ class Events:
         for name, most in (("columns", self.width), ("rows", self.height), ("polarities", 2)):
             values = getattr(self, name)
             if len(values) != len(self.times):
-                raise ValueError(f"`{name}` must be as many as `times`, got {len(values)}.")
+                raise ValueError(
+                    f"`{name}` must be as many as `times`, got {len(values)}."
+                    " Pass one for each event."
+                )
             if len(values) and not 0 <= values.min() <= values.max() < most:
                 raise ValueError(
                     f"`{name}` must lie in 0..{most - 1}, got {values.min()} to {values.max()}. "

@@ -97,7 +97,10 @@ def _arrays(folder: Path, train: bool) -> Dataset:
     kind, split = ("train", "train+validation") if train else ("test", "test")
     x, y = (_npy(folder / f"{axis}_{kind}.npy") for axis in "xy")
     if len(x) != len(y):
-        raise ValueError(f"{folder} must have as many labels as inputs, got {len(y)} and {len(x)}.")
+        raise ValueError(
+            f"{folder} must have as many labels as inputs, got {len(y)} and {len(x)}."
+            " Add or remove some."
+        )
     if _fits(x.nbytes):
         return from_arrays(x, y, name=folder.name, split=split)
 
@@ -178,7 +181,8 @@ def _files(place: Path, classes: Sequence[str], readers: Readers) -> list[tuple[
     unknown = [name for name in _directories(place) if name not in classes]
     if unknown:
         raise ValueError(
-            f"{place} must have the classes of the training folder, got {unknown[0]!r} besides."
+            f"{place} must have the classes of the training folder, got {unknown[0]!r} besides. "
+            "Rename or remove that folder."
         )
     readable = _PICTURES | readers.keys()
     found = [
@@ -217,13 +221,15 @@ def _loaded(
             array = np.array(reader(path))
             if array.shape != shape:
                 raise ValueError(
-                    f"{path} must have the shape {shape} of {files[0][0].name}, got {array.shape}."
+                    f"{path} must have the shape {shape} of {files[0][0].name}, got {array.shape}. "
+                    "Pass `size` for pictures, or make the arrays alike."
                 )
             return torch.from_numpy(array)
     else:
         raise ValueError(
             f"the files below {name} must be of one kind, and `size` goes with pictures alone, got "
-            f"{', '.join(sorted(kinds))}."
+            f"{', '.join(sorted(kinds))}. "
+            "Put the others elsewhere."
         )
     labels = torch.tensor([label for _, label in files])
     options: dict[str, Any] = {"name": name, "split": split, "classes": classes}

@@ -134,7 +134,9 @@ def load_dataset(
     if name not in dataset_names() and Path(name).is_dir():
         return read_folder(name, split, size=size)
     if size is not None:
-        raise ValueError(f"`size` goes with folders of images, {name} has a size of its own.")
+        raise ValueError(
+            f"`size` goes with folders of images, {name} has a size of its own. Leave it out."
+        )
     load = _loader(name, None if root is None else Path(root), download)
     if split in ("test", "train+validation"):
         return load(split != "test")

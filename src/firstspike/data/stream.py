@@ -106,7 +106,10 @@ class Stream(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if not self.indexed:
-            raise TypeError(f"{self!r} has no indices: its source is read in its own order.")
+            raise TypeError(
+                f"{self!r} has no indices: its source is read in its own order."
+                " Read it into memory with `from_arrays` to choose samples."
+            )
         images, labels = self._checked(self._collated([index]), 0)
         return to_float(images[0]), int(labels[0])
 
@@ -224,12 +227,16 @@ class Stream(Dataset):
                 "Scale them as the model was trained; counts by `.float()`."
             )
         if images.is_floating_point() and not bool(torch.isfinite(images).all()):
-            raise ValueError(f"`{self.name}` must give finite images, batch {number} does not.")
+            raise ValueError(
+                f"`{self.name}` must give finite images, batch {number} does not."
+                " Check the images of that batch."
+            )
         labels = labels.flatten() if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if labels.is_floating_point() or labels.shape != (len(images),):
             raise ValueError(
                 f"`{self.name}` must give one class number per image, got {labels.dtype} "
-                f"{tuple(labels.shape)} for {len(images)} images in batch {number}."
+                f"{tuple(labels.shape)} for {len(images)} images in batch {number}. "
+                "Check how the batch is put together."
             )
         low, high = (int(bound) for bound in labels.aminmax())
         if low < 0 or (self.highest is not None and high > self.highest):
@@ -277,7 +284,8 @@ def as_dataset(source: Any, argument: str) -> Dataset:
     if isinstance(source, Tensor | np.ndarray | str) or not readable:
         raise TypeError(
             f"`{argument}` must be a data set, a DataLoader or a pair (images, labels), got "
-            f"{type(source).__name__}."
+            f"{type(source).__name__}. "
+            "Wrap it in one of them."
         )
     return Stream(source, name=argument)
 

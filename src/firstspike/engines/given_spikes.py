@@ -77,7 +77,10 @@ class Listening:
             )
         spikes = spikes.to(self.network.input_low)
         if trains and not bool(((spikes >= 0) & torch.isfinite(spikes)).all()):
-            raise ValueError("`spikes` must be numbers of spikes, 0 or more, got others.")
+            raise ValueError(
+                "`spikes` must be numbers of spikes, 0 or more, got others."
+                " Count the spikes of each step first."
+            )
         if self.told is None:
             return self._standing_for(first_spikes(spikes) if trains else spikes)
         self.told.train_of = spikes

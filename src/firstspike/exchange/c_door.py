@@ -74,7 +74,8 @@ class C(Door):
         if "closed_form" not in able_engines(network):
             raise ValueError(
                 "`network` must run in one pass to be written in C: windows one after the other "
-                "(`with_offset(None)`) and potentials that cannot be clipped (potential_bits=32)."
+                "(`with_offset(None)`) and potentials that cannot be clipped (potential_bits=32). "
+                "Make such a network with `to_integers`."
             )
         golden = self.golden
         if golden is None:

@@ -91,7 +91,8 @@ def _build(source: str) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise ValueError(
             f"`model` must name a torch.nn.Module or what makes one, {source} is a "
-            f"{type(found).__name__}."
+            f"{type(found).__name__}. "
+            "Name the class or a function."
         )
     return found
 
@@ -134,7 +135,8 @@ def _called(maker: Any, call: str, source: str) -> Any:
         return maker(*values, **named)
     except Exception as error:
         raise ValueError(
-            f"`model` must be built by {source}, which fails with {type(error).__name__}: {error}"
+            f"`model` must be built by {source}, which fails with {type(error).__name__}: {error}. "
+            "Check its parameters."
         ) from error
 
 

@@ -72,7 +72,8 @@ class VGG8(nn.Module):
             _check_choice("pool", kind, ("max", "average", "stride"))
         if len(pools) != len(_STAGES):
             raise ValueError(
-                f"`pool` must be one kind or one for each of {len(_STAGES)} stages, got {pool!r}."
+                f"`pool` must be one kind or one for each of {len(_STAGES)} stages, got {pool!r}. "
+                "Pass one of each."
             )
         if not 1 <= directions <= 9 * in_channels:
             raise ValueError(

@@ -231,7 +231,10 @@ class Neuron(nn.Module, ABC):
 
         Neurons without such a bound do not define it.
         """
-        raise TypeError(f"{type(self).__name__} has no bound on what it may still deliver.")
+        raise TypeError(
+            f"{type(self).__name__} has no bound on what it may still deliver."
+            " Stop on a margin instead of on certainty."
+        )
 
     @property
     def bounded(self) -> bool:
