@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -384,6 +385,46 @@ def test_arrays_that_claim_more_than_the_file_holds_are_refused_before_memory_is
         )
     with pytest.raises(ValueError, match="keeps /node/weight in another file"):
         read_nir(bad)
+
+
+@pytest.mark.slow
+def test_whatever_a_value_in_a_file_is_it_is_read_or_refused_by_name(tmp_path: Path) -> None:
+    """Every array of a file in turn becomes nothing, text, empty, of another shape, not finite."""
+    h5py, np = pytest.importorskip("h5py"), pytest.importorskip("numpy")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 2), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten())
+    model = nn.Sequential(model, nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, 0.1, 1.0)
+    x = torch.rand(20, 1, 3, 3)
+    graph = fs.to_nir(fs.convert(model, fs.LIF(2, tau_mem=3.0), calibration=x))
+    whole, bad = tmp_path / "whole.nir", tmp_path / "bad.nir"
+    graph.metadata = {}
+    write_nir(graph, whole)
+    data, places = whole.read_bytes(), []
+    with h5py.File(whole) as file:
+        file.visititems(lambda name, item: places.append(name))
+    odd = (None, "text", np.zeros(0), np.full((2, 2), 2), np.nan, -3, np.full(3, 1e9), b"\xff")
+    refused = 0
+    for place in places:
+        for value in odd:
+            bad.write_bytes(data)
+            with h5py.File(bad, "r+") as file:
+                del file[place]
+                if value is not None:
+                    file[place] = value
+            try:
+                fs.simulate(fs.from_nir(bad, steps=2), x[:1])
+            except ValueError as error:
+                refused += 1
+                assert re.search(
+                    "node '|graph|is not a whole NIR|edge|`spikes|finite", str(error)
+                ), error
+    assert len(places) > 30 and refused > 4 * len(places)
+    with pytest.raises(
+        TypeError, match=r"`graph` must be a nir.NIRGraph or the path of a file, got int"
+    ):
+        fs.from_nir(5, steps=2)
 
 
 def test_the_model_is_left_alone() -> None:

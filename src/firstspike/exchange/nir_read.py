@@ -86,6 +86,11 @@ def from_nir(
     """
     if isinstance(graph, str | Path):
         graph = read_nir(graph)
+    if type(graph).__name__ != "NIRGraph":
+        raise TypeError(
+            f"`graph` must be a nir.NIRGraph or the path of a file, got {type(graph).__name__}. "
+            "Read it with `nir.read`."
+        )
     notes = graph.metadata if isinstance(graph.metadata, dict) else {}
     ours = KEY in notes
     if ours and exact:
@@ -135,7 +140,7 @@ def _restore(graph: Any, notes: Mapping[str, Any]) -> SpikingNetwork:
             array = stored[key] if int(np.prod(shape)) else np.zeros(0, np.float32)
             tensors[key] = torch.from_numpy(np.array(array).reshape(shape))
         return SpikingNetwork._rebuild(description, tensors).eval()
-    except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+    except Exception as error:  # whatever a file can say instead of what we wrote
         raise ValueError(
             f"the graph does not hold a whole firstspike network ({type(error).__name__}: {error})."
             " Export it again, or read it without its metadata: exact=False."
@@ -164,27 +169,33 @@ class _Reader:
         self.name: dict[str, str] = {}  # NIR node -> ours
 
     def read(self) -> SpikingNetwork:
-        order = self._order()
-        for name in order:
-            node = self.nodes[name]
-            kind = type(node).__name__
-            if kind == "Input":
-                self.name[name] = INPUT
-                self.made.append(Node(INPUT, (), self._input_shape(name, node)))
-                continue
-            source = self._sum(name)
-            if kind == "Output":
-                self._output(source)
-                continue
-            handler = getattr(self, f"_read_{kind.lower()}", None)
-            if handler is None:
-                self._refuse(name, f"{kind} has no counterpart here", "use layers of the list")
-            self.name[name] = handler(name, node, source)
+        for name in self._order():
+            try:
+                self._read(name, self.nodes[name])
+            except ConversionError:
+                raise
+            except Exception as error:  # whatever follows from values that a file may hold
+                self._refuse(name, f"its values do not fit ({error})", "correct them")
         network = Network(self.made, self.ops, [f"read from a NIR graph as {self.reading}"]).eval()
         scale = torch.ones((), dtype=self.dtype)
         neurons = {INPUT: self.code.input_neuron(scale)} | self.neurons
         low = torch.zeros((), dtype=self.dtype)
         return SpikingNetwork(network, self.code, neurons, low, {"method": "from_nir"}).eval()
+
+    def _read(self, name: str, node: Any) -> None:
+        kind = type(node).__name__
+        if kind == "Input":
+            self.name[name] = INPUT
+            self.made.append(Node(INPUT, (), self._input_shape(name, node)))
+            return
+        source = self._sum(name)
+        if kind == "Output":
+            self._output(source)
+            return
+        handler = getattr(self, f"_read_{kind.lower()}", None)
+        if handler is None:
+            self._refuse(name, f"{kind} has no counterpart here", "use layers of the list")
+        self.name[name] = handler(name, node, source)
 
     def _order(self) -> list[str]:
         """Nodes in order of execution."""
@@ -234,7 +245,10 @@ class _Reader:
         shape = next(iter(node.input_type.values()))
         if shape is None or not np.size(shape):
             self._refuse(name, "it has no shape", "write the shape of one sample into it")
-        return tuple(int(size) for size in np.atleast_1d(shape))
+        sizes = tuple(int(size) for size in np.atleast_1d(shape))
+        if min(sizes) < 1:
+            self._refuse(name, f"its shape is {sizes}", "give it positive sizes")
+        return sizes
 
     def _shape(self, name: str) -> tuple[int, ...]:
         return next(node.shape for node in self.made if node.name == name)
@@ -286,19 +300,28 @@ class _Reader:
             flat = (int(np.prod(shape)),)
             self._make("", "readout", ops.Reshape(shape=flat), (source,), flat)
 
-    def _weights(self, node: Any) -> dict[str, Tensor | None]:
-        return {"weight": self._tensor(node.weight), "bias": self._tensor(node.bias)}
+    def _weights(self, name: str, node: Any) -> dict[str, Tensor | None]:
+        weight, bias = (self._tensor(name, key, getattr(node, key)) for key in ("weight", "bias"))
+        if not weight.ndim or bias.shape != weight.shape[:1]:
+            given = f"its weight has shape {tuple(weight.shape)}, its bias {tuple(bias.shape)}"
+            self._refuse(name, given, "give it one bias per output")
+        return {"weight": weight, "bias": bias}
 
-    def _tensor(self, value: Any) -> Tensor:
-        return torch.from_numpy(np.array(value)).to(self.dtype)
+    def _tensor(self, name: str, key: str, value: Any) -> Tensor:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiu":
+            self._refuse(name, f"its {key} holds no numbers", "correct it")
+        if not np.isfinite(array).all():
+            self._refuse(name, f"its {key} is not finite", "correct it")
+        return torch.from_numpy(np.array(array)).to(self.dtype)
 
     # ---- weights ---------------------------------------------------------------------------------
     def _read_affine(self, name: str, node: Any, source: str) -> str:
-        return self._make(name, name, ops.Dense(self._weights(node)), (source,))
+        return self._make(name, name, ops.Dense(self._weights(name, node)), (source,))
 
     def _read_linear(self, name: str, node: Any, source: str) -> str:
-        dense = ops.Dense({"weight": self._tensor(node.weight), "bias": None})
-        return self._make(name, name, dense, (source,))
+        weight = self._tensor(name, "weight", node.weight)
+        return self._make(name, name, ops.Dense({"weight": weight, "bias": None}), (source,))
 
     def _convolution(self, name: str, node: Any, source: str, axes: int) -> str:
         padding = node.padding
@@ -312,7 +335,9 @@ class _Reader:
         if np.ndim(node.weight) != axes + 2:
             shape = tuple(np.shape(node.weight))
             self._refuse(name, f"its weight has shape {shape}", f"give it {axes + 2} axes")
-        return self._make(name, name, ops.Convolution(self._weights(node), **hyper), (source,))
+        return self._make(
+            name, name, ops.Convolution(self._weights(name, node), **hyper), (source,)
+        )
 
     def _read_conv1d(self, name: str, node: Any, source: str) -> str:
         return self._convolution(name, node, source, 1)
@@ -321,8 +346,12 @@ class _Reader:
         return self._convolution(name, node, source, 2)
 
     def _read_scale(self, name: str, node: Any, source: str) -> str:
-        scale = ops.Affine({"scale": self._tensor(node.scale), "shift": None})
-        return self._make(name, name, scale, (source,))
+        scale = self._tensor(name, "scale", node.scale)
+        shape = self._shape(source)
+        if scale.ndim > len(shape):
+            self._refuse(name, f"its scale has shape {tuple(scale.shape)}", f"make it {shape}")
+        affine = ops.Affine({"scale": scale, "shift": None})
+        return self._make(name, name, affine, (source,), tuple(scale.expand(shape).shape))
 
     def _read_avgpool2d(self, name: str, node: Any, source: str) -> str:
         hyper: Any = {
@@ -388,9 +417,7 @@ class _Reader:
         given = {"v_threshold": node.v_threshold, "v_reset": node.v_reset, **constants}
         tensors = {}
         for key, value in given.items():
-            tensor = self._tensor(np.asarray(value, np.float64))
-            if not bool(tensor.isfinite().all()):
-                self._refuse(name, f"its {key} is not finite", "correct it")
+            tensor = self._tensor(name, key, np.asarray(value, np.float64))
             tensor = tensor.reshape(()) if tensor.numel() == 1 else tensor
             if tensor.ndim and tuple(tensor.shape) != shape:
                 self._refuse(
