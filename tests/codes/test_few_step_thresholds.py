@@ -36,7 +36,10 @@ def brute_force(values, steps, offset, criterion, percentiles, beta_step=0.01):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("steps, offset", [(1, 0.0), (2, 0.0), (3, 0.5), (4, 0.0)])
+@pytest.mark.parametrize(
+    "steps, offset",
+    [(3, 0.5), *(pytest.param(t, 0.0, marks=pytest.mark.slow) for t in (1, 2, 4))],
+)
 @pytest.mark.parametrize("name", SKEWED)
 def test_search_equals_brute_force(name, steps, offset, criterion):
     values = SKEWED[name](400)

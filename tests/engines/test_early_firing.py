@@ -36,7 +36,9 @@ def late_spikes(network, x: Tensor) -> int:
     )
 
 
-@pytest.mark.parametrize("offset", [11, 6, 1])
+@pytest.mark.parametrize(
+    "offset", [6, *(pytest.param(offset, marks=pytest.mark.slow) for offset in (11, 1))]
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_spike_times_are_the_clocks_on_every_architecture(name: str, offset: int) -> None:
     network, x = spiking(name, fs.TTFS(12, offset=offset))

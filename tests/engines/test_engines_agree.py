@@ -144,7 +144,7 @@ def trained(
     return model
 
 
-@pytest.mark.parametrize("pool", ["max", "average"])
+@pytest.mark.parametrize("pool", ["max", pytest.param("average", marks=pytest.mark.slow)])
 def test_engines_agree_on_trained_weights(pool: str) -> None:
     data = load_dataset("digits", "train")
     x, labels = data.float_images(), data.labels
@@ -154,7 +154,14 @@ def test_engines_agree_on_trained_weights(pool: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["VGG-11", "VGG-11, average", "ResNet-20", "ResNet-20, max", "branches"]
+    "name",
+    [
+        *("VGG-11", "branches"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("VGG-11, average", "ResNet-20", "ResNet-20, max")
+        ),
+    ],
 )
 def test_engines_agree_on_every_architecture_after_training(name: str) -> None:
     build, (channels, side, _) = NETWORKS[name]

@@ -104,7 +104,7 @@ def test_gradients_equal_the_unrolled_reference(steps, start, surrogate, detach_
             torch.testing.assert_close(value, reference, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [2, *(pytest.param(t, marks=pytest.mark.slow) for t in (1, 5))])
 def test_logits_are_those_of_the_clock_engine(steps):
     torch.manual_seed(0)
     model = ResNet20(width=0.25, pool="max").double()
