@@ -1,5 +1,5 @@
 # Every target sets itself up: .venv is made on first use (see scripts/setup.sh for choices).
-.PHONY: demo test test-all attack lint format docs clean
+.PHONY: demo test test-all attack lint format docs docs-tools clean
 
 PYTHON := .venv/bin/python
 # Two threads are slower than one on small networks when the other core is busy.
@@ -16,7 +16,7 @@ test: .venv/ready  ## lint, types, fast tests
 	.venv/bin/mypy
 	$(ONE_THREAD) $(PYTHON) -m pytest -n $(WORKERS)
 
-test-all: .venv/ready  ## also the long tests
+test-all: .venv/ready docs-tools  ## also the long tests
 	$(ONE_THREAD) HYPOTHESIS_PROFILE=long $(PYTHON) -m pytest -n $(WORKERS) -m "slow or not slow"
 
 attack: .venv/ready  ## damaged files, kills, random graphs, threads, full disks, for MINUTES
@@ -31,11 +31,13 @@ format: .venv/ready
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-docs: .venv/ready  ## tables and schema from stored results, then the site in site/, strictly
+docs: .venv/ready docs-tools  ## tables and schema from stored results, then the site in site/, strictly
 	$(PYTHON) scripts/render_docs.py
-	$(PYTHON) -c "import mkdocs, mkdocstrings" 2>/dev/null || \
-		$(PYTHON) -m pip --disable-pip-version-check -q install ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --strict --quiet
+
+docs-tools: .venv/ready
+	$(PYTHON) -c "import mkdocs, mkdocstrings, nbclient, ipykernel" 2>/dev/null || \
+		$(PYTHON) -m pip --disable-pip-version-check -q install --editable ".[docs]"
 
 .venv/ready: pyproject.toml scripts/setup.sh
 	scripts/setup.sh
