@@ -109,6 +109,3 @@ class TwoSpikeNeuron(Neuron):
         state["count"] = state["count"] + fires
         state["spent"] = torch.where(fires, spent + units / self.levels, spent)
         return state, fires * (self.scale * (units / self.levels))
-
-    def spikes(self, state: dict[str, Tensor]) -> Tensor:
-        return state["count"]

@@ -9,12 +9,13 @@ Tables come from the outcomes and measurements that `firstspike reproduce NAME -
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from firstspike._files import atomic_write
 from firstspike.bench.render import exponents_of, markdown_of, targets_of
 from firstspike.measure.result import result_schema
-from firstspike.plots import save_svg
+from firstspike.plots import plot_accuracy_bits, save_svg
 from firstspike.report.capabilities import capability_table
 from firstspike.report.comparison import markdown
 from firstspike.reproduce import Reproduction, tables
@@ -82,6 +83,22 @@ def reproduced(outcomes: list[Reproduction]) -> None:
     write(diary, between(diary.read_text(), "reproduced", tables.markdown_of(outcomes)))
 
 
+def bits(outcomes: list[Reproduction]) -> None:
+    """docs/images/accuracy_against_bits.svg: the rows of `mnist-bits`."""
+    (outcome,) = (o for o in outcomes if o.entry == "mnist-bits")
+    curves: dict[str, list[tuple[int, float]]] = {}
+    floats = math.nan
+    for row in outcome.rows:
+        accuracy = row.cells["accuracy"].mean / 100
+        if row.network == "floats":
+            floats = accuracy
+            continue
+        number, _, how = row.network.partition(" bits")
+        curves.setdefault(how.lstrip(", ") or "nearest", []).append((int(number), accuracy))
+    figure, _ = plot_accuracy_bits(curves, float_accuracy=floats)
+    save_svg(figure, ROOT / "docs/images/accuracy_against_bits.svg", "Accuracy against bits")
+
+
 def own_results(outcomes: list[Reproduction]) -> None:
     """All of our own entries in their diary."""
     page = ROOT / "docs/diaries/results.md"
@@ -135,6 +152,7 @@ def main() -> None:
     reproduced([outcome for outcome in stored if outcome not in ours])
     own_results(ours)
     short_results(stored)
+    bits(ours)
     page = ROOT / "docs/capabilities.md"
     write(page, between(page.read_text(), "capabilities", capability_table()))
     write(ROOT / "docs/result.schema.json", json.dumps(result_schema(), indent=2) + "\n")

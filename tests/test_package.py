@@ -32,7 +32,8 @@ def test_the_face_of_the_package() -> None:
     codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
     types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
     spaces = "chip codes data energy engines exchange inputs kernels methods models"
-    verbs = f"{verbs} prepare simulate to_c to_nir to_onnx trace train tune view"
+    verbs = f"{verbs} prepare save_pretrained save_record simulate to_c to_nir to_onnx trace"
+    verbs = f"{verbs} train tune view"
     spaces = (
         f"{spaces} networks plots quantized report scales stopping thresholds training tuning zoo"
     )

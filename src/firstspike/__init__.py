@@ -27,6 +27,8 @@ _VERBS = {
     "load_record": "firstspike.exchange.spike_files",
     "prepare": "firstspike.engines",
     "register": "firstspike.config",
+    "save_pretrained": "firstspike.exchange.pretrained",
+    "save_record": "firstspike.exchange.spike_files",
     "simulate": "firstspike.engines",
     "to_c": "firstspike.exchange.c_door",
     "to_nir": "firstspike.exchange.nir_write",

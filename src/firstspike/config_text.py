@@ -6,7 +6,7 @@ import ast
 import inspect
 from typing import Any, NoReturn
 
-from firstspike.config import find, make, nested_kind
+from firstspike.config_names import find, make, nested_kind
 
 
 def parse(kind: str, text: str) -> Any:

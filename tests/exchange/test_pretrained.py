@@ -35,7 +35,7 @@ def same(a: fs.SpikingNetwork, b: fs.SpikingNetwork) -> bool:
 def test_a_folder_a_file_and_a_name_are_loaded(network, tmp_path: Path) -> None:
     x = 0.2 + 0.6 * torch.rand(20, 4)
     result = fs.evaluate(network, [(x, network(x).argmax(1))])
-    network.save_pretrained(tmp_path / "folder", result)
+    fs.save_pretrained(network, tmp_path / "folder", result)
     network.save(tmp_path / "file.safetensors")
     for source in (tmp_path / "folder", str(tmp_path / "folder"), tmp_path / "file.safetensors"):
         assert same(network, fs.load(source))
@@ -48,7 +48,7 @@ def test_a_folder_a_file_and_a_name_are_loaded(network, tmp_path: Path) -> None:
 
 
 def test_changed_and_foreign_folders_are_refused(network, tmp_path: Path) -> None:
-    network.save_pretrained(tmp_path)
+    fs.save_pretrained(network, tmp_path)
     with torch.no_grad():
         next(network.parameters()).add_(1.0)
     network.save(tmp_path / "model.safetensors")

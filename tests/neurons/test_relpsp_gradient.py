@@ -8,7 +8,7 @@ from torch import nn
 
 from firstspike.codes import ReLPSP
 from firstspike.conversion import convert
-from firstspike.engines import moments
+from firstspike.engines import closed_form, moments
 from firstspike.models import MNISTCNN
 from firstspike.neurons import relpsp_gradient
 
@@ -86,7 +86,7 @@ def test_memory_layouts(layout, monkeypatch):
 
 
 def gradients(network, x):
-    logits = moments.logits(network, x)
+    logits = closed_form.logits(network, x)
     logits.square().sum().backward()
     found = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
@@ -115,7 +115,7 @@ def saved(network, x):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        moments.logits(network, x).sum()
+        closed_form.logits(network, x).sum()
     return sum(sizes.values())
 
 
@@ -135,7 +135,7 @@ def test_autocast_leaves_spike_times_in_single_precision():
     x = torch.rand(8, 1, 28, 28)
     network = convert(MNISTCNN(pool="max"), ReLPSP(), calibration=x)
     with torch.autocast("cpu", torch.bfloat16):
-        low = moments.logits(network, x)
+        low = closed_form.logits(network, x)
     assert low.dtype == torch.bfloat16
     a = torch.rand(4, dtype=torch.bfloat16)
     assert relpsp_gradient.fire(a, a, torch.tensor(1.0), None).dtype == torch.float32

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from firstspike.codes import Fixed, PercentileSearch
-from firstspike.codes.few_step_thresholds import staircase
-from firstspike.plots.error_surface import plot_error_surface, plot_staircase
+from firstspike.plots.error_surface import plot_error_surface
 
 
 def test_surface_marks_the_minimum(tmp_path):
@@ -21,19 +20,9 @@ def test_surface_marks_the_minimum(tmp_path):
     assert (tmp_path / "surface.png").stat().st_size > 1000
 
 
-def test_staircase_shows_outputs_and_density():
-    values, current = torch.rand(1000), torch.linspace(-0.2, 1.2, 50)
-    outputs = {f"T = {t}": staircase(current, t) for t in (2, 3)}
-    _, ax = plot_staircase(values, current, outputs)
-    assert [line.get_label() for line in ax.lines] == ["threshold ReLU", "T = 2", "T = 3"]
-    assert ax.lines[1].get_ydata() == pytest.approx(outputs["T = 2"].numpy())
-
-
 def test_nonsense_is_refused():
     surface = Fixed().surface(torch.rand(10), 2, 0.0)
     with pytest.raises(ValueError, match="must have two alphas and betas at least, got 1 x 1"):
         plot_error_surface({"fc": surface})
-    with pytest.raises(ValueError, match=r"`outputs\['T = 2'\]` must have one value per current"):
-        plot_staircase(torch.rand(5), torch.rand(4), {"T = 2": torch.rand(3)})
     with pytest.raises(ValueError, match="`surfaces`"):
         plot_error_surface({})

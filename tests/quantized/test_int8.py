@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import firstspike as fs
+from firstspike.engines import ENGINES
 from firstspike.networks.ops import Convolution, Dense, MaxPool
 from firstspike.quantized import Int8, Quantization, quantize, to_integers
-from firstspike.quantized.int8_engine import ENGINE
 from firstspike.quantized.int8_ops import Int8Op, Int8Pool, Requantization, int8_is_exact
 from firstspike.quantized.int8_tables import uniform_quantizer
 
@@ -112,7 +112,7 @@ def test_int8_has_the_spike_times_of_the_closed_form(
     network, x = integers(
         build, CODES[code], seed, bits, low, per_channel, scales, gain, value_bits
     )
-    reason = ENGINE.reason_against(network)
+    reason = ENGINES["int8"].reason_against(network)
     if reason is not None:  # scales per channel, and averages, can take the values beyond uint8
         assert "uint8 ends at 255" in reason and (scales or build is pooled_twice)
         return

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from firstspike.cli.app import app
 from firstspike.measure.result import read_results
 from firstspike.runs import Recipe, Run, train
+from firstspike.runs.run import start_model
 
 ANN = {"model": {"name": "digits_cnn", "width": 0.25}, "data": {"name": "digits"}}
 RECIPE = ANN | {
@@ -87,7 +88,7 @@ def test_a_recipe_can_train_output_spike_times(tmp_path: Path) -> None:
 def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -> None:
     path = write(tmp_path / "alone.yaml", RECIPE | {"start": "nowhere"})
     with pytest.raises(FileNotFoundError, match=r"none in nowhere.*ANN.yaml \(with model: .*0.25"):
-        Recipe.read(path).start_model(0)
+        start_model(Recipe.read(path), 0)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import nn
 
 from firstspike.codes import TTFS, Exponential, Linear, PowerOfTwo, ReLPSP
 from firstspike.conversion import convert
-from firstspike.engines import closed_form, moments, simulate
+from firstspike.engines import closed_form, simulate
 from firstspike.training import DTA, QuantizerAware, Surrogate, TrainConfig
 from firstspike.training.output_spikes import with_output_spikes
 
@@ -152,7 +152,7 @@ def test_relpsp_networks_against_neurons_one_by_one(shape):
     labels = torch.tensor([0, 2])
     loss, logits = method.loss(network, x, labels)
     ours = gradients(network, loss)
-    slow = moments.logits(
+    slow = closed_form.logits(
         network,
         x,
         lambda name, u: ramp_neuron(network.neuron(name), u),
@@ -186,7 +186,7 @@ def test_the_references_meet_neurons_on_the_borders():
             return ramps.neuron(name).activate(u)
 
         with torch.no_grad():
-            moments.logits(ramps, x, count)
+            closed_form.logits(ramps, x, count)
     assert all(count > 5 for count in hits.values()), hits
 
 
@@ -204,7 +204,7 @@ def clear_of_borders(network, x):
         return network.neuron(name).activate(u)
 
     with torch.no_grad():
-        moments.logits(network, x, check)
+        closed_form.logits(network, x, check)
     return clear
 
 

@@ -53,10 +53,7 @@ class LateResult:
 
 def reason_against(network: SpikingNetwork) -> str | None:
     """Why `run_late` does not know what a late spike of this network says; None if it does."""
-    code = network.code
-    if any(network.neuron(name).table() is None for name in network.populations):
-        return f"{code.name} is not one spike per neuron, input included, by a threshold table"
-    return ENGINES["closed_form"].reason_against(network)
+    return network.reason_against_tables() or ENGINES["closed_form"].reason_against(network)
 
 
 @torch.no_grad()

@@ -134,10 +134,9 @@ def _hand_on(
 
 
 def _integers(network: SpikingNetwork, bits: int) -> SpikingNetwork:
-    from firstspike.codes import IntegerTTFS
     from firstspike.quantized import Quantization, quantize, to_integers
 
-    if isinstance(network.code, IntegerTTFS):
+    if "integers" in network.origin:
         return network
     if "quantization" not in network.origin:
         network = quantize(network, Quantization(bits=bits))

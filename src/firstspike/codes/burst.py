@@ -147,6 +147,3 @@ class BurstNeuron(Neuron):
     ) -> tuple[State, Tensor | None]:
         state, values = self.run(state, None if current is None else current[None].clone(), [t])
         return state, None if values is None else values[0]
-
-    def spikes(self, state: State) -> Tensor:
-        return state["count"]

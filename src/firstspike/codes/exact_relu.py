@@ -71,6 +71,9 @@ class ExactReLUNeuron(Neuron):
     def continuous(self) -> bool:
         return True
 
+    def ramp(self) -> tuple[Tensor, float]:
+        return self.length, 1.0
+
     def hold(self, clip: float) -> None:
         super().hold(clip)
         self.length.copy_(self.held(self.length))
@@ -106,7 +109,4 @@ class ExactReLUNeuron(Neuron):
     def step(
         self, state: State, current: Tensor | None, t: int | None
     ) -> tuple[State, Tensor | None]:
-        raise AssertionError("`start` refuses")
-
-    def spikes(self, state: State) -> Tensor:
         raise AssertionError("`start` refuses")

@@ -187,6 +187,3 @@ class FewStepNeuron(Neuron):
     def largest_remaining(self, state: State, t: int) -> Tensor:
         most = (self.code.steps - 1 - t) * self.output
         return most.expand(1, *state["count"].shape[1:])
-
-    def spikes(self, state: State) -> Tensor:
-        return state["count"]

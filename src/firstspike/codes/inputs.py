@@ -174,9 +174,6 @@ class _InputNeuron(Neuron):
             state["count"] += values != 0
         return state, values
 
-    def spikes(self, state: State) -> Tensor:
-        return state["count"]
-
 
 class DirectNeuron(_InputNeuron):
     """Delivers the image with every dose of bias."""

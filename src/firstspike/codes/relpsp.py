@@ -125,6 +125,9 @@ class ReLPSPNeuron(Neuron):
     def continuous(self) -> bool:
         return self.steps is None
 
+    def ramp(self) -> tuple[Tensor, float]:
+        return self.scale, float("inf")
+
     def activate(self, u: Moments) -> Tensor:  # type: ignore[override]
         """What the spikes say, `scale (A + W) / (scale + W)` between 0 and `scale`.
 
@@ -155,8 +158,7 @@ class ReLPSPNeuron(Neuron):
         return torch.where(fired, share * self.scale, 0)
 
     def delivered(self, times: Tensor, t: int) -> Tensor:
-        assert self.steps is not None
-        return torch.where(times <= t, (t + 1 - times) * (self.scale / self.steps), 0)
+        return (t + 1 - times).clamp(min=0) * (self.scale / (self.steps or 1))
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
@@ -183,12 +185,6 @@ class ReLPSPNeuron(Neuron):
         if current is not None:
             state["potential"] += current
         return state, out
-
-    def spikes(self, state: State) -> Tensor:
-        return state["times"].isfinite().to(state["times"].dtype)
-
-    def spike_times(self, state: State) -> Tensor:
-        return state["times"]
 
     def extra_repr(self) -> str:
         return "continuous time" if self.steps is None else f"steps={self.steps}"

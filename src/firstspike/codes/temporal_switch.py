@@ -141,9 +141,3 @@ class TemporalSwitchNeuron(Neuron):
         if t < 0:
             return (self.unit * steps).expand(1, *state["count"].shape[1:])
         return (state["count"] == 1) * (self.unit * max(steps - t - 1, 0))
-
-    def spikes(self, state: State) -> Tensor:
-        return state["count"]
-
-    def spike_times(self, state: State) -> Tensor:
-        return state["times"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from firstspike.engines import moments
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
+from firstspike.networks.network import INPUT
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -33,14 +34,13 @@ def logits(
 
     Args:
         activate: what a population says for its potentials, `(name, u) -> values`, instead of its
-            neuron's `activate`; training methods use it.
+            neuron's `activate`; training methods use it. Under codes of rank 2 it sees `Moments`.
         pool_first: False where neurons with equal potentials may say different things (`activate`
             disturbs them one by one), so that pools must wait for what each says.
     """
-
     if spiking.code.rank > 1:
-        return moments.logits(spiking, x, activate)  # type: ignore[arg-type]
-
+        say = activate or (lambda name, u: spiking.neuron(name).activate(u))
+        return moments.evaluate(spiking, x, say)  # type: ignore[arg-type]
     image = spiking.shifted(x)
     if activate is not None:
         return spiking.network.evaluate(image, activate, pool_first=pool_first)
@@ -104,16 +104,17 @@ class ClosedForm(Engine):
 def run(
     spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
 ) -> Record:
-    """Logits and spikes of every population; see `simulate`."""
-    if spiking.code.rank > 1:
-        return moments.run(spiking, x, over_time=over_time, potentials=potentials)
+    """Logits and spikes of every population; see `simulate`.
+
+    Potentials of codes of rank 2 are those at the start of the population's window.
+    """
     start = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("closed_form", x, spiking.latency, start)
 
     kept: dict[str, Tensor] = {}  # potentials of what feeds the readout by several spikes
     _, last = spiking.network.segment(spiking.network.output.name)
 
-    def activate(name: str, u: Tensor) -> Tensor:
+    def activate(name: str, u: Any) -> Tensor:
         spikes = spiking.neuron(name).emit(u)
         record.spike_counts[name] = spikes.counts
         if spikes.times is not None:
@@ -121,25 +122,34 @@ def run(
         elif over_time and name in last:
             kept[name] = u
         if potentials:
-            record.potentials[name] = u
+            record.potentials[name] = u if isinstance(u, Tensor) else u.value
         return spikes.values
 
     with torch.no_grad():
-        record.logits = spiking.network.evaluate(spiking.shifted(x), activate)
+        if spiking.code.rank > 1:
+            record.logits = moments.evaluate(spiking, x, activate)
+        else:
+            record.logits = spiking.network.evaluate(spiking.shifted(x), activate)
+        if spiking.neuron(INPUT).analog:
+            record.spike_counts[INPUT] = torch.zeros_like(x)
         if over_time:
-            record.logits_over_time = readout_over_time(spiking, record, kept)
+            record.logits_over_time = readout_over_time(spiking, record, kept, x)
     return record
 
 
 def readout_over_time(
-    spiking: SpikingNetwork, record: Record, potentials: Mapping[str, Tensor] | None = None
+    spiking: SpikingNetwork,
+    record: Record,
+    potentials: Mapping[str, Tensor] | None = None,
+    x: Tensor | None = None,
 ) -> Tensor:
     """Readout potential after every step, from the spikes of what feeds the readout.
 
     Only the weight operations between the last populations and the readout run, once per step in
-    which one of these populations may fire.
+    which one of these populations may deliver something.
 
     Args:
+        x: the images, for readouts that hear an analogue input.
         potentials: complete potentials of the populations without spike times in the record; their
             neurons are stepped through their windows.
     """
@@ -151,18 +161,21 @@ def readout_over_time(
         if name in record.spike_times
         else _stepped(spiking.neuron(name), (potentials or {})[name])
         for name in sources
+        if not spiking.neuron(name).analog
     }
     state: dict[str, Tensor] = {
         name: record.spike_counts[name].new_zeros(n, *network.node[name].shape) for name in sources
     }
+    if INPUT in state and spiking.neuron(INPUT).analog:
+        assert x is not None
+        state[INPUT] = spiking.shifted(x)
     current = network.run_segment(nodes, state)
     out = current.new_empty(spiking.latency, n, current.shape[1])
     for step in range(spiking.latency):
         changed = False
-        for name in sources:
-            t = step - spiking.window_of(name).start
-            if 0 <= t < len(spiking.window_of(name)):
-                state[name] = courses[name](t)
+        for name, course in courses.items():
+            if step in spiking.code.active_steps(network.depth[name]):
+                state[name] = course(step - spiking.window_of(name).start)
                 changed = True
         if changed:
             current = network.run_segment(nodes, state)

@@ -16,7 +16,6 @@ from firstspike.codes import Neuron
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
-from firstspike.neurons.table import TableNeuron
 
 REASONS = ("inherited", "early firing", "rounding", "clipping", "unexplained")
 _ROUNDING = 256  # units in the last place by which sums of some thousand terms may differ
@@ -203,8 +202,8 @@ class Comparison:
             ]
             u = torch.stack([neuron.normalize(b)[where] for b in best])
             potentials = (float(u[0]), float(u[1]))
-            if isinstance(neuron, TableNeuron):
-                thresholds = neuron.table()[0]
+            if (table := neuron.table()) is not None:
+                thresholds = table[0]
                 gap = (u.unsqueeze(1) - thresholds).abs()
                 threshold = float(thresholds[int(gap.amin(0).argmin())])
                 ulp = torch.finfo(u.dtype).eps * threshold

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike.codes.exact_relu import ExactReLUNeuron
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -131,11 +130,10 @@ class _Sample:
         """First crossing of the line `value + s * slope` with the threshold `(1 - s) * length`."""
         neuron = self.spiking.neuron(name)
         start = float(self.network.depth[name])
-        if isinstance(neuron, ExactReLUNeuron):
-            length, slope = neuron.length, torch.zeros_like(slope)
-            end = torch.full_like(value, start + 1)
-        else:
-            length, end = neuron.scale, torch.full_like(value, float("inf"))
+        length, lasts = neuron.ramp()
+        end = torch.full_like(value, start + lasts)
+        if lasts <= 1:  # all that arrived has stopped rising
+            slope = torch.zeros_like(slope)
         rate = slope + length
         crossing = (length - value) / rate
         crossing = torch.where((value < length) & (rate > 0), crossing, float("inf"))

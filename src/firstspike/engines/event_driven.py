@@ -241,9 +241,10 @@ class Buffers:
 def reason_against(network: SpikingNetwork) -> str | None:
     """Why the engine cannot run a network; None if it can."""
     code, like = network.code, network.input_low
-    tables = (network.neuron(name).table() for name in network.populations)
-    if not code.single_spike or any(table is None for table in tables):
-        return f"{code.name} is not one spike per neuron, input included, by a threshold table"
+    if (reason := network.reason_against_tables()) is not None:
+        return reason
+    if not code.single_spike:
+        return f"{code.name} is not one spike per neuron"
     if code.reason_to_step is not None:
         return code.reason_to_step
     if not code.sequential:

@@ -1,4 +1,7 @@
-"""One pass for codes of rank 2: two weight operations carry the two moments of every potential."""
+"""The walk of rank 2 through a network: two weight operations carry the two moments of a potential.
+
+One-pass runs, their records and their time courses are those of `closed_form`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from firstspike.codes.relpsp import Moments
-from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
 from firstspike.networks.ops import BatchNorm, Dense, MaxPool, Op, Reshape, WeightOp
 
@@ -18,43 +20,6 @@ if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
 
 Activate = Callable[[str, Moments], Tensor]
-
-
-def logits(spiking: SpikingNetwork, x: Tensor, activate: Activate | None = None) -> Tensor:
-    """Logits (N, classes), differentiable: the readout's potential after the last window.
-
-    Args:
-        activate: as for `closed_form.logits`; it sees `Moments` in place of potentials.
-    """
-    return evaluate(spiking, x, activate or (lambda name, u: spiking.neuron(name).activate(u)))  # type: ignore[arg-type]
-
-
-def run(
-    spiking: SpikingNetwork, x: Tensor, *, over_time: bool = False, potentials: bool = False
-) -> Record:
-    """Logits and spike times of every population; see `simulate`.
-
-    Potentials are those at the start of the population's window.
-    """
-    start = {name: spiking.window_of(name).start for name in spiking.populations}
-    record = Record("closed_form", x, spiking.latency, start)
-
-    def activate(name: str, u: Moments) -> Tensor:
-        neuron = spiking.neuron(name)
-        times = neuron.encode(u)  # type: ignore[arg-type]
-        record.spike_times[name] = times
-        record.spike_counts[name] = times.isfinite().to(u.value.dtype)
-        if potentials:
-            record.potentials[name] = u.value
-        return neuron.decode(times)
-
-    with torch.no_grad():
-        record.logits = evaluate(spiking, x, activate)
-        if spiking.neuron(INPUT).analog:
-            record.spike_counts[INPUT] = torch.zeros_like(x)
-        if over_time:
-            record.logits_over_time = _readout_over_time(spiking, record, x)
-    return record
 
 
 def evaluate(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Tensor:
@@ -178,28 +143,3 @@ class _Pair(torch.autograd.Function):
         by_weight = torch.cat(gradients).flatten(0, -2).mT @ both
         by_bias = a.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
         return by_value, by_weight, by_bias, None
-
-
-def _readout_over_time(spiking: SpikingNetwork, record: Record, x: Tensor) -> Tensor:
-    """(latency, N, classes) potential of the readout after every step, from the spike times.
-
-    A spike at step t of K has risen for `g + 1 - t` steps by the end of step g.
-    """
-    network = spiking.network
-    nodes, sources = network.segment(network.output.name)
-    n, classes = record.logits.shape
-    out = record.logits.new_empty(spiking.latency, n, classes)
-    steps = spiking.code.window_of(0).stop
-    silent = {name: torch.zeros_like(record.spike_counts[name]) for name in sources}
-    out[:] = network.run_segment(nodes, silent)
-    first = min(spiking.window_of(name).start for name in sources)
-    for g in range(first, spiking.latency):
-        values = {}
-        for name in sources:
-            if spiking.neuron(name).analog:
-                values[name] = spiking.shifted(x)
-                continue
-            elapsed = (g + 1 - spiking.window_of(name).start - record.spike_times[name]) / steps
-            values[name] = elapsed.clamp(min=0) * spiking.neuron(name).scale
-        out[g] = network.run_segment(nodes, values)
-    return out

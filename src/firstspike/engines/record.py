@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -62,18 +61,6 @@ class Record:
     def predictions(self) -> Tensor:
         """Class with the largest potential, (N,)."""
         return self.logits.argmax(1)
-
-    def save(self, path: str | Path, dt: float = 1e-3) -> None:
-        """Write the record to an .npz, .csv or .nir file; `load_record` reads it.
-
-        See `firstspike.exchange.spike_files.save_record`.
-
-        Args:
-            dt: seconds per step.
-        """
-        from firstspike.exchange.spike_files import save_record
-
-        save_record(self, path, dt)
 
     def decision_steps(self) -> Tensor:
         """First step from which the predicted class no longer changes, (N,), 1 ... latency.

@@ -116,6 +116,14 @@ class SpikingNetwork(nn.Module):
         """The population's neuron: its scale, kernel and dynamics."""
         return self.neurons[population]  # type: ignore[return-value]
 
+    def reason_against_tables(self) -> str | None:
+        """Why its neurons are not looked up in threshold tables; None if all are."""
+        for name in self.populations:
+            neuron = self.neuron(name)
+            if neuron.table() is None:
+                return f"{type(neuron).__name__} of population {name!r} has no threshold table"
+        return None
+
     def neuron_count(self, population: str) -> int:
         return int(torch.Size(self.network.node[population].shape).numel())
 
@@ -217,15 +225,6 @@ class SpikingNetwork(nn.Module):
             "origin": self.origin,
         }
         save_tensors(path, self.state_dict(), description)
-
-    def save_pretrained(self, folder: str | Path, result: Any = None) -> None:
-        """Write the folder that model hubs take, with the figures of a `Result` on its card.
-
-        See `firstspike.exchange.pretrained.save_pretrained`; `firstspike.load(folder)` reads it.
-        """
-        from firstspike.exchange.pretrained import save_pretrained
-
-        save_pretrained(self, folder, result)
 
     @classmethod
     def load(cls, path: str | Path) -> SpikingNetwork:

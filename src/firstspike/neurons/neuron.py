@@ -75,6 +75,15 @@ class Neuron(nn.Module, ABC):
         """Whether it may fire at any time of its window, between steps."""
         return False
 
+    def ramp(self) -> tuple[Tensor, float]:
+        """What a spike in continuous time starts in its targets: a line, until it ends.
+
+        Returns:
+            Its slope per window and unit of weight, over which the threshold falls to zero in one
+            window, and after how many windows from its population's start it ends.
+        """
+        raise TypeError(f"{type(self).__name__} fires at whole steps.")
+
     def check(self) -> None:
         """Refuse numbers that no population can have, as a damaged file may hold them.
 
@@ -263,13 +272,15 @@ class Neuron(nn.Module, ABC):
             "Train with a code that runs through time, such as FewStep."
         )
 
-    @abstractmethod
     def spikes(self, state: State) -> Tensor:
-        """Spikes per neuron so far."""
+        """Spikes per neuron so far: the `count` of the state, or one where it has a time."""
+        if "count" in state:
+            return state["count"]
+        return state["times"].isfinite().to(state["times"].dtype)
 
     def spike_times(self, state: State) -> Tensor | None:
-        """First spike times (`inf` = silent) for single-spike codes, otherwise None."""
-        return None
+        """First spike times (`inf` = silent), which the state of single-spike codes has."""
+        return state.get("times")
 
 
 def per_channel(scale: Tensor, shape: tuple[int, ...]) -> Tensor | None:

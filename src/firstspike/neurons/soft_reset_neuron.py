@@ -73,6 +73,3 @@ class SoftResetNeuron(Neuron):
     def largest_remaining(self, state: State, t: int) -> Tensor:
         left = sum(self.code.weight(s) for s in range(t + 1, self.code.steps))
         return (left * self.scale).expand(1, *state["count"].shape[1:])
-
-    def spikes(self, state: State) -> Tensor:
-        return state["count"]

@@ -154,12 +154,6 @@ class TableNeuron(Neuron):
             return torch.zeros_like(state["potential"])
         return state["times"].isinf() * (state["values"][max(t + 1, 0)] * self.value_scale)
 
-    def spikes(self, state: State) -> Tensor:
-        return state["times"].isfinite().to(state["times"].dtype)
-
-    def spike_times(self, state: State) -> Tensor:
-        return state["times"]
-
     def extra_repr(self) -> str:
         return f"window={self.window}, half_step={self.half_step}"
 

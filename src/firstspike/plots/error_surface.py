@@ -11,15 +11,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from firstspike.plots._style import (
-    BLUE,
-    FAINT,
     INK,
     ORANGE,
-    VERMILION,
     label_outer,
     panel_axes,
     require_some,
-    single_axes,
     to_array,
 )
 
@@ -71,48 +67,3 @@ def plot_error_surface(
         bar.ax.tick_params(labelsize=7)
     label_outer(axes, "threshold α (scales)", "output β (thresholds)")
     return figure, axes
-
-
-def plot_staircase(
-    activations: Any,
-    current: Any,
-    outputs: Mapping[str, Any],
-    *,
-    ax: Axes | None = None,
-) -> tuple[Figure, Axes]:
-    """Mean output against constant current, over the density of the activations it must serve.
-
-    After Datta & Beerel 2022, Fig. 1.
-
-    Args:
-        activations: (n,), in units of the scale; drawn as a density in the background.
-        current: (m,), rising.
-        outputs: label -> (m,) mean output at `current`, as from `staircase`.
-        ax: axes to draw on; None makes a figure.
-
-    Raises:
-        ValueError: if there is no staircase, or one has another length than `current`.
-    """
-    require_some("outputs", outputs)
-    figure, ax = single_axes(ax, (4.6, 3.4))
-    x = to_array(current)
-    ax.plot(x, np.clip(x, 0, 1), color=INK, linewidth=1.2, linestyle=":", label="threshold ReLU")
-    for (label, values), colour in zip(outputs.items(), (BLUE, VERMILION, ORANGE) * len(outputs)):
-        y = to_array(values)
-        if y.shape != x.shape:
-            raise ValueError(
-                f"`outputs[{label!r}]` must have one value per current ({len(x)}), got {y.shape}. "
-                "Compute them at the same currents."
-            )
-        ax.plot(x, y, color=colour, linewidth=1.8, label=label)
-    behind = ax.twinx()
-    positive = to_array(activations)
-    positive = positive[(positive > 0) & (positive <= x.max())]
-    behind.hist(positive, bins=60, density=True, color=FAINT)
-    behind.set_yticks([])
-    ax.set_zorder(behind.get_zorder() + 1)
-    ax.patch.set_visible(False)
-    ax.set_xlabel("pre-activation (scales)")
-    ax.set_ylabel("mean output (scales)")
-    ax.legend(frameon=False, fontsize=8)
-    return figure, ax

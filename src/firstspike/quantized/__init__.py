@@ -1,41 +1,16 @@
 """Weights and potentials in a few bits: quantize, fine-tune, integers, int8 kernels."""
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
+from firstspike._lazy import on_first_use
+from firstspike.quantized import int8_engine as int8_engine  # one more engine of the list
 
 # public name -> module of this package that defines it
 _PUBLIC: dict[str, str] = {
-    **dict.fromkeys(
-        (
-            "Nearest",
-            "Quantization",
-            "quantize",
-        ),
-        "quantization",
-    ),
-    **dict.fromkeys(("LearnedRounding",), "rounding"),
-    **dict.fromkeys(("finetune",), "finetuning"),
+    **dict.fromkeys(("Nearest", "Quantization", "quantize"), "quantization"),
+    "LearnedRounding": "rounding",
+    "finetune": "finetuning",
     "to_integers": "integers",
     "Int8": "int8",
-    **dict.fromkeys(
-        (
-            "BitsRow",
-            "accuracy_against_bits",
-        ),
-        "bits",
-    ),
 }
 
 __all__ = sorted(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(f"firstspike.quantized.{_PUBLIC[name]}"), name)
-    raise AttributeError(f"module 'firstspike.quantized' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = on_first_use(__name__, _PUBLIC)

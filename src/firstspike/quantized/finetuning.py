@@ -12,7 +12,6 @@ from torch.nn.utils import parametrize
 
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks.ops import Affine
-from firstspike.neurons.table import TableNeuron
 from firstspike.quantized.fixed_point import exponents_of, value_exponents
 from firstspike.quantized.power_of_two import power_of_two_network
 from firstspike.quantized.quantization import (
@@ -115,7 +114,7 @@ def finetune(
 
 def _attach(network: SpikingNetwork, config: Quantization, plan: WeightPlan) -> None:
     grid: dict[str, Tensor] = {}
-    if all(isinstance(network.neuron(name), TableNeuron) for name in network.populations):
+    if network.reason_against_tables() is None:
         biases = finish(copy.deepcopy(network), config, plan)
         values = value_exponents(biases)
         assert values is not None

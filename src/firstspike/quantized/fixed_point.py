@@ -29,7 +29,6 @@ from firstspike.networks.ops import (
     Reshape,
 )
 from firstspike.networks.ops.pools import per_axis
-from firstspike.neurons.table import TableNeuron
 
 Exponents = Tensor  # float64 tensor of integers, () or (C, 1, ...)
 
@@ -65,10 +64,10 @@ def value_exponents(network: SpikingNetwork) -> dict[str, int] | None:
     result = {}
     for name in network.populations:
         neuron = network.neuron(name)
-        if not isinstance(neuron, TableNeuron):
+        found = neuron.table()
+        if found is None:
             return None
-        _, values = neuron.table()
-        table = dyadic_exponent(values)
+        table = dyadic_exponent(found[1])
         power = torch.log2(neuron.scale.detach().double())
         if table is None or not bool((power == power.round()).all()):
             raise ValueError(

@@ -33,7 +33,6 @@ from firstspike.networks.ops import (
 )
 from firstspike.neurons.lookup import look_up
 from firstspike.quantized.fixed_point import pool_size
-from firstspike.quantized.int8_engine import ENGINE, LARGEST_UINT8
 from firstspike.quantized.int8_ops import (
     FloatOp,
     Int8Op,
@@ -43,7 +42,13 @@ from firstspike.quantized.int8_ops import (
     int8_is_exact,
 )
 from firstspike.quantized.int8_tables import UniformQuantizer, uniform_quantizer
-from firstspike.quantized.integers import EXACT_FLOAT, largest_values, sum_bounds
+from firstspike.quantized.integers import (
+    EXACT_FLOAT,
+    LARGEST_UINT8,
+    largest_values,
+    reason_against_int8,
+    sum_bounds,
+)
 
 _QUARTER = 2**22  # integers up to here leave float32 two fraction bits
 
@@ -77,7 +82,7 @@ class Int8:
     """
 
     def __init__(self, network: SpikingNetwork) -> None:
-        reason = ENGINE.reason_against(network)
+        reason = reason_against_int8(network)
         if reason is not None:
             raise ValueError(
                 f"`network` must fit int8 arithmetic, it does not: {reason}. "

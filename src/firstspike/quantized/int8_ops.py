@@ -20,7 +20,7 @@ from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import AveragePool, Convolution, Dense, MaxPool, Op, WeightOp
 from firstspike.networks.ops.pools import per_axis
-from firstspike.quantized.int8_engine import LARGEST_UINT8
+from firstspike.quantized.integers import LARGEST_UINT8
 
 _PAIR_LIMIT = 128  # 2 * 128 * 127 < 2^15: pairs of products that 16 bits hold
 

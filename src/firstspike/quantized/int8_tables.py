@@ -17,7 +17,7 @@ from firstspike.compiled.available import has_numba
 from firstspike.compiled.memory_order import dense, flat
 from firstspike.compiled.threads import in_parts
 from firstspike.quantized.fixed_point import dyadic_exponent
-from firstspike.quantized.int8_engine import LARGEST_UINT8
+from firstspike.quantized.integers import LARGEST_UINT8
 
 _MOST_LEVELS = 2**16 - 1  # a table that stays in the second-level cache
 _SPLIT = 1 << 16  # potentials below which one thread does the work

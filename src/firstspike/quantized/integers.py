@@ -35,7 +35,6 @@ from firstspike.networks.ops import (
     WeightOp,
 )
 from firstspike.neurons.table import TableNeuron
-from firstspike.quantized import int8_engine as int8_engine  # one more engine for what is made here
 from firstspike.quantized.fixed_point import (
     Exponents,
     exponents_of,
@@ -44,6 +43,7 @@ from firstspike.quantized.fixed_point import (
     weight_exponents,
 )
 
+LARGEST_UINT8 = 255
 EXACT_FLOAT = {torch.float32: 2**24, torch.float64: 2**MOST_BITS}  # integers without gaps up to
 
 
@@ -128,6 +128,27 @@ def reason_against(code: Code) -> str | None:
         return "it is made of integers already"
     if IntegerCode.of(code) is None:
         return f"{code.name} has no table of thresholds and values that integers could hold"
+    return None
+
+
+def reason_against_int8(network: SpikingNetwork) -> str | None:
+    """Why int8 kernels cannot run a network; None if they can."""
+    code = network.code
+    if not isinstance(code, IntegerCode):
+        return "it is not made of integers; call `to_integers(quantize(network, ...))` first"
+    if code.reason_to_step is not None:
+        return f"{code.reason_to_step}; pass potential_bits=32 to `to_integers`"
+    if not code.sequential:
+        return "its populations fire early and are stepped through time"
+    for name, largest in largest_values(network).items():
+        if (most := int(largest.max())) > LARGEST_UINT8:
+            return (
+                f"the spike values of population {name!r} reach {most:,} and uint8 ends at 255; "
+                "use a window of at most 255 steps with Linear(), 8 with PowerOfTwo(), or "
+                "value_bits=8"
+            )
+    if network.input_low.device.type != "cpu":
+        return f"int8 kernels run on the CPU, and the network is on {network.input_low.device}"
     return None
 
 

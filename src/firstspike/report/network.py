@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from firstspike.codes import TTFS
 from firstspike.engines import default_engine, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
@@ -21,6 +20,7 @@ from firstspike.plots import (
 )
 from firstspike.report.html import write_report
 from firstspike.viewer import view
+from firstspike.viewer.describe import reason_against
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ def report_network(
 
 def _watched(network: SpikingNetwork, dataset: Dataset) -> str:
     """Spikes over time as a frame, for networks small enough to fit beside the figures."""
-    if not isinstance(network.code, TTFS) or not len(dataset):
+    if reason_against(network) is not None or not len(dataset):
         return ""
     neurons = sum(network.neuron_count(name) for name in network.populations)
     if neurons * len(dataset) > LARGEST_VIEW:

@@ -10,12 +10,11 @@ from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.report.comparison import markdown
 from firstspike.reproduce.outcome import Reproduction, Row, key_of
 from firstspike.training.kernel_errors import kernel_errors
-from firstspike.training.quantizer_aware import reason_against_tables
 
 
 def kernels_of(network: SpikingNetwork, images: Tensor) -> dict[str, dict[str, float]]:
     """`kernel_errors` of every population as plain data; none for codes without tables."""
-    if reason_against_tables(network) is not None or "integers" in network.origin:
+    if network.reason_against_tables() is not None or "integers" in network.origin:
         return {}
     whole = network if network.code.sequential else network.with_offset(None)
     found = kernel_errors(whole, images.to(network.input_low.device))

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from firstspike._reading import read_yaml
@@ -182,36 +181,7 @@ class Recipe:
             network = with_output_spikes(network, self.output_window)
         return network
 
-    def start_model(self, seed: int) -> nn.Module:
-        """The ANN to begin with: that of `start`, or a new one with weights drawn with `seed`.
-
-        Raises:
-            FileNotFoundError: if there is no run in `start`; names the command that makes it.
-            ValueError: if `start` is a run of another model.
-        """
-        from firstspike.runs.run import Run
-
-        if self.start is None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                return self.build()
-        if not (Path(self.start) / "config.yaml").is_file():
-            raise FileNotFoundError(
-                f"`start` must be the run of a trained ANN, there is none in {self.start}. "
-                f"Make it with `firstspike train --recipe {self._maker()} --out {self.start}`, "
-                "or pass the folder of another with `--start`. "
-                "Pass the run of that model, or leave `start` to the recipe."
-            )
-        run = Run(Path(self.start))
-        if run.recipe.model != self.model:
-            raise ValueError(
-                f"`start` must be a run of the recipe's model {self.model}, got "
-                f"{run.recipe.model} in {self.start}. "
-                "Pass the run of that model, or leave `start` to the recipe."
-            )
-        return run.model
-
-    def _maker(self) -> str:
+    def maker(self) -> str:
         """The recipe beside this one that makes the ANN to start from, or what it must hold."""
         for file in sorted(self.source.parent.glob("*.yaml")) if self.source else ():
             try:

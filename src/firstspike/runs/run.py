@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from firstspike._reading import read_json_lines
@@ -137,6 +138,33 @@ class Run:
         return self.recipe.with_data(None, root, size).datasets(split)[0]
 
 
+def start_model(recipe: Recipe, seed: int) -> nn.Module:
+    """The ANN to begin with: that of `start`, or a new one with weights drawn with `seed`.
+
+    Raises:
+        FileNotFoundError: if there is no run in `start`; names the command that makes it.
+        ValueError: if `start` is a run of another model.
+    """
+    if recipe.start is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return recipe.build()
+    if not (Path(recipe.start) / "config.yaml").is_file():
+        raise FileNotFoundError(
+            f"`start` must be the run of a trained ANN, there is none in {recipe.start}. "
+            f"Make it with `firstspike train --recipe {recipe.maker()} --out {recipe.start}`, "
+            "or pass the folder of another with `--start`."
+        )
+    run = Run(Path(recipe.start))
+    if run.recipe.model != recipe.model:
+        raise ValueError(
+            f"`start` must be a run of the recipe's model {recipe.model}, got "
+            f"{run.recipe.model} in {recipe.start}. "
+            "Pass the run of that model, or leave `start` to the recipe."
+        )
+    return run.model
+
+
 def train(
     recipe: Recipe | str | Path,
     run_dir: str | Path,
@@ -165,7 +193,7 @@ def train(
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     config = TrainConfig.from_dict(recipe.training)
     training, validation = recipe.datasets("train", "validation")
-    ann = recipe.start_model(config.seed)
+    ann = start_model(recipe, config.seed)
     prepare = getattr(ann, "prepare", None)  # of layers that are computed, not trained
     if recipe.start is None and prepare is not None:
         prepare(training)

@@ -51,17 +51,19 @@ class KernelErrors:
 
 @torch.no_grad()
 def kernel_errors(network: SpikingNetwork, images: Tensor) -> dict[str, KernelErrors]:
-    """Errors of every population under a TTFS code on `images` (N, ...), by population."""
+    """Errors of every population on `images` (N, ...), by population.
+
+    Raises:
+        ValueError: if a population has no threshold table.
+    """
+    if (reason := network.reason_against_tables()) is not None:
+        raise ValueError(f"`network` must have threshold tables, got {network.code}: {reason}.")
     with evaluation_mode(network):
         record = simulate(network, images, "closed_form", potentials=True)
     found = {}
     for name in network.populations:
         neuron = network.neuron(name)
-        if not isinstance(neuron, TableNeuron):
-            raise TypeError(
-                f"population {name!r} must have a threshold table, got {type(neuron).__name__}. "
-                "Kernel errors belong to TTFS codes."
-            )
+        assert isinstance(neuron, TableNeuron)
         found[name] = _errors(neuron, record.potentials[name])
     return found
 

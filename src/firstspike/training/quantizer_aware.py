@@ -94,7 +94,10 @@ class QuantizerAware(SingleSpikeMethod):
         return {"name": type(self).__name__, **options, "teacher": teacher}
 
     def reason_against(self, model: nn.Module) -> str | None:
-        return super().reason_against(model) or reason_against_tables(model)
+        if (reason := super().reason_against(model)) is not None:
+            return reason
+        assert isinstance(model, SpikingNetwork)
+        return model.reason_against_tables()
 
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         super().start(model, config)
@@ -150,16 +153,6 @@ class QuantizerAware(SingleSpikeMethod):
     def epoch_metrics(self, model: nn.Module) -> dict[str, float]:
         scales = [float(n.scale.detach().mean()) for n in table_neurons(self._network).values()]
         return super().epoch_metrics(model) | {"mean_scale": sum(scales) / len(scales)}
-
-
-def reason_against_tables(network: nn.Module) -> str | None:
-    """Why the neurons have no tables that could be trained; None if all have one."""
-    assert isinstance(network, SpikingNetwork)
-    for name in network.populations:
-        neuron = network.neuron(name)
-        if not isinstance(neuron, TableNeuron):
-            return f"{type(neuron).__name__} of population {name!r} has no threshold table"
-    return None
 
 
 def table_neurons(network: SpikingNetwork) -> dict[str, TableNeuron]:

@@ -19,7 +19,6 @@ from firstspike.neurons.table import TableNeuron
 from firstspike.training.kernel_errors import kernel_errors
 from firstspike.training.quantizer_aware import (
     keep_tables_falling,
-    reason_against_tables,
     split_groups,
     table_neurons,
 )
@@ -91,10 +90,11 @@ class Surrogate(SingleSpikeMethod):
 
     # ---- set-up ---------------------------------------------------------------------------------
     def reason_against(self, model: nn.Module) -> str | None:
-        reason = super().reason_against(model) or reason_against_tables(model)
-        if reason is not None:
+        if (reason := super().reason_against(model)) is not None:
             return reason
         assert isinstance(model, SpikingNetwork)
+        if (reason := model.reason_against_tables()) is not None:
+            return reason
         for name, neuron in table_neurons(model).items():
             if not isinstance(neuron.kernel, ExponentialKernel):
                 return (
