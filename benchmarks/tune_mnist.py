@@ -4,7 +4,7 @@
 
 searches three times for the least energy (and steps) at a drop of at most 0.1 points on validation
 images: with the sampler over the default space, at random over the same space, and with the sampler
-over kernels that multiply. What it has to beat are the rows of `ttfs_mnist.json` that keep the
+over kernels that multiply. What it has to beat are the rows of the entry `mnist-ttfs` that keep the
 budget, measured here on the same network and images. Interrupted searches continue.
 
 Seconds are of the processor, on one thread, so that other work on the machine matters little.
@@ -25,16 +25,16 @@ import firstspike as fs
 from firstspike._files import atomic_write
 from firstspike.conversion import Calibration
 from firstspike.measure.environment import describe_environment
-from firstspike.measure.result import read_results
 from firstspike.plots import plot_tradeoff
 from firstspike.report.comparison import markdown
+from firstspike.reproduce import Reproduction
 from firstspike.runs import Run
 from firstspike.tuning import DEFAULT, Setting, Tuned
 from firstspike.tuning.budget import read_budget
 from firstspike.tuning.trial import Workbench
 
 STORE = Path(__file__).parent / "results" / "tune_mnist.json"
-TABLE = STORE.with_name("ttfs_mnist.json")
+TABLE = STORE.parent / "reproduce" / "mnist-ttfs-full.json"
 COMMAND = "`python benchmarks/tune_mnist.py RUN`"
 BUDGET = "accuracy_drop <= 0.001"
 TRIALS = 40
@@ -59,7 +59,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 def reference(run: Run, images: Any, calibration: Any) -> list[dict[str, Any]]:
     """Rows of the stored table that keep the budget or nearly, measured on this network."""
-    stored = [r for r in read_results(TABLE) if (r.lost or 0) <= 0.0015]
+    table = Reproduction.from_json(TABLE).results.values()
+    stored = [r for r in table if (r.lost or 0) <= 0.0015]
     stored.sort(key=lambda r: r.energy["cmos45-int32"].total)
     bench = Workbench(Calibration(run.model, calibration), images, read_budget(BUDGET), ("energy",))
     bench.limits = ()  # measured to the end
