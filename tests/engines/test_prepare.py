@@ -126,6 +126,6 @@ def test_weights_of_the_event_engine_and_refusals() -> None:
     network, x = converted(CODES["closed form"]), images(2)
     rounded = fs.prepare(network, "event", weights="int8")
     assert torch.equal(rounded(x), fs.engines.EventDriven(network, weights="int8")(x))
-    with pytest.raises(ValueError, match=r"must be 'clock' .* got 'event': Rate is not one spike"):
+    with pytest.raises(ValueError, match=r"must be 'clock' .* got 'event': DirectNeuron of pop"):
         fs.prepare(converted(CODES["rate"]), "event")
     assert set(ENGINES) >= {"closed_form", "early_firing", "clock", "event"}
