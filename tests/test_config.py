@@ -108,11 +108,11 @@ def test_every_registered_name_says_what_its_parameters_take() -> None:
 
 
 def test_all_of_ours_are_registered() -> None:
-    from firstspike import config
+    from firstspike import config_names
 
-    for kind in config._KINDS:
+    for kind in config_names._KINDS:
         names = list(known(kind).values())
-        base = config._KINDS[kind].base
+        base = config_names._KINDS[kind].base
         for module in [m for name, m in sys.modules.items() if name.startswith("firstspike.")]:
             for found in vars(module).values():
                 if isinstance(found, type) and base is not None and issubclass(found, base):

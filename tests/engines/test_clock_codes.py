@@ -183,6 +183,20 @@ def test_certain_decisions_are_those_of_the_full_run(code: fs.codes.Code) -> Non
     )
 
 
+def test_certainty_waits_for_what_may_still_overturn_the_lead() -> None:
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(3))
+        model[2].weight.copy_(torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.5]]))
+    x = torch.tensor([[1.0, 0.5, 0.5], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)
+    record = fs.simulate(network, x[:1], decide=fs.stopping.Certain())
+    first = network.window_of(network.populations[-1]).start + 1
+    after = fs.simulate(network, x[:1], over_time=True).logits_over_time
+    assert int(after[first - 1].argmax()) == 0, "class 0 leads after the first spike"
+    assert int(record.predictions) == 1 and int(record.decided_at) > first
+
+
 def test_margins_stop_samples_with_the_counts_and_logits_of_that_step() -> None:
     network, x = converted(fs.Rate(60)), images(20)
     record = fs.simulate(

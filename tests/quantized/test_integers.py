@@ -206,6 +206,16 @@ def test_every_tensor_is_an_integer_of_its_width_and_float32_where_sums_are_smal
     assert wide.input_low.dtype == torch.float64  # 3000 * 64 * 255 is beyond 2^24
 
 
+def test_integer_thresholds_are_the_smallest_integers_that_reach_their_level():
+    neuron = fs.codes.IntegerTTFS(4, fs.kernels.Linear()).neuron(torch.tensor(2.0))
+    table = neuron.table()[0] * 2
+    assert bool((table != table.round()).any()), "thresholds lie between integers"
+    u = torch.arange(-3.0, 6.0)
+    times, levels = neuron.encode(u), neuron.thresholds()
+    for step, level in enumerate(levels):
+        assert torch.equal(times <= step, u >= level)
+
+
 def narrow(bits: int) -> tuple[fs.SpikingNetwork, Tensor]:
     """One neuron with the weights w, w, -w: partial sums overshoot the final potential."""
     model = nn.Sequential(nn.Linear(3, 1, bias=False), nn.ReLU(), nn.Linear(1, 2))

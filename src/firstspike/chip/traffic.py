@@ -75,7 +75,7 @@ def traffic_of(record: Record, fanout: Fanout, sample: int = 0) -> Traffic:
         sample: its place in the batch.
 
     Raises:
-        ValueError: if the sample or the spike trains are not there.
+        ValueError: if the sample or the spike trains are not there, or spikes lie between steps.
     """
     if not 0 <= sample < len(record.logits):
         raise ValueError(
@@ -92,6 +92,11 @@ def traffic_of(record: Record, fanout: Fanout, sample: int = 0) -> Traffic:
         elif name in record.spike_times:
             times = record.spike_times[name][sample].detach().cpu().numpy().reshape(-1)
             neuron = np.flatnonzero(np.isfinite(times))
+            if (times[neuron] % 1).any():
+                raise ValueError(
+                    f"`record` must hold whole steps, population {name!r} fires between them. Run "
+                    "the network on a grid, e.g. `network.with_steps(32)`."
+                )
             events[name] = times[neuron].astype(np.int64) + start, neuron
         elif not record.spike_counts[name].any():  # a direct input does not spike
             nothing = np.zeros(0, dtype=np.int64)
