@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,19 +23,6 @@ from firstspike.networks.ops import (
     WeightOp,
 )
 from firstspike.networks.ops.pools import Windows, per_axis
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where a layer's sums go: into memory, or through the thresholds of a population.
-
-    Attributes:
-        store: C statement that takes the sum `u` of the neuron `n`.
-        signal: what it writes.
-    """
-
-    store: str
-    signal: Signal
 
 
 class Layers:
@@ -65,7 +50,8 @@ class Layers:
         """The function of `node`, which runs in the place of `at`: itself, or a population."""
         op = self.graph.op(node.name)
         if isinstance(op, Reshape):
-            return self.layout.alias(node)
+            self.layout.alias(node)
+            return
         inputs = [self.layout.signals[name] for name in node.inputs]
         population = at if self.graph.is_population(at.name) else None
         self._at = at
@@ -73,9 +59,8 @@ class Layers:
             body, over = self._each("u = a0[n];"), inputs[0].over
         else:
             body, over = self._body(node, op, inputs)
-        target = self._target(node, population, over, op, inputs)
-        self._function(node, population, inputs, target, body)
-        return None
+        store, signal = self._store(node, population, over, op, inputs)
+        self._function(node, population, inputs, store, signal, body)
 
     # ---- what is computed -----------------------------------------------------------------------
     def _body(self, node: Node, op: Op, inputs: list[Signal]) -> tuple[str, int]:
@@ -229,13 +214,11 @@ for (n = 0; n < SIZE; n++) {{
 }}"""
 
     def _join(self, inputs: list[Signal]) -> str:
-        parts: list[str] = []
-        start = 0
+        parts, start = [], 0
         for i, signal in enumerate(inputs):
-            stop = start + signal.size
-            loop = f"for (n = {start}; n < {stop}; n++) {{"
-            parts += [loop, f"    u = a{i}[n - {start}];", "    STORE", "}"]
-            start = stop
+            head = f"for (n = {start}; n < {start + signal.size}; n++)"
+            parts.append(f"{head} {{\n    u = a{i}[n - {start}];\n    STORE\n}}")
+            start += signal.size
         return "\n".join(parts)
 
     def _windows(self, node: Node, op: Windows) -> tuple[str, int]:
@@ -296,15 +279,18 @@ for (x = 0; x < {node.shape[2]}; x++, n++) {{
     def _number(self, node: Node) -> int:
         return self.graph.nodes.index(node)
 
-    def _target(
+    def _store(
         self, node: Node, population: Node | None, over: int, op: Op, inputs: list[Signal]
-    ) -> Target:
+    ) -> tuple[str, Signal]:
+        """The statement that takes the sum `u` of the neuron `n`, and what it fills: sums, or the
+        spikes of a population by way of its thresholds.
+        """
         if population is None:
             passes = isinstance(op, Windows | Concatenate) and all(
                 signal.ctype.startswith("u") for signal in inputs
             )
             signal = self.layout.allot(node, not passes, over)
-            return Target(f"out[n] = ({signal.ctype})u;", signal)
+            return f"out[n] = ({signal.ctype})u;", signal
         if over != 1:
             raise ValueError(
                 f"population {population.name!r} takes averages that are no sums. "
@@ -327,31 +313,32 @@ for (x = 0; x < {node.shape[2]}; x++, n++) {{
         values = self.layout.table(f"values_{number}", table)
         row = f"({channel}) * {found.steps + 1} + " if table.ndim > 1 else ""
         signal = self.layout.allot(population, False)
-        return Target(
+        store = (
             f"t = first_step(u, {levels}, {found.steps}, {shift});\n"
             f"out[n] = ({signal.ctype}){values}[{row}t];\n"
-            f"if (spike) spike({number}, n, t);",
-            signal,
+            f"if (spike) spike({number}, n, t);"
         )
+        return store, signal
 
     def _function(
         self,
         node: Node,
         population: Node | None,
         inputs: list[Signal],
-        target: Target,
+        store: str,
+        signal: Signal,
         body: str,
     ) -> None:
         counters = [v for v in ("n", "i", "c", "y", "x", "ky", "kx") if f"{v} = " in body]
         lines = [f"    const {s.ctype} *a{i} = {s.pointer};" for i, s in enumerate(inputs)]
-        lines.append(f"    {target.signal.ctype} *out = {target.signal.pointer};")
+        lines.append(f"    {signal.ctype} *out = {signal.pointer};")
         lines.append(f"    int32_t u, {', '.join(counters)}{', t' if population else ''};")
         lines += [] if population else ["    (void)spike;"]
         filled = []
-        for line in body.replace("SIZE", str(target.signal.size)).splitlines():
+        for line in body.replace("SIZE", str(signal.size)).splitlines():
             indent = line[: len(line) - len(line.lstrip())]
             if line.strip() == "STORE":
-                filled += [indent + store for store in target.store.splitlines()]
+                filled += [indent + part for part in store.splitlines()]
             elif line.strip():
                 filled.append(line)
         sources = " and ".join(node.inputs)
