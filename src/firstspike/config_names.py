@@ -31,7 +31,8 @@ class _Kind:
 _HOMES = {  # kind -> package whose import registers what the library itself has
     **dict.fromkeys(("code", "input", "kernel", "thresholds"), "firstspike.codes"),
     **dict.fromkeys(("kernel_optimization", "normalization"), "firstspike.conversion"),
-    **dict.fromkeys(("averaging", "method", "optimizer", "schedule"), "firstspike.training"),
+    **dict.fromkeys(("averaging", "callback", "method"), "firstspike.training"),
+    **dict.fromkeys(("optimizer", "schedule"), "firstspike.training"),
     "augmentation": "firstspike.data",
     "chip": "firstspike.chip.chip",
     "energy_table": "firstspike.measure.energy_tables",

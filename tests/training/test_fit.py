@@ -1,6 +1,7 @@
 """`fit` against a naive loop, and each of its options and hooks."""
 
 import json
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -225,8 +226,18 @@ def test_evaluation_keeps_every_modules_mode(model, validation_set):
     assert [m.training for m in model.modules()] == expected
 
 
-def test_silent_away_from_a_terminal(model, train_set, validation_set, capfd):
+def test_a_line_per_epoch_away_from_a_terminal(model, train_set, validation_set, capfd):
     fit(model, train_set, validation_set, FAST, progress=True)
+    out, err = capfd.readouterr()
+    lines = err.splitlines()
+    assert out == "" and len(lines) == FAST.epochs
+    for number, line in enumerate(lines, start=1):
+        assert re.fullmatch(
+            rf"epoch {number}/{FAST.epochs}: loss [\d.]+, validation [\d.]+ % "
+            r"\(best [\d.]+ % in epoch \d+\), \d+ s",
+            line,
+        )
+    fit(model, train_set, validation_set, FAST, progress=False)
     assert capfd.readouterr() == ("", "")
 
 

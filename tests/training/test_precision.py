@@ -60,7 +60,7 @@ def test_the_check_reads_the_processor():
 def test_a_training_says_which_was_taken(monkeypatch, capsys, train_set, validation_set):
     monkeypatch.setattr(module, "multiplies_bfloat16", lambda device: False)
     plain, auto = make_model(), make_model()
-    fit(plain, train_set, validation_set, TrainConfig(epochs=1))
+    fit(plain, train_set, validation_set, TrainConfig(epochs=1), progress=False)
     fit(auto, train_set, validation_set, TrainConfig(epochs=1, precision="auto"))
     assert capsys.readouterr().err.startswith("precision auto: float32, for this CPU")
     for a, b in zip(plain.parameters(), auto.parameters()):

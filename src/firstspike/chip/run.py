@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,7 @@ def run_hardware(
     late_samples: int = 4,
     seed: int = 0,
     device: str = "cpu",
+    say: Callable[[str], None] | None = None,
 ) -> HardwareReport:
     """Quantize, map, place, route, time and price a spiking network.
 
@@ -138,6 +140,7 @@ def run_hardware(
         late_samples: frames whose late packets are fed back to the spikes, if any are late.
         seed: of the annealing.
         device: where the network itself is simulated; everything else runs on the CPU.
+        say: called with a line at the start of each stage, which may take minutes.
 
     Raises:
         ValueError: naming what does not fit, and what would.
@@ -148,13 +151,16 @@ def run_hardware(
         raise ValueError(f"`network` must fire at whole steps to be routed: {reason}.")
     chip = chip if isinstance(chip, Chip) else load_chip(chip)
     seconds: dict[str, float] = {}
+    say = say or (lambda line: None)
     if bits is not None and "quantization" not in network.origin:
         network = quantize(network, Quantization(bits=bits))
+    say(f"simulating {len(images)} frames")
     started = time.perf_counter()
     record = _on_cpu(record_spikes(copy.deepcopy(network).to(device), images.to(device)))
     network, images = copy.deepcopy(network).cpu(), images.cpu()
     labels = None if labels is None else labels.cpu()
     seconds["simulate"] = time.perf_counter() - started
+    say("mapping neurons to cores")
     started = time.perf_counter()
     base = map_network(network, chip, mesh=mesh) if mapping is None else mapping
     base.check(network, chip)
@@ -163,11 +169,13 @@ def run_hardware(
     mean = fan.count(spikes_per_neuron(record.spike_counts))
     baseline = base.moved(range(len(base.groups)), "row-major")
     baseline_hops = link_loads(fan, baseline, mean, "unicast").hops
+    say(f"placing {len(base.groups)} cores" if mapping is None else "using the mapping given")
     started = time.perf_counter()
     if mapping is None:
         base = place(base, fan, mean, _placement(placement, seed), routing)
         base.check(network, chip)
     seconds["place"] = time.perf_counter() - started
+    say(f"sending the spikes of {len(images)} frames over the mesh")
     started = time.perf_counter()
     noc, frame_ns, late = _frames(network, record, fan, base, chip, routing)
     seconds["noc"] = time.perf_counter() - started

@@ -88,6 +88,7 @@ def hardware(
         mapping=None if mapping is None else Mapping.load(mapping),
         seed=seed,
         device=device,
+        say=lambda line: typer.echo(line, err=True),
     )
     for table in hardware_tables(report):
         console().print(table)

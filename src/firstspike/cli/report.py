@@ -45,7 +45,12 @@ def report(
     result = fs.evaluate(network, dataset, samples=samples, model=name, seed=seed, progress=True)
     folder = run if run.is_dir() else run.parent
     page = report_network(
-        out or folder / "report.html", network, dataset, [result], title=f"{name or run} as spikes"
+        out or folder / "report.html",
+        network,
+        dataset,
+        [result],
+        title=f"{name or run} as spikes",
+        history=opened.curve,
     )
     show([result], json_file)
     typer.echo(f"wrote {page}")

@@ -35,6 +35,14 @@ def train(
     restart: Annotated[
         bool, typer.Option("--restart", help="Discard a run in the folder instead of resuming.")
     ] = False,
+    callback: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CALLBACK",
+            help="Who is told of every epoch: \"TensorBoard('log')\", \"WandB('project')\" or one "
+            "of yours; may be repeated.",
+        ),
+    ] = None,
     root: DataRoot = None,
     json_file: JsonFile = None,
     seed: Annotated[int | None, typer.Option(help="Seed; by default the recipe's.", min=0)] = None,
@@ -52,6 +60,7 @@ def train(
     """
     from dataclasses import replace
 
+    from firstspike.config import build
     from firstspike.models.own import is_own, register_model
     from firstspike.runs import Recipe
     from firstspike.runs import train as run_training
@@ -79,7 +88,8 @@ def train(
                 "Leave it out."
             )
         plan = replace(plan, start=str(start))
-    run = run_training(plan, out, device=device, restart=restart)
+    told = [build("callback", text) for text in callback or []] if is_first_process() else []
+    run = run_training(plan, out, device=device, restart=restart, callbacks=told)
     if is_first_process():
         assert run.result is not None
         show([run.result], json_file, title=f"{out}: best epoch on validation data")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from firstspike._watch import Watch
 from firstspike.data.batches import limited, read_batches
 from firstspike.engines import Record, default_engine, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
@@ -194,7 +195,7 @@ def evaluate(
             by default inferred where targets and outputs leave no doubt.
         spikes: whether inputs are spikes and not values, one train (T, ...) or the spike times
             (...) of each sample; see `simulate`. The ANN sees the values they stand for.
-        progress: show a progress bar on a terminal.
+        progress: show a progress bar on a terminal, or a line every half minute elsewhere.
 
     Warns:
         if more than one per cent of the inputs lie outside the range seen in calibration.
@@ -383,15 +384,7 @@ def _batches(
 
 
 def _bar(batches: Iterator[Any], total: int | None, progress: bool) -> Iterator[Any]:
-    if not progress:
-        yield from batches
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("evaluating", total=total)
+    with Watch(progress, total, "evaluating") as watch:
         for images, labels in batches:
             yield images, labels
-            bar.advance(task, len(images))
+            watch.advance(len(images))

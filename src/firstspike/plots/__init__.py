@@ -13,6 +13,7 @@ from firstspike.plots.expected_difference import plot_expected_difference
 from firstspike.plots.hover import Point, hover_scatter
 from firstspike.plots.inactive import plot_inactive
 from firstspike.plots.kernel_losses import plot_kernel_losses
+from firstspike.plots.learning_curve import plot_learning_curve
 from firstspike.plots.mesh import plot_core_occupancy, plot_link_load
 from firstspike.plots.raster import plot_raster
 from firstspike.plots.robustness import plot_robustness
@@ -37,6 +38,7 @@ __all__ = [
     "plot_expected_difference",
     "plot_inactive",
     "plot_kernel_losses",
+    "plot_learning_curve",
     "plot_link_load",
     "plot_raster",
     "plot_robustness",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from firstspike.plots import (
     plot_accuracy_over_time,
     plot_activations,
     plot_kernel_losses,
+    plot_learning_curve,
     plot_raster,
     plot_spike_time_histograms,
 )
@@ -40,6 +41,7 @@ def report_network(
     *,
     title: str,
     notes: Sequence[str] = (),
+    history: Sequence[Mapping[str, Any]] = (),
     images: int = 100,
     watched: int = 4,
 ) -> Path:
@@ -52,6 +54,7 @@ def report_network(
         results: what `evaluate` gave, for this network and others to compare with.
         title: heading of the page.
         notes: paragraphs of text for people.
+        history: epochs of the training, `Run.curve`, for the learning curve.
         images: for the figures.
         watched: images whose spikes the page shows over time, under codes that `view` can show.
 
@@ -59,6 +62,9 @@ def report_network(
         The path of the page.
     """
     figures = network_figures(network, dataset.subset(min(images, len(dataset))), results)
+    if history:
+        caption = "Loss and accuracy of the training; the epoch that was kept is orange."
+        figures[caption] = plot_learning_curve(history)[0]
     write_report(
         path,
         title=title,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from firstspike.measure.evaluate import evaluate
 from firstspike.measure.result import Result
 from firstspike.models.own import is_own
 from firstspike.runs.recipe import Recipe
-from firstspike.training import TrainConfig, evaluate_accuracy, fit
+from firstspike.training import Callback, TrainConfig, evaluate_accuracy, fit
 from firstspike.training.distributed import is_first_process
 from firstspike.training.surrogate import folded
 
@@ -172,6 +173,7 @@ def train(
     device: str = "cpu",
     progress: bool = True,
     restart: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train by a recipe into the folder `run_dir`, or continue there.
 
@@ -185,6 +187,7 @@ def train(
         run_dir: folder of the run.
         device: where to compute: cpu, cuda, cuda:1, mps.
         progress: whether epochs are shown.
+        callbacks: as for `fit`.
 
     Raises:
         ValueError: if recipe and folder do not go together, or the recipe breaks a rule of
@@ -209,6 +212,7 @@ def train(
         progress=progress,
         resume="restart" if restart else "auto",
         description=recipe.settings(),
+        callbacks=callbacks,
     )
     run, name = Run(Path(run_dir), device), recipe.model["name"]
     if not is_first_process():  # of several under torchrun; one writes

@@ -3,6 +3,7 @@
 from firstspike.engines.evaluation import evaluate_accuracy
 from firstspike.training._checks import DivergenceError
 from firstspike.training.averaging import Lookahead
+from firstspike.training.callbacks import Callback, TensorBoard, WandB
 from firstspike.training.config import TrainConfig
 from firstspike.training.dta import DTA
 from firstspike.training.fast_convolution import fast_convolutions
@@ -21,6 +22,7 @@ __all__ = [
     "SGL",
     "Adam",
     "AdamW",
+    "Callback",
     "Constant",
     "Cosine",
     "DivergenceError",
@@ -31,8 +33,10 @@ __all__ = [
     "OneCycle",
     "QuantizerAware",
     "Surrogate",
+    "TensorBoard",
     "TrainConfig",
     "Triangular",
+    "WandB",
     "evaluate_accuracy",
     "fast_convolutions",
     "fit",

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from firstspike._reading import reading
 from firstspike._tensors import load_into
+from firstspike._watch import Watch
 from firstspike.training._checks import DivergenceError, diverged, non_finite
-from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import RunFolder
 from firstspike.training._state import (
     Tally,
@@ -99,7 +99,7 @@ class Trainer:
         stalled = patience is not None and done - self.best["epoch"] >= patience and done > 0
         return done >= self.config.epochs or stalled
 
-    def train_epoch(self, bar: TrainingProgress) -> None:
+    def train_epoch(self, bar: Watch) -> None:
         """The rest of the current epoch, its validation and its checkpoint."""
         last_checkpoint = time.perf_counter()
         begin = last_checkpoint - self.seconds
@@ -340,6 +340,16 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         if self.batch == 0:  # the process may have been killed before it wrote these
             self._publish(run, better=self.best["epoch"] == self.epoch - 1)
+
+    def epoch_line(self) -> str:
+        """The last epoch in one line, for logs."""
+        record, best = self.history[-1], self.best
+        return (
+            f"epoch {record['epoch']}/{self.config.epochs}: loss {record['train_loss']:.4f}, "
+            f"validation {100 * record['validation_accuracy']:.2f} % "
+            f"(best {100 * best['validation_accuracy']:.2f} % in epoch {best['epoch']}), "
+            f"{record['seconds']:.0f} s"
+        )
 
     def _caption(self) -> str:
         accuracy = self.best["validation_accuracy"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import nn
 
+from firstspike._watch import Watch
 from firstspike.data.stream import Stream, as_dataset
 from firstspike.training._checks import check_data, check_device, check_method, check_model
-from firstspike.training._progress import TrainingProgress
 from firstspike.training._run_folder import open_run
 from firstspike.training._trainer import Trainer
+from firstspike.training.callbacks import Callback
 from firstspike.training.config import TrainConfig
 from firstspike.training.distributed import process_group
 from firstspike.training.method import Method
@@ -58,6 +59,7 @@ def fit(
     progress: bool = True,
     checkpoint_seconds: float = 300.0,
     description: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Train `model` in place and leave it with the weights of the best epoch on validation.
 
@@ -83,11 +85,13 @@ def fit(
         run_dir: folder of the run; None keeps everything in memory.
         device: where to train, such as "cpu" or "cuda".
         resume: "auto" continues a run found in `run_dir`, "restart" discards it.
-        progress: show a progress bar if standard error is a terminal, and say there which precision
-            `"auto"` took.
+        progress: on standard error, show a progress bar if it is a terminal and write a line for
+            each epoch if it is not, and say which precision `"auto"` took.
         checkpoint_seconds: longest time between checkpoints; each end of an epoch has one too.
         description: further settings for `config.yaml`, such as `{"model": ..., "data": ...}`;
             compared when the run resumes, and `model` is stored with the weights.
+        callbacks: who is told about the start, every epoch and the end (`Callback`), such as
+            `TensorBoard("log")` or `WandB("project")`.
 
     Raises:
         ValueError: for labels out of range, images the model cannot take, weights
@@ -140,13 +144,24 @@ def fit(
             trainer.resume(run)
         if progress and trainer.said and world.first:
             print(trainer.said, file=sys.stderr)
-        with TrainingProgress(progress and world.first, config.epochs * trainer.steps) as bar:
+        told = callbacks if world.first else ()
+        for callback in told:
+            callback.on_start(settings, list(trainer.history))
+        speaks = progress and world.first
+        with Watch(speaks, config.epochs * trainer.steps, "training", None) as bar:
             while not trainer.finished:
                 trainer.train_epoch(bar)
+                if speaks and not bar.on_terminal:
+                    print(trainer.epoch_line(), file=sys.stderr, flush=True)
+                for callback in told:
+                    callback.on_epoch(trainer.history[-1], model)
         trainer.load_best()
     model.eval()
     best = trainer.best
-    return FitResult(best["epoch"], best["validation_accuracy"], trainer.history, _path(run_dir))
+    result = FitResult(best["epoch"], best["validation_accuracy"], trainer.history, _path(run_dir))
+    for callback in told:
+        callback.on_end(result)
+    return result
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:
