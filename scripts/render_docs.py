@@ -144,8 +144,18 @@ def exported() -> None:
     write(page, between(page.read_text(), "doors", markdown(RESULTS / "doors.json")))
 
 
+def tuned() -> None:
+    """docs/tuning.md: what the tuner finds for the MNIST CNN, against the table and chance."""
+    from firstspike.bench.tuner import markdown
+
+    page, store = ROOT / "docs/tuning.md", RESULTS / "tuner.json"
+    if store.exists():
+        write(page, between(page.read_text(), "tuner", markdown(store)))
+
+
 def main() -> None:
     speed()
+    tuned()
     exported()
     stored = [Reproduction.from_json(file) for file in sorted(RESULTS.glob("reproduce/*.json"))]
     ours = [outcome for outcome in stored if (outcome.paper, outcome.scale) == ("ours", "full")]

@@ -26,7 +26,10 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 # pages with long samples
-SLOW = {"export.md", "few_step.md", "hardware.md", "start.md", "training.md", "viewer.md"}
+SLOW = {
+    *("export.md", "few_step.md", "hardware.md", "start.md", "training.md", "tuning.md"),
+    "viewer.md",
+}
 
 
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:

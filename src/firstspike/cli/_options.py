@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -73,6 +74,8 @@ def prepare(seed: int, device: str, threads: int | None) -> None:
     torch.manual_seed(seed)
     if threads is not None:
         torch.set_num_threads(threads)
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # a GPU for each process of torchrun
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % max(torch.cuda.device_count(), 1))
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -98,12 +98,16 @@ def compare(
 ) -> None:
     """Measure every neural code on one network and data set; continues where it was interrupted.
 
+    Under torchrun several processes share the images.
+
     Example: firstspike compare --model runs/mnist
 
     Example: firstspike compare --model runs/mnist --code Rate --code "TTFS(8, kernel=Linear())"
 
     Example: firstspike compare --model runs/mnist --code Rate --code Burst --settle 0.1
     """
+    import torch
+
     import firstspike as fs
     from firstspike.measure.result import write_results
     from firstspike.models.own import is_own
@@ -116,6 +120,7 @@ def compare(
         operation_rows,
     )
     from firstspike.stopping import Settle
+    from firstspike.training.distributed import process_group
 
     prepare(seed, device, threads)
     codes = chosen_codes(code or [])
@@ -126,25 +131,29 @@ def compare(
     ann, recipe = subject(run, own, weights, data, root, size, device)
     training, images = recipe.datasets("train", split)
     folder = out or (run or Path("runs")) / "compare"
-    results = fs.compare(
-        ann,
-        codes,
-        images,
-        calibration=training.subset(min(calibration, len(training))),
-        samples=samples,
-        batch_size=batch_size,
-        store=folder / "results",
-        name=recipe.model["name"],
-        seed=seed,
-        settle=rule,
-        on_result=lambda r: console().print(
-            f"{r.label}: {100 * r.known_accuracy:.2f} % in {r.latency_steps:g} steps, "
-            f"{r.spikes_per_sample:,.0f} spikes ({r.seconds:.0f} s)",
-            highlight=False,
-        ),
-        progress=True,
-        **measuring(energy, memory),
-    )
+    with process_group(torch.device(device)) as world:
+        results = fs.compare(
+            ann,
+            codes,
+            images,
+            calibration=training.subset(min(calibration, len(training))),
+            samples=samples,
+            batch_size=batch_size,
+            store=folder / "results",
+            name=recipe.model["name"],
+            seed=seed,
+            settle=rule,
+            on_result=lambda r: console().print(
+                f"{r.label}: {100 * r.known_accuracy:.2f} % in {r.latency_steps:g} steps, "
+                f"{r.spikes_per_sample:,.0f} spikes ({r.seconds:.0f} s)",
+                highlight=False,
+            ),
+            progress=True,
+            shared=world.size > 1,
+            **measuring(energy, memory),
+        )
+    if not world.first:
+        return
     tables = {
         "Codes compared": comparison_rows(results),
         "Accuracy (%) at equal steps": equal_steps_rows(results),

@@ -68,14 +68,19 @@ def evaluate(
 ) -> None:
     """Measure a spiking network on labelled images.
 
+    Under torchrun several processes share the images.
+
     Example: firstspike evaluate runs/digits --split test --json result.json
 
     Example: firstspike evaluate runs/digits --perturb jitter=0,1,2 --perturb bits=2,4,8
     """
+    import torch
+
     import firstspike as fs
     from firstspike.engines import able_engines
     from firstspike.runs import Run
     from firstspike.runs.run import RESULT
+    from firstspike.training.distributed import process_group
 
     prepare(seed, device, threads)
     strengths = _strengths(perturb or [])
@@ -89,19 +94,23 @@ def evaluate(
             " Convert with a TTFS code to measure perturbations."
         )
     dataset = run.dataset(split, data, root, size)
-    result = fs.evaluate(
-        spiking,
-        dataset,
-        engine=engine,
-        samples=samples,
-        batch_size=batch_size,
-        model=name,
-        seed=seed,
-        progress=True,
-        decide=None if margin is None else fs.stopping.Margin(margin),
-        perturb=strengths or None,
-        **measuring(energy, memory),
-    )
+    with process_group(torch.device(device)) as world:
+        result = fs.evaluate(
+            spiking,
+            dataset,
+            engine=engine,
+            samples=samples,
+            batch_size=batch_size,
+            model=name,
+            seed=seed,
+            progress=True,
+            decide=None if margin is None else fs.stopping.Margin(margin),
+            perturb=strengths or None,
+            shared=world.size > 1,
+            **measuring(energy, memory),
+        )
+    if not world.first:
+        return
     show([result], json_file)
     if network.is_dir():
         result.to_json(network / RESULT)

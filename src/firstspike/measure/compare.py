@@ -17,6 +17,7 @@ from firstspike.conversion.statistics import calibration_batches
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.evaluate import evaluate
 from firstspike.measure.settling import Settle
+from firstspike.measure.sharing import world_of
 
 if TYPE_CHECKING:
     from firstspike.measure.result import Result
@@ -56,7 +57,7 @@ def compare(
         reference: code of the result that normalized energies are relative to.
         store: folder where each finished result is kept; called again with the same model, data
             (to the pixel), calibration images and code, the result is read from there.
-        measuring: `memory` and `energy` of `evaluate`.
+        measuring: `memory`, `energy` and `shared` of `evaluate`.
         on_result: called with every result as soon as it is there.
         model: trained ANN, as for `convert`; it is not changed.
         samples: only the first so many.
@@ -81,11 +82,12 @@ def compare(
             [repr(normalization), samples, seed, repr(measuring.get("energy")), repr(settle)],
         )
     results = []
+    world = world_of(bool(measuring.get("shared")))
     for code in codes:
         path = None
         if store is not None:
             path = Path(store) / f"{_hash_network(model, code, setting)}.json"
-        result = _stored(path)
+        result = world.from_first(lambda path=path: _stored(path))  # type: ignore[misc]
         if result is None:
             network = (
                 code
@@ -103,10 +105,10 @@ def compare(
                 progress=progress,
                 **measuring,
             )
-            if path is not None:
+            if path is not None and world.first:
                 result.to_json(path)
         results.append(result)
-        if on_result is not None:
+        if on_result is not None and world.first:
             on_result(result)
     return with_normalized_energy(results, reference)
 

@@ -23,6 +23,7 @@ from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.operations import OperationTally
 from firstspike.measure.robustness import Strengths, measure_robustness
 from firstspike.measure.settling import Settle, settled
+from firstspike.measure.sharing import add_up, world_of
 from firstspike.measure.tasks import Classes, Regression, Task, infer_task
 from firstspike.networks import INPUT
 from firstspike.networks.outputs import pick
@@ -108,6 +109,10 @@ class _Tally:
         for name, layer in self.layers.items():
             layer.add(record, name)
 
+    def counts(self) -> dict[str, Any]:
+        """All sums, by attribute."""
+        return {key: value for key, value in vars(self).items() if key not in ("network", "task")}
+
     def _follow(self, task: Task, course: Tensor, targets: Tensor) -> None:
         """Decisions step by step: when they are right, and from when they stay."""
         decided = [
@@ -161,6 +166,7 @@ def evaluate(
     settle: Settle | None = None,
     task: Task | None = None,
     spikes: bool = False,
+    shared: bool = False,
     progress: bool = False,
 ) -> Result:
     """Measure `network` on inputs with targets.
@@ -195,6 +201,8 @@ def evaluate(
             by default inferred where targets and outputs leave no doubt.
         spikes: whether inputs are spikes and not values, one train (T, ...) or the spike times
             (...) of each sample; see `simulate`. The ANN sees the values they stand for.
+        shared: share the samples of every batch among the processes of torch's process group,
+            which all call this; each gets the whole result.
         progress: show a progress bar on a terminal, or a line every half minute elsewhere.
 
     Warns:
@@ -212,7 +220,7 @@ def evaluate(
             evaluate, dataset=dataset, engine=engine, samples=samples, batch_size=batch_size
         )
         again = partial(again, model=model, seed=seed, memory=memory, task=task, spikes=spikes)
-        again = partial(again, progress=progress)
+        again = partial(again, shared=shared, progress=progress)
         network, point = settled(network, settle, again)
         result = again(network, energy=energy, decide=decide, perturb=perturb)
         return result.model_copy(update={"settling": {**asdict(settle), "step": point}})
@@ -228,7 +236,11 @@ def evaluate(
     batches = _batches(dataset, batch_size, samples, network.input_low, spikes)
     total = samples or (len(dataset) if hasattr(dataset, "__len__") else None)
     follow = network.network.output.shape[0] <= _FOLLOWED
-    for given, targets in _bar(batches, total, progress):
+    world = world_of(shared)
+    for given, targets in _bar(batches, total, progress and world.first):
+        given, targets = world.share(given), world.share(targets)
+        if not len(given):
+            continue
         images = given if listening is None else listening.take(_trains(given, network))
         record = simulate(network, images, engine, over_time=follow, memory=memory, decide=decide)
         tally.add(record, images, targets)
@@ -236,7 +248,11 @@ def evaluate(
         if record.decided_at is not None:
             stopped.append(record.decided_at)
     if not tally.samples:
-        raise ValueError("`dataset` must hold at least one image, got none.")
+        raise ValueError("`dataset` must hold an image for every process, got too few.")
+    counts = add_up({"tally": tally.counts(), "ops": operations.counts(), "at": stopped}, world)
+    vars(tally).update(counts["tally"])
+    vars(operations).update(counts["ops"])
+    stopped = counts["at"]
     assert tally.task is not None
     decides, followed = tally.task.decides, len(tally.correct_over_time) > 0
     clipped = tally.clipped / tally.samples

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -151,6 +152,10 @@ class OperationTally:
                     len(self.network.window_of(name)),
                 )
 
+    def counts(self) -> dict[str, Any]:
+        """All sums, by attribute."""
+        return {key: vars(self)[key] for key in ("samples", "spikes", "comparisons")}
+
     def per_layer(self) -> dict[str, dict[str, float]]:
         """Operation -> mean per sample, by layer: the input, the populations and the readout."""
         network, code = self.network, self.network.code
@@ -170,7 +175,7 @@ class OperationTally:
                     operations["add"] += macs
             fires = name in network.neurons
             if fires:
-                operations["compare"] += self.comparisons[name] / n
+                operations["compare"] += self.comparisons.get(name, 0.0) / n
             neurons = network.neuron_count(name)
             if name != INPUT or not analog:
                 upkeep = code.operations_per_neuron(neurons, integrates=name != INPUT, fires=fires)

@@ -301,6 +301,26 @@ class _NumberScores(Scores):
         sums = torch.stack([v.sum(0) for v in (x, y, x * x, y * y, x * y)])
         self.sums = sums if self.sums is None else self.sums + sums
 
+    def merge(self, other: _NumberScores) -> None:
+        """Take up what another process counted, whose sums are shifted by a row of its own."""
+        if other.sums is None or other.origin is None:
+            return
+        if self.sums is None or self.origin is None:
+            vars(self).update(vars(other))
+            return
+        n, (x, y, xx, yy, xy) = other.count, other.sums
+        dx, dy = (theirs - own for theirs, own in zip(other.origin, self.origin))
+        self.sums += torch.stack(
+            [
+                *(x + n * dx, y + n * dy),
+                *(xx + 2 * dx * x + n * dx * dx, yy + 2 * dy * y + n * dy * dy),
+                xy + dx * y + dy * x + n * dx * dy,
+            ]
+        )
+        self.count += n
+        self.absolute += other.absolute
+        self.square += other.square
+
     def metrics(self) -> dict[str, float]:
         if self.sums is None:
             return {}

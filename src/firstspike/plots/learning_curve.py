@@ -27,7 +27,7 @@ def plot_learning_curve(history: Sequence[Mapping[str, Any]]) -> tuple[Figure, A
     >>> [ax.get_ylabel() for ax in axes]
     ['loss', 'accuracy (%)']
     """
-    require_some("history", history)
+    require_some("history", {str(record["epoch"]): record for record in history})
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     axes = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]

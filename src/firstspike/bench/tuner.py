@@ -1,6 +1,6 @@
 """The tuner on the MNIST CNN, against the stored table, random search, and without shifts.
 
-    python benchmarks/tune_mnist.py runs/mnist_cnn
+    python -m firstspike.bench.tuner runs/mnist_cnn
 
 searches three times for the least energy (and steps) at a drop of at most 0.1 points on validation
 images: with the sampler over the default space, at random over the same space, and with the sampler
@@ -26,16 +26,16 @@ from firstspike._files import atomic_write
 from firstspike.conversion import Calibration
 from firstspike.measure.environment import describe_environment
 from firstspike.plots import plot_tradeoff
-from firstspike.report.comparison import markdown
+from firstspike.report.comparison import markdown as table
 from firstspike.reproduce import Reproduction
 from firstspike.runs import Run
 from firstspike.tuning import DEFAULT, Setting, Tuned
 from firstspike.tuning.budget import read_budget
 from firstspike.tuning.trial import Workbench
 
-STORE = Path(__file__).parent / "results" / "tune_mnist.json"
-TABLE = STORE.parent / "reproduce" / "mnist-ttfs-full.json"
-COMMAND = "`python benchmarks/tune_mnist.py RUN`"
+RESULTS = Path("benchmarks/results")
+STORE, TABLE = RESULTS / "tuner.json", RESULTS / "reproduce" / "mnist-ttfs-full.json"
+PICTURE = Path("docs/images/tuner.svg")
 BUDGET = "accuracy_drop <= 0.001"
 TRIALS = 40
 CANDIDATES = 12  # cheapest rows of the table near the budget that are measured again
@@ -59,8 +59,8 @@ SEARCHES: dict[str, dict[str, Any]] = {
 
 def reference(run: Run, images: Any, calibration: Any) -> list[dict[str, Any]]:
     """Rows of the stored table that keep the budget or nearly, measured on this network."""
-    table = Reproduction.from_json(TABLE).results.values()
-    stored = [r for r in table if (r.lost or 0) <= 0.0015]
+    stored = list(Reproduction.from_json(TABLE).results.values())
+    stored = [result for result in stored if (result.lost or 0) <= 0.0015]
     stored.sort(key=lambda r: r.energy["cmos45-int32"].total)
     bench = Workbench(Calibration(run.model, calibration), images, read_budget(BUDGET), ("energy",))
     bench.limits = ()  # measured to the end
@@ -136,7 +136,7 @@ def best_row(stored: dict[str, Any]) -> dict[str, Any]:
     return min(kept, key=lambda row: row["energy"])
 
 
-def markdown_of(store: Path) -> str:
+def markdown(store: Path) -> str:
     """The three searches beside the best rows of the table, and the front."""
     stored = json.loads(store.read_text())
     best = best_row(stored)
@@ -166,12 +166,12 @@ def markdown_of(store: Path) -> str:
             f"mnist_cnn, ANN {100 * stored['ann_accuracy']:.2f} % on {stored['images']:,} "
             f"validation images; budget {BUDGET}, least energy (cmos45-int32) and steps. The table "
             "does not charge shifts (`PowerOfTwo`), so the last search leaves them out.",
-            markdown(rows),
+            table(rows),
             "What a trial costs, in seconds of one core:",
-            markdown(costs),
+            table(costs),
             "The front of the first search:",
-            markdown([{k: v for k, v in row.items() if k != "network"} for row in front]),
-            "![accuracy against energy](images/tune_mnist.svg)",
+            table([{k: v for k, v in row.items() if k != "network"} for row in front]),
+            "![accuracy against energy](images/tuner.svg)",
             *honest,
         ]
     )
@@ -223,7 +223,7 @@ def main() -> None:
     order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0))
     images = validation.subset(order[len(validation) // 5 :])  # as `tune` parts them
     stored = {
-        "benchmark": "tune_mnist",
+        "benchmark": "tuner",
         "images": len(images),
         "ann_accuracy": searches["sampler"]["full"]["ann_accuracy"],
         "reference": reference(run, images, training.subset(1000)),
@@ -232,8 +232,8 @@ def main() -> None:
     }
     with atomic_write(arguments.store, "w") as file:
         file.write(json.dumps(stored, indent=1) + "\n")
-    figure(stored, Path(__file__).parent.parent / "docs" / "images" / "tune_mnist.svg")
-    print(markdown_of(arguments.store))
+    figure(stored, PICTURE)
+    print(markdown(arguments.store))
 
 
 if __name__ == "__main__":
