@@ -126,6 +126,13 @@ def test_reverse_counts_its_leak_and_its_ticking_neurons() -> None:
     assert "tick_spikes" not in layers["_6"]
 
 
+def test_a_table_in_place_of_the_leak_multiplies_and_does_not_leak() -> None:
+    _, _, tally = tallied(fs.Reverse(8, kernel=fs.kernels.Linear()))
+    total = tally.total()
+    assert "leak" not in total and total["multiply"] == total["synaptic"] > 0
+    assert "multiply" not in tallied(fs.Reverse(8))[2].total()
+
+
 def test_temporal_switch_adds_twice_per_synapse_and_once_per_neuron_and_step() -> None:
     network, record, tally = tallied(fs.TemporalSwitch(8))
     layers, (first, second) = tally.per_layer(), network.network.populations
