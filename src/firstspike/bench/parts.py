@@ -20,6 +20,7 @@ PARTS = {
     "event_driven": "single frames event by event, against the frozen ANN and the share that fires",
     "causal_set": "neurons without the dynamic threshold, against those with it",
     "chip": "a frame on the chip: hops that multicast and placement save, the mesh simulated",
+    "loading": "reading a network file with its checks, against reading it without",
     "data_path": "serving augmented batches, as a share of an epoch",
     "scaling": "exponents of time and memory against the size of the work",
     "rate": "a VGG-16 under rate codes, step by step, against other libraries",
