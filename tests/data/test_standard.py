@@ -198,3 +198,10 @@ def test_digits_are_the_published_ones():
     for image, label in zip(torch.cat([train.images, test.images]), [*train.labels, *test.labels]):
         rows[image.numpy().tobytes(), int(label)] -= 1
     assert set(rows.values()) == {0}
+
+
+def test_everything_that_is_downloaded_has_a_secure_address_and_a_checksum() -> None:
+    for source in SOURCES.values():
+        assert all(mirror.startswith("https://") for mirror in source.mirrors), source.name
+        assert all(len(bytes.fromhex(md5)) == 16 for md5 in source.md5.values()), source.name
+    assert sum(len(source.md5) for source in SOURCES.values()) >= 10
