@@ -91,8 +91,11 @@ def _by_every_door(
     dataset = opened.dataset("test", data, root)
     dataset = dataset.subset(min(samples, len(dataset)))
     out.mkdir(parents=True, exist_ok=True)
-    rows = list(rows_of(run.name, opened.model, calibration, dataset, out))
-    typer.echo(f"{fidelity(rows)}\n\n{costs(rows)}")
+    rows = []
+    for row in rows_of(run.name, opened.model, calibration, dataset, out):
+        rows.append(row)
+        typer.echo(fidelity([row]).splitlines()[-1])
+    typer.echo(costs(rows))
     if json_file is not None:
         store(json_file, rows)
         typer.echo(f"wrote {json_file}")
