@@ -132,7 +132,7 @@ def test_any_times_at_any_step_come_back(times, start, dt, ending, tmp_path_fact
 def test_damaged_and_foreign_files_are_refused(ending: str, tmp_path: Path) -> None:
     network, x = network_of(fs.TTFS(8))
     path = tmp_path / f"spikes{ending}"
-    fs.simulate(network, x, "closed_form").save(path)
+    fs.save_record(fs.simulate(network, x, "closed_form"), path)
     data = path.read_bytes()
     for content in (b"", b"hello", data[: len(data) // 2], data[:40]):
         path.write_bytes(content)
@@ -174,7 +174,7 @@ def test_arrays_that_claim_more_than_they_hold_are_refused(tmp_path: Path) -> No
 def test_edited_events_are_refused_by_name(before, after, message, tmp_path: Path) -> None:
     network, x = network_of(fs.TTFS(8))
     path = tmp_path / "spikes.csv"
-    fs.simulate(network, x, "closed_form").save(path)
+    fs.save_record(fs.simulate(network, x, "closed_form"), path)
     text = path.read_text()
     assert before in text
     path.write_text(text.replace(before, after))
