@@ -52,6 +52,13 @@ def miscount(network: fs.SpikingNetwork, record: fs.Record) -> str | None:
     return None
 
 
+def shapes(outputs: Any) -> Any:
+    """How outputs are arranged, a list as a tuple."""
+    if isinstance(outputs, dict):
+        return {name: shapes(part) for name, part in outputs.items()}
+    return outputs.shape if isinstance(outputs, Tensor) else tuple(map(shapes, outputs))
+
+
 def rows(outputs: Any) -> Tensor:
     """All outputs in one row per sample."""
     return torch.cat([leaf.flatten(1) for leaf in pytree.tree_leaves(outputs)], 1)
@@ -67,7 +74,10 @@ def graph(seed: int, folder: Path) -> str:
         return "ok: refused" if len(str(error)) > 30 else f"BAD: bare message {error!r}"
     exact = fs.convert(model, fs.ExactReLU(margin=0.5), calibration=x, normalization=Maximum())
     with torch.no_grad():
-        expected = rows(model(x))
+        outputs = model(x)
+        expected = rows(outputs)
+        if shapes(network(x)) != shapes(outputs):
+            return f"BAD: seed {seed}: outputs are arranged as {shapes(network(x))}"
         for what, found in (("traced network", network.analog(x)), ("exact map", exact(x))):
             error = float((rows(found) - expected).abs().max() / (expected.abs().max() + 1e-9))
             if not error < EXACT:

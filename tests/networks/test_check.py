@@ -80,3 +80,23 @@ def test_the_same_verdict_as_convert() -> None:
             converts = False
             assert (fs.check(model, x).refused[0].why or "") in str(error)
         assert fs.check(model, x).converts == converts
+
+
+def test_outputs_keep_their_form_whatever_is_rewritten() -> None:
+    """Signed inputs, pools of potentials and moved pools rewrite the network behind tracing."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.PReLU(4), nn.Conv2d(4, 2, 1)
+            self.pools = nn.ModuleList([nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2)])
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = self.pools[1](self.pools[0](self.b(self.a(x))).relu())
+            return self.c(y), y.mean((2, 3))
+
+    model, x = Two(), 2 * torch.rand(4, 3, 12, 12) - 1
+    network = fs.convert(model, fs.TTFS(8), calibration=x)
+    assert [part.shape for part in network(x)] == [part.shape for part in model(x)]
+    for part, wanted in zip(network.analog(x), model(x)):
+        torch.testing.assert_close(part, wanted, atol=1e-5, rtol=1e-5)

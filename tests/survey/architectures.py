@@ -26,7 +26,7 @@ ARCHITECTURES: dict[str, dict[int | tuple[int, ...], str]] = {
     },
     "timm": {
         64: """resnet10t resnet18d resnet26t resnet34 repvgg_a0 mobilenetv1_100
-            efficientnet_lite0 tf_efficientnet_lite0 tf_mobilenetv3_small_minimal_100 vgg11
+            efficientnet_lite0 tf_efficientnet_lite0 tf_mobilenetv3_small_minimal_100
             darknet53 cspresnet50 cspdarknet53 res2net50_14w_8s res2next50 dpn48b dpn68 dla34
             dla46_c dla60x hrnet_w18_small selecsls42b regnetx_002 regnetx_004 regnety_002
             xception41 densenet121 fbnetc_100 spnasnet_100 mnasnet_small mobilenetv2_050
@@ -37,14 +37,14 @@ ARCHITECTURES: dict[str, dict[int | tuple[int, ...], str]] = {
         224: "deit_tiny_patch16_224",
     },
     "pytorchcv": {
-        32: """resnet20_cifar10 preresnet20_cifar10 resnext20_1x64d_cifar10
+        32: """resnet20_cifar10 preresnet20_cifar10 resnext29_32x4d_cifar10
             densenet40_k12_cifar10 nin_cifar10 rir_cifar10 xdensenet40_2_k24_bc_cifar10
             shakeshakeresnet20_2x16d_cifar10 shakedropresnet20_cifar10 ror3_56_cifar10
             pyramidnet110_a48_cifar10 diaresnet20_cifar10 seresnet20_cifar10
             resnet20_svhn""",
         224: """mobilenet_wd4 fdmobilenet_wd4 diracnet18v2 bninception hardnet39ds peleenet
             channelnet shufflenet_g1_wd4 shufflenet_g3_wd4 shufflenetv2_wd2 shufflenetv2b_wd2
-            menet108_8x1_g3 igcv3_w1d4 darknet_tiny darknet_ref squeezenet_v1_1 squeezeresnet_v1_1
+            menet108_8x1_g3 igcv3_wd4 darknet_tiny darknet_ref squeezenet_v1_1 squeezeresnet_v1_1
             sqnxt23_w1 octresnet10_ad2 condensenet74_c4_g4 bagnet9 resnet10 preresnet10
             regnetx002 vovnet27s ghostnet dla46c dicenet_wd5 spnasnet""",
     },
@@ -61,15 +61,19 @@ def entries() -> list[tuple[str, str, tuple[int, ...]]]:
     ]
 
 
-def prepare_packages() -> dict[str, str]:
-    """Import the packages; their versions.
+def declare_operators() -> None:
+    """Let torchvision be imported beside a build of torch that its operators are not compiled for.
 
-    torchvision's own operators are compiled for other builds of torch than the one for CPUs; those
-    that it asks for when it is imported are declared here. No network calls them.
+    Those that it asks for when it is imported are declared; no network calls them.
     """
     for operator in ("nms", "qnms"):
         schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
         torch.library.define(f"torchvision::{operator}", schema)
+
+
+def prepare_packages() -> dict[str, str]:
+    """Import the packages; their versions."""
+    declare_operators()
     versions = {"torch": torch.__version__}
     for package in ARCHITECTURES:
         module = importlib.import_module(package)

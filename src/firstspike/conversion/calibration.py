@@ -60,7 +60,7 @@ class Calibration:
         moved = (b.to(self.device, computed) for b in itertools.chain([first], batches))
         self.seen = InputRange()
         self.per_channel = per_channel
-        self._histograms = collect(self.network, moved, per_channel, self.seen)
+        self._histograms, self.outputs = collect(self.network, moved, per_channel, self.seen)
 
     @torch.inference_mode(False)
     def convert(
@@ -106,7 +106,7 @@ class Calibration:
         spiking = SpikingNetwork(network, code, neurons, low, origin)
         spiking = spiking.to(self.device, dtype).eval()
         if check:
-            spiking.origin["check"] = check_conversion(spiking, self.first)
+            spiking.origin["check"] = check_conversion(spiking, self.first, self.outputs)
         return spiking.to(self.dtype)
 
     def histogram(self, population: str, per_channel: bool) -> Histogram:

@@ -44,7 +44,7 @@ def error_surfaces(
     batches = (
         network.shifted(b.to(like.device, like.dtype)) for b in calibration_batches(calibration)
     )
-    found = collect(network.network, batches, per_channel=False)
+    found, _ = collect(network.network, batches, per_channel=False)
     surfaces = {}
     for name in network.network.populations:
         neuron = network.neuron(name)

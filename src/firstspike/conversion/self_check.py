@@ -19,8 +19,13 @@ _FEW = 8  # images below which variances say nothing
 
 
 @torch.no_grad()
-def check_conversion(network: SpikingNetwork, images: Tensor) -> dict[str, Any] | None:
+def check_conversion(
+    network: SpikingNetwork, images: Tensor, outputs: Tensor
+) -> dict[str, Any] | None:
     """Compare the network with its model on the first of `images`; warn where they part.
+
+    Args:
+        outputs: the model's for `images`, (N, total).
 
     Returns:
         `images` compared; `error`, the root mean square difference of the outputs in units of
@@ -31,7 +36,7 @@ def check_conversion(network: SpikingNetwork, images: Tensor) -> dict[str, Any] 
     x = images[: _IMAGES if quick else min(_IMAGES, _STEPS // network.latency)]
     if not len(x):
         return None
-    expected, got = network.analog_readout(x), network.readout(x)
+    expected, got = outputs[: len(x)], network.readout(x)
     spread = (expected - expected.mean(0)).square().mean().sqrt()
     distance = (got - expected).square().mean().sqrt()
     classes = network.network.form is None and expected.shape[1] > 1

@@ -46,15 +46,20 @@ class Histogram:
     def update(self, values: Tensor) -> None:
         """Add `values` (channels, n)."""
         values = values.detach().cpu()
-        self.minimum = torch.minimum(self.minimum, values.amin(1).double())
-        self.maximum = torch.maximum(self.maximum, values.amax(1).double())
-        self._grow(float(values.abs().max()))
+        low, high = (bound.double() for bound in values.aminmax(dim=1))
+        if not bool((low.isfinite() & high.isfinite()).all()):  # NaN is both of them
+            raise ValueError("values of a histogram must be finite")
+        self.minimum = torch.minimum(self.minimum, low)
+        self.maximum = torch.maximum(self.maximum, high)
+        self._grow(float(torch.maximum(high, -low).max()))
         if self.range == 0.0:
             self.counts[:, 0] += values.shape[1]
             return
         channels, bins = self.counts.shape
-        index = ((values - self.low) / self.width).long().clamp_(0, bins - 1)
-        index += torch.arange(channels).unsqueeze(1) * bins
+        above = values - self.low if self.signed else values
+        index = (above / self.width).long().clamp_(0, bins - 1)
+        if channels > 1:
+            index += torch.arange(channels).unsqueeze(1) * bins
         self.counts += torch.bincount(index.flatten(), minlength=channels * bins).view(channels, -1)
 
     def _grow(self, largest: float) -> None:
@@ -148,12 +153,16 @@ def collect(
     batches: Iterable[Tensor],
     per_channel: bool,
     inputs: InputRange | None = None,
-) -> dict[str, Histogram]:
+) -> tuple[dict[str, Histogram], Tensor]:
     """Histograms of the ANN's activations in every hidden population.
 
     Args:
         inputs: takes up the range of the input.
+
+    Returns:
+        The histograms by population, and the ANN's outputs (N, total) for the first batch.
     """
+    outputs: list[Tensor] = []
     histograms: dict[str, Histogram] = {}
 
     def watch(name: str, u: Tensor) -> Tensor:
@@ -163,17 +172,19 @@ def collect(
             return u
         values = network.op(name)(u)
         rows = values.transpose(0, 1).flatten(1) if per_channel else values.reshape(1, -1)
-        if not torch.isfinite(rows).all():
+        if name not in histograms:
+            histograms[name] = Histogram(len(rows))
+        try:
+            histograms[name].update(rows)
+        except ValueError as error:
             raise ValueError(
                 f"activations of population {name!r} must be finite, got NaN or infinity. Check "
                 "the model's weights and the calibration images."
-            )
-        if name not in histograms:
-            histograms[name] = Histogram(len(rows))
-        histograms[name].update(rows)
+            ) from error
         return values
 
     for images in batches:
         network.check_input(images, "calibration")
-        network.evaluate(images, watch)
-    return histograms
+        said = network.evaluate(images, watch)
+        outputs = outputs or [said]
+    return histograms, outputs[0]

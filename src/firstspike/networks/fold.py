@@ -150,7 +150,7 @@ def _behind_spikes(network: Network, pool: Node) -> Network | None:
             nodes += [first, replace(pool, inputs=(first.name,))]
         elif node.name != below.name or network.uses(below.name) > 1:
             nodes.append(node)
-    return Network(nodes, {n.name: ops[n.name] for n in nodes[1:]}, network.notes)
+    return network.rebuilt(nodes, {n.name: ops[n.name] for n in nodes[1:]})
 
 
 def _increasing(op: Op | None) -> bool:
@@ -219,7 +219,7 @@ def _running_maxima(network: Network, pool: Node) -> Network:
         f"{pool.name}: pools potentials, not spikes: {populations} populations find its maxima. A "
         "ReLU in front of the pool would save them."
     )
-    return Network(nodes, {n.name: ops[n.name] for n in nodes[1:]}, (*network.notes, note))  # type: ignore[misc]
+    return network.rebuilt(nodes, {n.name: ops[n.name] for n in nodes[1:]}, note)
 
 
 def _constant_in_space(value: Tensor) -> bool:

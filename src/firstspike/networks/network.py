@@ -265,9 +265,9 @@ class Network(nn.Module):
         """Every node's operation by name, the input's excepted."""
         return dict(self.ops.items())  # type: ignore[arg-type]
 
-    def rebuilt(self, nodes: Sequence[Node], ops: Mapping[str, Op]) -> Network:
-        """A network of other nodes and operations with everything else of this one."""
-        return Network(nodes, ops, self.notes, self.form)
+    def rebuilt(self, nodes: Sequence[Node], ops: Mapping[str, Op], *notes: str) -> Network:
+        """A network of other nodes and operations with everything else of this one, and `notes`."""
+        return Network(nodes, ops, (*self.notes, *notes), self.form)
 
     def arranged(self, row: Tensor) -> Any:
         """The model's outputs from what the readout says, (N, total)."""

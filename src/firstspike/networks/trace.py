@@ -28,6 +28,7 @@ from firstspike.networks.outputs import form_of
 from firstspike.networks.recording import Recording
 
 HALF = (torch.float16, torch.bfloat16)
+_COMPARED = 2  # samples, and one more that is made of them
 LAZY = (UninitializedParameter, UninitializedBuffer)
 
 
@@ -138,7 +139,7 @@ def recorded(reference: nn.Module, example: Tensor) -> Recording:
 def completed(builder: Builder, example: Tensor) -> Network:
     """The network of all steps taken, rewritten for spikes and compared with the model."""
     network = fold_affine(pool_after_population(builder.finish())).eval()
-    _check_same(network, builder, builder.module, example[:8])
+    _check_same(network, builder, builder.module, example[:_COMPARED])
     return network
 
 

@@ -96,7 +96,7 @@ class Int8:
         self.routes: dict[str, str] = {}
         self.unit = dict.fromkeys(network.populations, 1.0)  # of nodes that hold uint8
         ops = {node.name: self._compile(node) for node in network.network.nodes[1:]}
-        self.network = Network(network.network.nodes, ops)
+        self.network = Network(network.network.nodes, ops, (), network.network.form)
 
     # ---- operations -----------------------------------------------------------------------------
     def _compile(self, node: Node) -> Op:

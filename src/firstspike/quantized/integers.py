@@ -232,7 +232,7 @@ class _Rewrite:
             self._add(node)
         readout = self.source.output
         self._move("readout", self.name[readout.name], torch.exp2(self.exponents[readout.name]))
-        self.network = Network(self.nodes, self.ops, self.source.notes)
+        self.network = Network(self.nodes, self.ops, self.source.notes, self.source.form)
 
     def _add(self, node: Node) -> None:
         op = self.source.op(node.name)
