@@ -203,12 +203,14 @@ def test_every_command_of_the_pages_is_understood(line: str) -> None:
     command.make_context(verb, arguments)
 
 
-LONG = {  # verbs and options whose work takes hours, or data that are not bundled
+LONG = {  # verbs and options whose work takes hours, or data and models that are not bundled
     ("bench", "--only"),
     ("bench", "--quick"),
     ("reproduce", "t2fsnn-table1"),
     ("train", "--recipe"),
     ("demo",),
+    *((verb, "photos") for verb in ("train", "convert", "compare", "evaluate", "check")),
+    ("check", "--shape"),
 }
 
 

@@ -219,7 +219,7 @@ def _running_maxima(network: Network, pool: Node) -> Network:
         f"{pool.name}: pools potentials, not spikes: {populations} populations find its maxima. A "
         "ReLU in front of the pool would save them."
     )
-    return network.rebuilt(nodes, {n.name: ops[n.name] for n in nodes[1:]}, note)
+    return network.rebuilt(nodes, {n.name: ops[n.name] for n in nodes[1:]}, note)  # type: ignore[misc]
 
 
 def _constant_in_space(value: Tensor) -> bool:
