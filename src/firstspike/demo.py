@@ -77,7 +77,7 @@ def run_demo(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: b
         evaluate(network, test.to(device), model=recipe.model["name"], seed=seed)
         for network in networks.values()
     ]
-    networks["T = 16"].save(out / "network.safetensors")
+    networks["T = 16, optimized"].save(out / "network.safetensors")
     write_results(results, out / "result.json")
     report = report_network(
         out / "report.html",
@@ -85,6 +85,8 @@ def run_demo(out: str | Path, *, seed: int = 0, device: str = "cpu", progress: b
         test,
         results,
         title="firstspike demo: handwritten digits, one spike per neuron",
-        notes=[str(agreement)],
+        headline=results[1],
+        agreement=agreement,
+        history=run.curve,
     )
     return Demo(results, networks, agreement, report)

@@ -303,3 +303,22 @@ def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "firstspike", "--version"]
     made = subprocess.run(command, capture_output=True, text=True, check=True)
     assert made.stdout.strip() == fs.__version__
+
+
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [
+        ("train", "mnist_cnn"),
+        ("convert", "LeastError"),
+        ("compare", "TemporalSwitch"),
+        ("hardware", "canmore22"),
+    ],
+)
+def test_names_are_listed_without_any_other_argument(verb: str, names: str) -> None:
+    assert names in run(verb, "--list")
+
+
+def test_recipes_are_known_by_name() -> None:
+    assert fs.Recipe.read("digits_cnn").model["name"] == "digits_cnn"
+    with pytest.raises(FileNotFoundError, match="neither a file nor a recipe digits_cnnn"):
+        fs.Recipe.read("digits_cnnn")

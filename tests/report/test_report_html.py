@@ -132,9 +132,9 @@ def test_sections_numbers_and_provenance(tmp_path: Path) -> None:
 def test_nothing_outside_the_file(tmp_path: Path) -> None:
     page = write(tmp_path, figures={"f": Figure()})
     html = (tmp_path / "report.html").read_text()
-    assert page.links and all(link.startswith("data:image/") for link in page.links)
+    assert "svg" in page.tags and not page.links
     assert not {"script", "link", "iframe"} & page.tags
-    assert not re.search(r"url\(|@import|https?://", html)
+    assert not re.search(r"url\((?!#)|@import|https?://", html)
     assert "prefers-color-scheme: dark" in html and "@media print" in html
 
 
@@ -172,20 +172,31 @@ def test_the_least_there_can_be(tmp_path: Path) -> None:
 
 
 def test_figures_are_svg_and_the_same_every_time() -> None:
-    first, second = (embed(plot_accuracy_over_time({"a": [0.1, 0.9]})[0]) for _ in range(2))
+    first, second = (embed(plot_accuracy_over_time({"a": [0.1, 0.9]})[0], "a") for _ in range(2))
     assert first == second
-    kind, _, data = first.partition(";base64,")
-    assert kind == "data:image/svg+xml"
-    assert b"<svg" in base64.b64decode(data)
+    assert first.startswith('<svg role="img" aria-label="a"')
+
+
+def test_figures_take_their_colours_from_the_page() -> None:
+    text = embed(plot_accuracy_over_time({"a": [0.1, 0.9]}, ann_accuracy=0.95)[0], "a")
+    drawn = re.findall(r"(?:fill|stroke): *(#[0-9a-f]{6})", text)
+    assert drawn == [], "every colour is a variable"
+    assert "var(--ink, #222222)" in text and "var(--series-1, #0072b2)" in text
+
+
+def test_the_tiles_show_the_result_that_is_recommended(tmp_path: Path) -> None:
+    results = [make(), make(accuracy=0.5)]
+    assert write(tmp_path, results=results).texts["b"][0] == "99.34"
+    assert write(tmp_path, results=results, headline=results[1]).texts["b"][0] == "50.00"
 
 
 def test_a_figure_with_very_many_marks_becomes_png(monkeypatch: pytest.MonkeyPatch) -> None:
     figure = Figure()
     figure.subplots().plot(np.sin(np.arange(200)))
     monkeypatch.setattr("firstspike.report.html._LARGEST_SVG", 1000)
-    uri = embed(figure)
-    assert uri.startswith("data:image/png;base64,")
-    assert base64.b64decode(uri.partition(",")[2]).startswith(b"\x89PNG")
+    image = embed(figure, "many")
+    data = re.fullmatch(r'<img src="data:image/png;base64,([^"]+)" alt="many">', image)
+    assert data is not None and base64.b64decode(data[1]).startswith(b"\x89PNG")
 
 
 # ------------------------------------------------------------------------------------- errors
@@ -197,7 +208,7 @@ def test_no_results(tmp_path: Path) -> None:
 
 
 def test_axes_instead_of_a_figure(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match="must hold matplotlib figures, got tuple"):
+    with pytest.raises(TypeError, match="must be a matplotlib figure, got tuple"):
         write(tmp_path, figures={"f": plot_accuracy_over_time({"a": [0.1]})})
 
 

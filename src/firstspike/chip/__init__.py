@@ -15,7 +15,7 @@ _PUBLIC: dict[str, str] = {
     **dict.fromkeys(("LateResult", "run_late"), "delays"),
     "chip_energy": "frame_energy",
     **dict.fromkeys(("HardwareReport", "run_hardware"), "run"),
-    "hardware_tables": "chip_tables",
+    **dict.fromkeys(("hardware_rows", "hardware_tables"), "chip_tables"),
 }
 
 __all__ = sorted(_PUBLIC)

@@ -21,6 +21,20 @@ def hardware_tables(report: HardwareReport) -> list[Table]:
     return [_summary(report), _energy(report)]
 
 
+def hardware_rows(report: HardwareReport) -> dict[str, list[dict[str, str]]]:
+    """The same for an HTML page: title -> rows.
+
+    Args:
+        report: what `run_hardware` returned.
+    """
+    heads = (("", "value", "note"), ("E_SOP charged", "component", "energy", "constant"))
+    made = {}
+    for table, names in zip(hardware_tables(report), heads):
+        columns = [list(column.cells) for column in table.columns]
+        made[str(table.title)] = [dict(zip(names, map(str, row))) for row in zip(*columns)]
+    return made
+
+
 def _summary(report: HardwareReport) -> Table:
     from rich.table import Table
 

@@ -59,6 +59,36 @@ Plugin = Annotated[
 ]
 
 
+def listing(*kinds: str) -> Any:
+    """The option `--list`: names of what the verb takes, and nothing else is done."""
+
+    def show_names(wanted: bool) -> None:
+        if wanted:
+            for kind in kinds:
+                typer.echo(f"{kind}: {', '.join(names_of(kind))}")
+            raise typer.Exit
+
+    text = f"Name the {' and '.join(kinds)} and end."
+    return typer.Option("--list", callback=show_names, is_eager=True, help=text)
+
+
+def names_of(kind: str) -> list[str]:
+    """Names of what is known, by the plural of its kind.
+
+    >>> names_of("chips")
+    ['canmore22', 'loihi-like', 'spinnaker-like', 'truenorth-like']
+    """
+    from firstspike.config import known
+    from firstspike.data import dataset_names
+    from firstspike.runs.recipe import recipe_names
+
+    if kind == "recipes":
+        return recipe_names()
+    if kind == "data sets":
+        return list(dataset_names())
+    return sorted(known(kind.removesuffix("s")))
+
+
 def console() -> Console:
     """The terminal; wide enough for tables where the output goes to a file or a pipe."""
     from rich.console import Console

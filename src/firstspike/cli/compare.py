@@ -20,6 +20,7 @@ from firstspike.cli._options import (
     Threads,
     Weights,
     console,
+    listing,
     measuring,
     prepare,
     subject,
@@ -89,6 +90,7 @@ def compare(
         Path | None,
         typer.Option(help="Folder for results and report; default: RUN/compare or runs/compare."),
     ] = None,
+    names: Annotated[bool, listing("codes", "kernels")] = False,
     energy: Energy = None,
     memory: Memory = None,
     json_file: JsonFile = None,
@@ -117,7 +119,9 @@ def compare(
         comparison_rows,
         equal_spikes_rows,
         equal_steps_rows,
+        front_rows,
         operation_rows,
+        recommended,
     )
     from firstspike.stopping import Settle
     from firstspike.training.distributed import process_group
@@ -154,7 +158,9 @@ def compare(
         )
     if not world.first:
         return
+    front = front_rows(results)
     tables = {
+        **({"What no other code beats": front} if front else {}),
         "Codes compared": comparison_rows(results),
         "Accuracy (%) at equal steps": equal_steps_rows(results),
         "Accuracy (%) at equal spikes per image": equal_spikes_rows(results),
@@ -170,6 +176,11 @@ def compare(
         results=results,
         figures=comparison_figures(results),
         tables=tables,
+        headline=recommended(results),
+        notes=[
+            f"Recommended: {recommended(results).label}, the fewest spikes within half a point of "
+            "the best accuracy here."
+        ],
     )
     typer.echo(f"wrote {target} and {page}")
 

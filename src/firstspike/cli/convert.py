@@ -18,6 +18,7 @@ from firstspike.cli._options import (
     Threads,
     Weights,
     console,
+    listing,
     prepare,
     show,
     subject,
@@ -59,6 +60,7 @@ def convert(
     out: Annotated[
         Path | None, typer.Option(help="File to write; default: network.safetensors in the run.")
     ] = None,
+    names: Annotated[bool, listing("codes", "kernels", "normalizations")] = False,
     json_file: JsonFile = None,
     seed: Seed = 0,
     device: Device = "cpu",

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from firstspike.cli._options import DataRoot, Device, JsonFile, Seed, Threads, console, prepare
+from firstspike.cli._options import (
+    DataRoot,
+    Device,
+    JsonFile,
+    Seed,
+    Threads,
+    console,
+    listing,
+    prepare,
+)
 
 
 class PlacementName(str, Enum):
@@ -58,6 +67,7 @@ def hardware(
     out: Annotated[
         Path | None, typer.Option(help="Folder for mapping, result and pictures.")
     ] = None,
+    names: Annotated[bool, listing("chips")] = False,
     root: DataRoot = None,
     json_file: JsonFile = None,
     seed: Seed = 0,
@@ -69,7 +79,7 @@ def hardware(
     Example: firstspike hardware --network runs/mnist --bits 4 --samples 16 --out runs/chip
     """
     from firstspike._files import write_json
-    from firstspike.chip import Mapping, hardware_tables, run_hardware
+    from firstspike.chip import Mapping, hardware_rows, hardware_tables, run_hardware
     from firstspike.runs import Run
 
     prepare(seed, device, threads)
@@ -97,7 +107,7 @@ def hardware(
         typer.echo(f"wrote {json_file}")
     if out is not None:
         import firstspike as fs
-        from firstspike.plots.hardware import hardware_figures, save_hardware_figures
+        from firstspike.plots.hardware import CAPTIONS, hardware_figures, save_hardware_figures
         from firstspike.report import write_report
 
         report.mapping.save(out / "mapping.json")
@@ -108,7 +118,8 @@ def hardware(
             out / "report.html",
             title=f"{network} on {chip}",
             results=[fs.evaluate(report.network, chosen, seed=seed)],
-            figures=hardware_figures(report),
+            figures={CAPTIONS[k]: figure for k, figure in hardware_figures(report).items()},
+            tables=hardware_rows(report),
             config=report.to_dict(),
             network_plan=str(report.network),
         )

@@ -7,13 +7,25 @@ from typing import Annotated
 
 import typer
 
-from firstspike.cli._options import DataRoot, Device, JsonFile, Size, Threads, prepare, show
+from firstspike.cli._options import (
+    DataRoot,
+    Device,
+    JsonFile,
+    Size,
+    Threads,
+    listing,
+    prepare,
+    show,
+)
 
 
 def train(
     recipe: Annotated[
         Path | None,
-        typer.Option(help="YAML with model, data, training; and code, method to train spikes."),
+        typer.Option(
+            help="Name (--list) or YAML file with model, data, training; and code, method to train "
+            "spikes."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/train"),
     model: Annotated[
@@ -44,6 +56,7 @@ def train(
         ),
     ] = None,
     root: DataRoot = None,
+    names: Annotated[bool, listing("recipes", "models", "data sets")] = False,
     json_file: JsonFile = None,
     seed: Annotated[int | None, typer.Option(help="Seed; by default the recipe's.", min=0)] = None,
     device: Device = "cpu",
@@ -56,7 +69,7 @@ def train(
 
     Example: firstspike train --model digits_cnn --data digits --epochs 20 --out runs/digits
 
-    Example: firstspike train --recipe recipes/mnist_dta.yaml --out runs/mnist_dta
+    Example: firstspike train --recipe mnist_dta --out runs/mnist_dta
     """
     from dataclasses import replace
 

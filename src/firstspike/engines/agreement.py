@@ -63,24 +63,38 @@ class Agreement:
         """The first divergence in order of execution: where it all began."""
         return next((p.first for p in self.populations if p.first is not None), None)
 
+    def rows(self) -> list[dict[str, str]]:
+        """A row per population: its neurons, how many differ, and why."""
+        return [
+            {
+                "population": p.population,
+                "neurons": f"{p.neurons:,}",
+                "different": f"{p.different:,}",
+                "why": ", ".join(f"{count:,} {reason}" for reason, count in p.reasons.items()),
+            }
+            for p in self.populations
+        ]
+
+    @property
+    def summary(self) -> str:
+        """All of it in a sentence."""
+        total = sum(p.neurons for p in self.populations)
+        return (
+            f"{' and '.join(self.engines)} on {self.samples:,} samples: {self.different:,} of "
+            f"{total:,} neurons differ, {self.predictions:,} predictions, logits by at most "
+            f"{self.logits:.3g}."
+        )
+
     def __str__(self) -> str:
         rows = [("population", "neurons", "different", "why")]
-        for p in self.populations:
-            why = ", ".join(f"{count:,} {reason}" for reason, count in p.reasons.items())
-            rows.append((p.population, f"{p.neurons:,}", f"{p.different:,}", why))
+        rows += [tuple(row.values()) for row in self.rows()]  # type: ignore[misc]
         width = [max(len(row[i]) for row in rows) for i in range(4)]
         lines = [
             f"{a:<{width[0]}}  {b:>{width[1]}}  {c:>{width[2]}}  {d}".rstrip()
             for a, b, c, d in rows
         ]
-        total = sum(p.neurons for p in self.populations)
-        title = (
-            f"{' and '.join(self.engines)} on {self.samples:,} samples: {self.different:,} of "
-            f"{total:,} neurons differ, {self.predictions:,} predictions, logits by at most "
-            f"{self.logits:.3g}."
-        )
         end = [] if self.first is None else ["", f"First: {self.first}."]
-        return "\n".join([title, "", *lines, *end])
+        return "\n".join([self.summary, "", *lines, *end])
 
 
 def check_engines(

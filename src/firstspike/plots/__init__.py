@@ -7,6 +7,7 @@ from firstspike.plots.accuracy_bits import plot_accuracy_bits
 from firstspike.plots.accuracy_over_time import plot_accuracy_over_time
 from firstspike.plots.activations import plot_activations
 from firstspike.plots.against_papers import plot_against_papers
+from firstspike.plots.confusion import plot_confusion
 from firstspike.plots.energy_breakdown import plot_energy_breakdown
 from firstspike.plots.error_surface import plot_error_surface
 from firstspike.plots.expected_difference import plot_expected_difference
@@ -32,6 +33,7 @@ __all__ = [
     "plot_accuracy_over_time",
     "plot_activations",
     "plot_against_papers",
+    "plot_confusion",
     "plot_core_occupancy",
     "plot_energy_breakdown",
     "plot_error_surface",

@@ -43,7 +43,7 @@ def plot_accuracy_over_time(
     'accuracy (%)'
     """
     require_some("curves", curves)
-    figure, ax = single_axes(ax, (6.4, 3.8))
+    figure, ax = single_axes(ax, (8.8, 3.8))
     palette = colours(list(curves))
     for name, values in curves.items():
         accuracy = 100 * to_array(values)

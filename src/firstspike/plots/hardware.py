@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from firstspike.chip.run import HardwareReport
 
 
+CAPTIONS = {  # of the figures in a page
+    "link_load": "Packets on every link of the mesh, mean per frame.",
+    "core_occupancy": "Neurons on every core.",
+    "energy": "Energy of a frame by component, under both readings of E_SOP.",
+}
+
+
 def hardware_figures(report: HardwareReport) -> dict[str, Figure]:
     """Link load, core occupancy and energy breakdown of a report, by file name."""
     return {

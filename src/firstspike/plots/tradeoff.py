@@ -58,7 +58,7 @@ def plot_tradeoff(
     """
     require_some("points", points)
     arrays = {name: _pairs(name, values, log_cost) for name, values in points.items()}
-    figure, ax = single_axes(ax, (6.4, 4.2))
+    figure, ax = single_axes(ax, (8.0, 4.2))
     if log_cost:
         ax.set_xscale("log")
     ax.set_yscale("symlog", linthresh=0.1)  # linear below 0.1 %, so that no error has a place

@@ -49,6 +49,47 @@ def _settled(result: Result) -> str:
     return "never" if result.settling["step"] is None else number(result.settling["step"])
 
 
+def recommended(results: Sequence[Result], points: float = 0.5) -> Result:
+    """The fewest spikes among the results within `points` of the best accuracy.
+
+    Where no accuracy was measured, the first result.
+    """
+    measured = [r for r in results if r.accuracy is not None]
+    if not measured:
+        return results[0]
+    best = max(r.known_accuracy for r in measured)
+    near = [r for r in measured if r.known_accuracy >= best - points / 100]
+    return min(near, key=lambda r: (r.spikes_per_sample, r.latency_steps))
+
+
+def front_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Results that no other beats in accuracy, steps and spikes, the fewest spikes first."""
+    measured = [r for r in results if r.accuracy is not None]
+
+    def costs(r: Result) -> tuple[float, float, float]:
+        return -r.known_accuracy, r.latency_steps, r.spikes_per_sample
+
+    kept = [
+        r
+        for r in measured
+        if not any(
+            costs(o) != costs(r) and all(a <= b for a, b in zip(costs(o), costs(r)))
+            for o in measured
+        )
+    ]
+    chosen = recommended(results)
+    return [
+        {
+            "code": r.label,
+            "accuracy %": percent(r.accuracy),
+            "latency": number(r.latency_steps),
+            "spikes": number(r.spikes_per_sample),
+            "": "recommended" if r is chosen else "",
+        }
+        for r in sorted(kept, key=lambda r: r.spikes_per_sample)
+    ]
+
+
 def operation_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     """Million operations per image, one row per code (Table III)."""
     names = sorted({name for r in results for name in r.operations})

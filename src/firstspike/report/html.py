@@ -36,13 +36,14 @@ def write_report(
     command: str = "",
     notes: Sequence[str] = (),
     viewer: str = "",
+    headline: Result | None = None,
 ) -> Path:
     """Write the report, atomically. The page needs no network and no other file.
 
     Args:
         path: HTML file to create or replace.
         title: heading of the page.
-        results: what was measured; the first with spikes is the headline.
+        results: what was measured.
         figures: caption -> figure, embedded as SVG (as PNG where that is smaller by far), or HTML
             that is put in the page as it is (`hover_scatter`).
         tables: title -> rows, each a mapping from heading to value, all with the same headings.
@@ -51,6 +52,8 @@ def write_report(
         command: the command line that made the run.
         notes: paragraphs at the top.
         viewer: HTML that shows spikes over time, `Viewer.embedded()`.
+        headline: the result on the tiles, the one that the page recommends; by default the first
+            with spikes.
 
     Returns:
         The path.
@@ -62,6 +65,8 @@ def write_report(
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
+    from firstspike.plots.svg import variables
+
     results = list(results)
     rows = result_rows(results)
     template = Environment(
@@ -72,13 +77,17 @@ def write_report(
         subtitle=results_title(results),
         notes=notes,
         viewer=Markup(viewer),
-        headline=_headline(next((r for r in results if r.spikes_per_sample), results[0])),
+        light=Markup(variables(dark=False)),
+        dark=Markup(variables(dark=True)),
+        headline=_headline(
+            headline or next((r for r in results if r.spikes_per_sample), results[0])
+        ),
         results=_table(rows),
         energy=_table([_energy_row(result) for result in results if result.energy]),
         energy_models=_energy_models(results),
         not_counted=_not_counted(results),
         figures=[
-            (caption, Markup(figure) if isinstance(figure, str) else picture(figure, caption))
+            (caption, Markup(figure) if isinstance(figure, str) else embed(figure, caption))
             for caption, figure in (figures or {}).items()
         ],
         tables=[(name, _table(rows, name)) for name, rows in (tables or {}).items()],
@@ -93,32 +102,27 @@ def write_report(
     return Path(path)
 
 
-def picture(figure: Figure, caption: str) -> str:
-    """An image element with the figure in it."""
+def embed(figure: Figure, caption: str = "") -> str:
+    """A figure as an element: SVG in the page's colours, or PNG if that would be over a megabyte.
+
+    Args:
+        figure: what a plot returned.
+        caption: for screen readers; figures in one page need different ones.
+
+    Raises:
+        TypeError: if it is not a matplotlib figure.
+    """
     from markupsafe import Markup
 
-    return Markup('<img src="{}" alt="{}">').format(embed(figure), caption)
+    from firstspike.plots import inline_svg
 
-
-def embed(figure: Figure) -> str:
-    """A figure as a data URI: SVG, or PNG if the SVG would be larger than a megabyte."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    if not isinstance(figure, Figure):
-        raise TypeError(
-            f"`figures` must hold matplotlib figures, got {type(figure).__name__}. "
-            "Plots return (figure, axes); pass the figure."
-        )
+    text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", inline_svg(figure, caption))  # HTML knows them
+    if len(text) <= _LARGEST_SVG:
+        return Markup(text)
     buffer = io.BytesIO()
-    # the salt makes the same figure the same bytes
-    with matplotlib.rc_context({"svg.hashsalt": "firstspike"}):
-        figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
-    kind = "svg+xml"
-    if buffer.tell() > _LARGEST_SVG:
-        buffer, kind = io.BytesIO(), "png"
-        figure.savefig(buffer, format="png", dpi=160)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    figure.savefig(buffer, format="png", dpi=160)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Markup('<img src="data:image/png;base64,{}" alt="{}">').format(data, caption)
 
 
 def _headline(result: Result) -> list[tuple[str, str, str]]:

@@ -14,9 +14,11 @@ from firstspike.networks import INPUT
 from firstspike.plots import (
     plot_accuracy_over_time,
     plot_activations,
+    plot_confusion,
     plot_kernel_losses,
     plot_learning_curve,
     plot_raster,
+    plot_sample,
     plot_spike_time_histograms,
 )
 from firstspike.report.html import write_report
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from firstspike.data import Dataset
+    from firstspike.engines import Agreement
     from firstspike.measure.result import Result
 
 LARGEST_VIEW = 200_000  # neurons times images: about two megabytes
@@ -44,6 +47,8 @@ def report_network(
     history: Sequence[Mapping[str, Any]] = (),
     images: int = 100,
     watched: int = 4,
+    headline: Result | None = None,
+    agreement: Agreement | None = None,
 ) -> Path:
     """Write a self-contained HTML page about `network`; figures come from its first `images`.
 
@@ -57,6 +62,8 @@ def report_network(
         history: epochs of the training, `Run.curve`, for the learning curve.
         images: for the figures.
         watched: images whose spikes the page shows over time, under codes that `view` can show.
+        headline: the result of `network` among several; by default the first.
+        agreement: what `check_engines` found.
 
     Returns:
         The path of the page.
@@ -65,13 +72,16 @@ def report_network(
     if history:
         caption = "Loss and accuracy of the training; the epoch that was kept is orange."
         figures[caption] = plot_learning_curve(history)[0]
+    tables = {} if agreement is None else {"Engines compared": agreement.rows()}
     write_report(
         path,
         title=title,
         results=list(results),
         figures=figures,
         network_plan=str(network),
-        notes=[*network.notes, *notes],
+        notes=[*network.notes, *([] if agreement is None else [agreement.summary]), *notes],
+        tables=tables,
+        headline=headline,
         viewer=_watched(network, dataset.subset(min(watched, len(dataset)))),
     )
     return Path(path)
@@ -110,21 +120,45 @@ def network_figures(
     if record.spike_times:
         window = {name: len(network.window_of(name)) for name in record.spike_times}
         times = {name: t.cpu().numpy() for name, t in record.spike_times.items()}
-        figures["Spikes of the first image; every neuron fires at most once."] = plot_raster(
-            {name: t[0] for name, t in times.items()}, window_start, window
-        )[0]
+        first = {name: t[0] for name, t in times.items()}
+        figures["Spikes of the first image; every neuron fires at most once."] = _first_image(
+            first, window_start, window, images[0], record.logits[0], dataset
+        )
         figures[f"Spike times in each population's window, {len(images)} images."] = (
             plot_spike_time_histograms(times, window)[0]
         )
         figures["What the ANN says and what the spikes say, 20 images."] = _activations(
             network, images[:20], record.spike_times
         )
+    labels = dataset.labels
+    if record.logits.ndim == 2 and labels.ndim == 1 and not labels.is_floating_point():
+        figures[f"Class and answer, {len(images)} images."] = plot_confusion(
+            labels.tolist(), record.logits.argmax(1).tolist(), record.logits.shape[1]
+        )[0]
     optimization = network.origin.get("kernel_optimization")
     if optimization is not None:
         figures["Losses of the kernel optimization."] = plot_kernel_losses(
             optimization["history"], stride=optimization["stride"]
         )[0]
     return figures
+
+
+def _first_image(
+    spikes: dict[str, Any],
+    window_start: dict[str, float],
+    window: dict[str, int],
+    image: torch.Tensor,
+    logits: torch.Tensor,
+    dataset: Dataset,
+) -> Figure:
+    """The raster, with image and answer beside it where the input is one and the output classes."""
+    if logits.ndim != 1 or image.ndim not in (2, 3) or len(image) not in (1, 3):
+        return plot_raster(spikes, window_start, window)[0]
+    label = dataset.labels[0]
+    known = label.ndim == 0 and not label.is_floating_point()
+    return plot_sample(
+        image.cpu(), spikes, window_start, window, logits.cpu(), label=int(label) if known else None
+    )
 
 
 def _activations(

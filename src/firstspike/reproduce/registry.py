@@ -14,6 +14,7 @@ from firstspike.conversion.normalization import Normalization
 from firstspike.measure.energy import EnergyReference
 from firstspike.measure.settling import Settle
 from firstspike.reproduce.metrics import METRICS, Claim
+from firstspike.runs.recipe import recipe_folder
 
 Values = dict[str, dict[str, dict[str, float]]]  # setting -> network -> metric -> value
 
@@ -125,22 +126,6 @@ class Elsewhere:
     place: str
     shows: str
     reason: str
-
-
-def recipe_folder() -> Path:
-    """The recipes: in the package when it is installed, else in the repository's root.
-
-    Raises:
-        FileNotFoundError: if they are in neither place.
-    """
-    package = Path(__file__).parent.parent
-    for folder in (package / "recipes", package.parent.parent / "recipes"):
-        if (folder / "reproduce").is_dir():
-            return folder
-    raise FileNotFoundError(
-        f"there is no folder of recipes beside {package}. Install firstspike again, or run it from "
-        "a checkout."
-    )
 
 
 def recipe_path(name: str) -> Path:

@@ -23,6 +23,46 @@ _ANN = ("model", "data", "training")
 _SPIKING = ("code", "method", "start", "calibration", "keep_batch_norm", "normalization")
 
 
+def recipe_folder() -> Path:
+    """The recipes: in the package when it is installed, else in the repository's root.
+
+    Raises:
+        FileNotFoundError: if they are in neither place.
+    """
+    package = Path(__file__).parent.parent
+    for folder in (package / "recipes", package.parent.parent / "recipes"):
+        if (folder / "reproduce").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"there is no folder of recipes beside {package}. Install firstspike again, or run it from "
+        "a checkout."
+    )
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the library."""
+    return sorted(file.stem for file in recipe_folder().glob("*.yaml"))
+
+
+def find_recipe(name: str | Path) -> Path:
+    """A recipe's file from its path or, if there is no such file, from its name.
+
+    >>> find_recipe("digits_cnn").name
+    'digits_cnn.yaml'
+    """
+    path = Path(name)
+    if not path.is_file() and len(path.parts) == 1:
+        named = recipe_folder() / f"{path.stem}.yaml"
+        if named.is_file():
+            return named
+        if not path.suffix:
+            raise FileNotFoundError(
+                f"there is neither a file nor a recipe {path}. Recipes: "
+                f"{', '.join(recipe_names())}."
+            )
+    return path
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What to train on what, and how: an ANN, or with `code` and `method` a spiking network.
@@ -90,13 +130,13 @@ class Recipe:
     # ---- files ----------------------------------------------------------------------------------
     @classmethod
     def read(cls, path: str | Path) -> Recipe:
-        """Read a recipe, or the `config.yaml` of a run.
+        """Read a recipe by its name or file, or the `config.yaml` of a run.
 
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if it is not a recipe; the message names the file and the key.
         """
-        path = Path(path)
+        path = find_recipe(path)
         content = read_yaml(path)
         missing = [key for key in ("model", "data") if not isinstance(content.get(key), dict)]
         if missing:
