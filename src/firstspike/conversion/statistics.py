@@ -48,7 +48,9 @@ class Histogram:
         values = values.detach().cpu()
         low, high = (bound.double() for bound in values.aminmax(dim=1))
         if not bool((low.isfinite() & high.isfinite()).all()):  # NaN is both of them
-            raise ValueError("values of a histogram must be finite")
+            raise ValueError(
+                "`values` of a histogram must be finite, got NaN or infinity. Check the weights."
+            )
         self.minimum = torch.minimum(self.minimum, low)
         self.maximum = torch.maximum(self.maximum, high)
         self._grow(float(torch.maximum(high, -low).max()))

@@ -248,7 +248,9 @@ def evaluate(
         if record.decided_at is not None:
             stopped.append(record.decided_at)
     if not tally.samples:
-        raise ValueError("`dataset` must hold an image for every process, got too few.")
+        raise ValueError(
+            "`dataset` must hold an image for every process, got too few. Start fewer."
+        )
     counts = add_up({"tally": tally.counts(), "ops": operations.counts(), "at": stopped}, world)
     vars(tally).update(counts["tally"])
     vars(operations).update(counts["ops"])

@@ -82,7 +82,7 @@ class Neuron(nn.Module, ABC):
             Its slope per window and unit of weight, over which the threshold falls to zero in one
             window, and after how many windows from its population's start it ends.
         """
-        raise TypeError(f"{type(self).__name__} fires at whole steps.")
+        raise TypeError(f"{type(self).__name__} fires at whole steps. Use the clock engine.")
 
     def check(self) -> None:
         """Refuse numbers that no population can have, as a damaged file may hold them.
