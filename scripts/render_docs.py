@@ -69,8 +69,6 @@ def against_papers(outcomes: list[Reproduction]) -> str:
 
 def reproduced(outcomes: list[Reproduction]) -> None:
     """The entries in docs/reproduce.md, every outcome held to a paper in its diary."""
-    picture = ROOT / "docs/images/against_papers.svg"
-    save_svg(papers_figure(outcomes), picture, "Accuracy against steps and spikes")
     entries = "\n\n".join(
         [
             markdown(tables.entry_rows()),
@@ -108,7 +106,9 @@ def own_results(outcomes: list[Reproduction]) -> None:
 
 
 def short_results(outcomes: list[Reproduction]) -> None:
-    """docs/results.md: a few rows of everything, with the way to the rest."""
+    """docs/results.md: the picture, and a few rows of everything with the way to the rest."""
+    picture = ROOT / "docs/images/against_papers.svg"
+    save_svg(papers_figure(outcomes), picture, "Accuracy against steps and spikes")
     lines = [against_papers(outcomes)]
     for entry, chosen in SHORT.items():
         (outcome,) = (o for o in outcomes if (o.entry, o.scale) == (entry, "full"))
