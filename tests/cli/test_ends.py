@@ -17,7 +17,7 @@ from firstspike.cli import app as verbs
     ids=lambda value: type(value).__name__,
 )
 def test_a_command_says_what_was_kept(error, status, said, monkeypatch, capsys):
-    def verb() -> None:
+    def verb(**_: object) -> None:
         raise error
 
     monkeypatch.setattr(verbs, "app", verb)
