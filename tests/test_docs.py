@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 
 import firstspike as fs
 from firstspike.cli.app import app
+from firstspike.config import known
+from firstspike.plugins import load_file
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -122,7 +124,7 @@ def names_of_a_page() -> dict[str, Any]:
     given: dict[str, Any] = {"fs": fs, "torch": torch, "nn": torch.nn, "pytest": pytest}
     for space in ("codes", "kernels", "methods", "quantized", "training"):
         given |= {name: getattr(getattr(fs, space), name) for name in getattr(fs, space).__all__}
-    two_spike = module(ROOT / "examples" / "two_spike.py")
+    load_file(ROOT / "examples" / "two_spike.py")
     return given | {
         "model": model,
         "images": images[:50],
@@ -131,7 +133,7 @@ def names_of_a_page() -> dict[str, Any]:
         "train_set": train_set,
         "validation_set": validation_set,
         "network": fs.convert(model, fs.TTFS(16, fs.kernels.Linear()), calibration=images),
-        "TwoSpike": two_spike.TwoSpike,
+        "TwoSpike": known("code")["TwoSpike"],
         "reference": None,
     }
 

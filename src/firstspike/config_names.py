@@ -77,7 +77,9 @@ def register(thing: Any = None, /, *, kind: str | None = None, name: str | None 
         TypeError: if `thing` is of no kind that the library knows.
         ValueError: if the name is taken by something else.
 
+    >>> from dataclasses import dataclass
     >>> from firstspike.codes.kernels import Kernel, PowerOfTwo
+    >>> from firstspike.config import build
     >>> @register
     ... @dataclass(frozen=True)
     ... class Halves(Kernel):

@@ -404,7 +404,11 @@ def test_own_table(tmp_path: Path) -> None:
         ("value: 2,", "value: .nan,", "must be finite and not negative, got nan"),
         ("value: 2,", "value: two,", "must be a number, got 'two'"),
         ("value: 2,", "value: true,", "must be a number, got True"),
-        (", source: assumed", "", r"missing keys \['source'\]. Write \"source: assumed\""),
+        (
+            ", source: assumed",
+            "",
+            r"missing keys \['source'\]. Add them. Write \"source: assumed\"",
+        ),
         ("costs:", "cost:", r"unknown keys \['cost'\]"),
         ("spikes: {", "static: {", "must stand beside `costs`"),
         ("{value: 2, unit: nJ, source: assumed}", "2", "must be a mapping"),

@@ -81,10 +81,14 @@ def test_labels_carry_units(name: str) -> None:
 ELSEWHERE = {  # in test_against_papers.py, test_error_surface.py and in tests/hardware
     "plot_accuracy_bits",
     "plot_against_papers",
+    "plot_confusion",
+    "plot_expected_difference",
     "plot_core_occupancy",
     "plot_energy_breakdown",
     "plot_error_surface",
+    "plot_learning_curve",
     "plot_link_load",
+    "plot_sample",
 }
 
 

@@ -57,6 +57,7 @@ def expected_difference(
     Raises:
         ValueError: if there is no positive activation to measure in units of.
 
+    >>> import torch
     >>> uniform = torch.linspace(0, 1, 100_001)
     >>> found = expected_difference(uniform, steps=2)
     >>> round(found.ann, 4), round(found.spiking, 4)

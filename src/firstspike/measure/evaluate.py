@@ -249,7 +249,10 @@ def evaluate(
             stopped.append(record.decided_at)
     if not tally.samples:
         raise ValueError(
-            "`dataset` must hold an image for every process, got too few. Start fewer."
+            "`dataset` must hold at least one image, got none."
+            if world.size == 1
+            else f"`dataset` must hold an image for each of {world.size} processes, got too few. "
+            "Start fewer."
         )
     counts = add_up({"tally": tally.counts(), "ops": operations.counts(), "at": stopped}, world)
     vars(tally).update(counts["tally"])

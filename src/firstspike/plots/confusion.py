@@ -34,7 +34,8 @@ def plot_confusion(
     """
     if len(labels) != len(answers):
         raise ValueError(
-            f"`answers` must be as many as `labels` ({len(labels)}), got {len(answers)}."
+            f"`answers` must be as many as `labels` ({len(labels)}), got {len(answers)}. Pass one "
+            "for each."
         )
     everything = [*labels, *answers]
     if everything and not 0 <= min(everything) <= max(everything) < classes:
