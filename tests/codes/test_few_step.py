@@ -151,3 +151,11 @@ def test_nonsense_is_refused():
     with pytest.raises(ValueError, match="`thresholds` must be given activations"):
         FewStep(2).neuron(torch.tensor(1.0))
     assert isinstance(FewStep(2, thresholds=Fixed()).neuron(torch.tensor(1.0)), FewStepNeuron)
+
+
+def test_a_spike_that_takes_away_is_refused_in_files(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    network = fs.convert(model, fs.FewStep(2), calibration=torch.rand(50, 4))
+    network.neuron(network.network.populations[0]).beta.neg_()
+    with pytest.raises(ValueError, match="`beta` must not be negative"):
+        network.save(tmp_path / "network.safetensors")

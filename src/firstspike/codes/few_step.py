@@ -125,6 +125,8 @@ class FewStepNeuron(Neuron):
         super().check()
         if not bool((self.alpha > 0).all()):
             raise ValueError(f"`alpha` must be positive, got {float(self.alpha.min()):g}")
+        if not bool((self.beta >= 0).all()):
+            raise ValueError(f"`beta` must not be negative, got {float(self.beta.min()):g}")
 
     @property
     def threshold(self) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from firstspike.networks.errors import ConversionError
 from firstspike.networks.network import INPUT, Network, Node, free_name
 from firstspike.networks.ops import (
     Add,
@@ -119,6 +120,8 @@ def pool_after_population(network: Network) -> Network:
     positive scales on either side moves along. Where neither brings a pool behind spikes, it
     becomes running maxima `max(a, b) = a + relu(b - a)`, populations of their own.
     """
+    for node in network.nodes[1:]:
+        _check_windows(network, node)
     for node in reversed(network.nodes[1:]):
         if isinstance(network.op(node.name), MaxPool) and not _spiking(network, node.inputs[0]):
             swapped = _behind_spikes(network, node) or _swap(network, node)
@@ -180,6 +183,20 @@ def _swap(network: Network, pool: Node) -> Network | None:
             inputs = tuple(pool.name if name == user.name else name for name in node.inputs)
             nodes.append(replace(node, inputs=inputs))
     return network.rebuilt(nodes, network.operations())
+
+
+def _check_windows(network: Network, node: Node) -> None:
+    """Refuse max pools with windows of padding alone, whose maximum is minus infinity."""
+    op = network.op(node.name)
+    if not isinstance(op, MaxPool):
+        return
+    shape = network.node[node.inputs[0]].shape
+    for axis in range(-op.hyper["dims"], 0):
+        if not bool((op.shares(axis, shape[axis]) > 0).any(0).all()):
+            where = f" at {node.source}" if node.source else ""
+            why = f"has windows without a value, padding alone, over an input of shape {shape}"
+            advice = "Use a smaller dilation or padding, or larger inputs."
+            raise ConversionError(f"max pool {node.name!r}{where} {why}. {advice}", why, advice)
 
 
 def _running_maxima(network: Network, pool: Node) -> Network:
