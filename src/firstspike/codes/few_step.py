@@ -126,7 +126,10 @@ class FewStepNeuron(Neuron):
         if not bool((self.alpha > 0).all()):
             raise ValueError(f"`alpha` must be positive, got {float(self.alpha.min()):g}")
         if not bool((self.beta >= 0).all()):
-            raise ValueError(f"`beta` must not be negative, got {float(self.beta.min()):g}")
+            raise ValueError(
+                f"`beta` must not be negative, got {float(self.beta.min()):g}. Convert again, or "
+                "restore a copy of the file."
+            )
 
     @property
     def threshold(self) -> Tensor:
