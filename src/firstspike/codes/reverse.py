@@ -32,19 +32,10 @@ class ReverseNeuron(TableNeuron):
         state = super().start(bias)
         return state | {name: state[name].flip(0) for name in ("thresholds", "values")}
 
-    def step(
-        self, state: State, current: Tensor | None, t: int | None
-    ) -> tuple[State, Tensor | None]:
-        if current is not None:
-            state["potential"] += current
-        if t is None:
-            return state, None
-        u, thresholds = self.normalize(state["potential"]), state["thresholds"]
-        fires = state["times"].isinf() & (u >= thresholds[t])
-        if t + 1 < self.window:
-            fires &= ~(u >= thresholds[t + 1])
-        state["times"] = torch.where(fires, float(t), state["times"])
-        return state, fires * (state["values"][t] * self.value_scale)
+    def crosses(self, u: Tensor, thresholds: Tensor, t: int) -> Tensor:
+        """As thresholds rise here, the last step whose threshold is reached."""
+        fires = u >= thresholds[t]
+        return fires if t + 1 == self.window else fires & ~(u >= thresholds[t + 1])
 
     def largest_remaining(self, state: State, t: int) -> Tensor:
         if t + 1 >= self.window:

@@ -144,10 +144,14 @@ class TableNeuron(Neuron):
             state["potential"] += current
         if t is None:
             return state, None
-        silent = state["times"].isinf()
-        fires = silent & (self.normalize(state["potential"]) >= state["thresholds"][t])
+        u = self.normalize(state["potential"])
+        fires = state["times"].isinf() & self.crosses(u, state["thresholds"], t)
         state["times"] = torch.where(fires, float(t), state["times"])
         return state, fires * (state["values"][t] * self.value_scale)
+
+    def crosses(self, u: Tensor, thresholds: Tensor, t: int) -> Tensor:
+        """Whether neurons at `u` scales that have not fired do so at step t of their window."""
+        return u >= thresholds[t]
 
     def largest_remaining(self, state: State, t: int) -> Tensor:
         if t + 1 >= self.window:
