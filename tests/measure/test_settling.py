@@ -76,3 +76,10 @@ def test_codes_that_end_with_their_windows_are_refused_and_compared_as_they_are(
     )
     assert rows[0].settling["step"] == rows[0].latency_steps
     assert rows[1].settling is None and rows[1].latency_steps == 24
+
+
+def test_what_can_be_read_once_cannot_settle(task):
+    model, images, labels = task
+    network = fs.convert(model, fs.Rate(3), calibration=images)
+    with pytest.raises(TypeError, match="`dataset` must be readable several times with `settle`"):
+        fs.evaluate(network, iter([(images, labels)]), settle=Settle())

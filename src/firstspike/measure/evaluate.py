@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from firstspike._watch import Watch
 from firstspike.data.batches import limited, read_batches
-from firstspike.engines import Record, default_engine, simulate
+from firstspike.engines import default_engine, simulate
 from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.engines.early_exit import Decision
 from firstspike.engines.given_spikes import Listening
@@ -24,9 +24,9 @@ from firstspike.measure.operations import OperationTally
 from firstspike.measure.robustness import Strengths, measure_robustness
 from firstspike.measure.settling import Settle, settled
 from firstspike.measure.sharing import add_up, world_of
-from firstspike.measure.tasks import Classes, Regression, Task, infer_task
+from firstspike.measure.tally import LayerTally, Tally
+from firstspike.measure.tasks import Classes, Task
 from firstspike.networks import INPUT
-from firstspike.networks.outputs import pick
 
 if TYPE_CHECKING:
     from firstspike.measure.energy import EnergyEstimate
@@ -37,116 +37,6 @@ if TYPE_CHECKING:
 _FOLLOWED = 4096  # outputs per sample up to which they are followed over time
 _CLIPPED = 0.01  # share of clipped inputs from which on it is said
 OPERATION_ENERGY = ("cmos45-int32", "cmos45-float32")  # tables that need only operations
-
-
-@dataclass
-class _LayerTally:
-    """Sums over samples for one population."""
-
-    spikes: float = 0.0
-    silent: int = 0
-    first: float = 0.0
-    heard: int = 0  # samples with at least one spike
-
-    def add(self, record: Record, name: str) -> None:
-        counts = record.spike_counts[name].flatten(1)
-        self.spikes += float(counts.sum(dtype=torch.float64))
-        self.silent += int((counts == 0).sum())
-        if name in record.spike_times:
-            earliest = record.spike_times[name].flatten(1).amin(1)
-            fired = earliest.isfinite()
-            self.first += float(earliest[fired].sum())
-            self.heard += int(fired.sum())
-
-
-@dataclass
-class _Tally:
-    """Sums over samples for the whole network."""
-
-    network: SpikingNetwork
-    task: Task | None
-    layers: dict[str, _LayerTally]
-    samples: int = 0
-    correct: float = 0.0
-    ann_correct: float = 0.0
-    agree: float = 0.0
-    decision_steps: int = 0
-    clipped: float = 0.0
-    correct_over_time: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float64))
-
-    def add(self, record: Record, images: Tensor, targets: Tensor) -> None:
-        arranged = self.network.network.arranged
-        readout = self.network.analog_readout(images)
-        _check_finite(record.logits, "the spiking network")
-        _check_finite(readout, "the ANN")
-        outputs, ann = arranged(record.logits), arranged(readout)
-        which = None if self.task is None else self.task.output
-        outputs, ann = pick(outputs, which), pick(ann, which)
-        if self.task is None:
-            self.task = infer_task(outputs, targets)
-        if not self.samples:
-            self.scores, self.ann_scores, self.against = (
-                self.task.scores(),
-                self.task.scores(),
-                Regression().scores(),
-            )
-        task = self.task
-        task.check(outputs, targets)
-        self.samples += len(images)
-        self.clipped += len(images) * clipped_share(self.network, images)
-        said = truth = None
-        if task.decides:
-            said, truth = task.decide(outputs), task.decide(ann)
-            self.correct += float(task.correct(said, targets).sum())
-            self.ann_correct += float(task.correct(truth, targets).sum())
-            self.agree += float(task.correct(said, truth).sum())
-            if record.logits_over_time is not None:
-                self._follow(task, record.logits_over_time, targets)
-        else:
-            self.against.add(outputs, None, ann)
-        self.scores.add(outputs, said, targets)
-        self.ann_scores.add(ann, truth, targets)
-        for name, layer in self.layers.items():
-            layer.add(record, name)
-
-    def counts(self) -> dict[str, Any]:
-        """All sums, by attribute."""
-        return {key: value for key, value in vars(self).items() if key not in ("network", "task")}
-
-    def _follow(self, task: Task, course: Tensor, targets: Tensor) -> None:
-        """Decisions step by step: when they are right, and from when they stay."""
-        decided = [
-            task.decide(pick(self.network.network.arranged(row), task.output)) for row in course
-        ]
-        right = torch.stack([task.correct(d, targets).sum().cpu() for d in decided])
-        if not len(self.correct_over_time):
-            self.correct_over_time = torch.zeros_like(right)
-        self.correct_over_time += right
-        same = torch.stack(
-            [
-                (d == decided[-1]).flatten(1).all(1) if d.ndim > 1 else d == decided[-1]
-                for d in decided
-            ]
-        )
-        from_the_end = (~same).flip(0).to(torch.uint8).argmax(0)  # 0 also where always the same
-        steps = torch.where(same.all(0), 1, len(same) - from_the_end + 1)
-        self.decision_steps += int(steps.sum())
-
-    def metrics(self) -> dict[str, float]:
-        """What the accuracy does not say."""
-        own = self.scores.metrics()
-        likeness = self.against.metrics().get("correlation")
-        return own if likeness is None else own | {"correlation_with_ann": likeness}
-
-
-def clipped_share(network: SpikingNetwork, images: Tensor) -> float:
-    """Share of the inputs outside the range that the input population can say."""
-    x = network.shifted(images)
-    neuron = network.neuron(INPUT)
-    if neuron.analog:  # any current is said as it is
-        return 0.0
-    outside = (x < -1e-6 * neuron.scale) | (x > neuron.scale * (1 + 1e-6))
-    return float(outside.double().mean()) if outside.numel() else 0.0
 
 
 @torch.no_grad()
@@ -211,11 +101,15 @@ def evaluate(
     Raises:
         ValueError: if there are no images, labels do not fit, or pixels or logits are not finite.
     """
-    from firstspike.measure.energy_tables import estimate_energy
     from firstspike.measure.environment import describe_environment
     from firstspike.measure.result import Result
 
     if settle is not None:
+        if isinstance(dataset, Iterator):
+            raise TypeError(
+                "`dataset` must be readable several times with `settle`, got the iterator "
+                f"{type(dataset).__name__}. Pass the data set or loader that it came from."
+            )
         again = partial(
             evaluate, dataset=dataset, engine=engine, samples=samples, batch_size=batch_size
         )
@@ -230,7 +124,7 @@ def evaluate(
     engine = engine or default_engine(network, asked)
     started = time.perf_counter()
     _check_task(network, task, decide)
-    tally = _Tally(network, task, {name: _LayerTally() for name in network.populations})
+    tally = Tally(network, task, {name: LayerTally() for name in network.populations})
     operations = OperationTally(network)
     stopped: list[Tensor] = []
     batches = _batches(dataset, batch_size, samples, network.input_low, spikes)
@@ -258,8 +152,6 @@ def evaluate(
     vars(tally).update(counts["tally"])
     vars(operations).update(counts["ops"])
     stopped = counts["at"]
-    assert tally.task is not None
-    decides, followed = tally.task.decides, len(tally.correct_over_time) > 0
     clipped = tally.clipped / tally.samples
     if clipped > _CLIPPED:
         warnings.warn(
@@ -268,52 +160,75 @@ def evaluate(
             "that cover them.",
             stacklevel=3,
         )
-    hidden = [name for name in network.populations if name != INPUT]
-    per_layer, costs = operations.per_layer(), operations.total()
-    layers = [_layer(network, name, tally, per_layer[name]) for name in network.populations]
-    counted = sum(network.neuron_count(name) for name in hidden)
-    n = tally.samples
-    sent = sum(tally.layers[name].spikes for name in hidden) / n
     return Result(
         model=model or str(network.origin.get("model", "network")),
         dataset=str(getattr(dataset, "name", "custom")),
         split=str(getattr(dataset, "split", "test")),
-        samples=n,
         seed=seed,
-        code=_code(network),
-        task=tally.task.name,
-        accuracy=min(tally.correct / n, 1.0) if decides else None,
-        ann_accuracy=min(tally.ann_correct / n, 1.0) if decides else None,
-        agreement=min(tally.agree / n, 1.0) if decides else None,
-        metrics=tally.metrics(),
-        ann_metrics=tally.ann_scores.metrics(),
-        clipped_inputs=clipped,
-        latency_steps=network.latency,
-        decision_steps_mean=tally.decision_steps / n if followed else None,
         stopping_steps=_stopping(stopped),
-        accuracy_over_time=[min(float(c) / n, 1.0) for c in tally.correct_over_time]
-        if followed
-        else None,
-        spikes_per_sample=sent,
-        input_spikes_per_sample=tally.layers[INPUT].spikes / n,
-        neurons=counted + network.network.output.shape[0],
-        silent_fraction=sum(tally.layers[name].silent for name in hidden) / (counted * n),
-        layers=layers,
-        operations=costs,
-        energy=estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY)
-        | estimate_energy({**costs, "spikes": sent, "steps": network.latency}, tables=energy or {})
-        | _with_memory(network, costs, sent + tally.layers[INPUT].spikes / n),
-        not_counted=[
-            "spikes of the input population are given apart",
-            "the readout is a potential and emits no spikes",
-            *operations.not_counted(),
-        ],
         robustness=None
         if perturb is None
         else measure_robustness(network, dataset, perturb, samples=samples, seed=seed),
         environment=describe_environment(next(network.buffers()).device),
         seconds=time.perf_counter() - started,
+        **_answers(network, tally),
+        **_costs(network, tally, operations, energy or {}),
     )
+
+
+def _answers(network: SpikingNetwork, tally: Tally) -> dict[str, Any]:
+    """What a `Result` says of the answers, and of when they come."""
+    task, n, course = tally.task, tally.samples, tally.correct_over_time
+    assert task is not None
+    shares = {
+        "accuracy": tally.correct,
+        "ann_accuracy": tally.ann_correct,
+        "agreement": tally.agree,
+    }
+    return {
+        "samples": n,
+        "task": task.name,
+        **{key: min(sum_ / n, 1.0) if task.decides else None for key, sum_ in shares.items()},
+        "metrics": tally.metrics(),
+        "ann_metrics": tally.ann_scores.metrics(),
+        "clipped_inputs": tally.clipped / n,
+        "latency_steps": network.latency,
+        "decision_steps_mean": tally.decision_steps / n if len(course) else None,
+        "accuracy_over_time": [min(float(c) / n, 1.0) for c in course] if len(course) else None,
+    }
+
+
+def _costs(
+    network: SpikingNetwork,
+    tally: Tally,
+    operations: OperationTally,
+    tables: Mapping[str, EnergyTable],
+) -> dict[str, Any]:
+    """What a `Result` says of spikes, neurons, operations and energy."""
+    from firstspike.measure.energy_tables import estimate_energy
+
+    n, hidden = tally.samples, network.populations[1:]
+    per_layer, costs = operations.per_layer(), operations.total()
+    counted = sum(network.neuron_count(name) for name in hidden)
+    sent = sum(tally.layers[name].spikes for name in hidden) / n
+    given = tally.layers[INPUT].spikes / n
+    return {
+        "code": _code(network),
+        "spikes_per_sample": sent,
+        "input_spikes_per_sample": given,
+        "neurons": counted + network.network.output.shape[0],
+        "silent_fraction": sum(tally.layers[name].silent for name in hidden) / (counted * n),
+        "layers": [_layer(network, name, tally, per_layer[name]) for name in network.populations],
+        "operations": costs,
+        "energy": estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY)
+        | estimate_energy({**costs, "spikes": sent, "steps": network.latency}, tables=tables)
+        | _with_memory(network, costs, sent + given),
+        "not_counted": [
+            "spikes of the input population are given apart",
+            "the readout is a potential and emits no spikes",
+            *operations.not_counted(),
+        ],
+    }
 
 
 def _with_memory(
@@ -327,15 +242,6 @@ def _with_memory(
     neurons = sum(network.neuron_count(name) for name in (*network.populations[1:],))
     own = MemoryModel().spiking(operations, spikes=spikes, weights=weights, neurons=neurons)
     return {"memory45": own} | opponent_energy(network)
-
-
-def _check_finite(logits: Tensor, whose: str) -> None:
-    """Refuse NaN and infinity, which would count as some class."""
-    if not torch.isfinite(logits).all():
-        raise ValueError(
-            f"the logits of {whose} must be finite, got NaN or infinity. Its weights are not: "
-            "convert or train the model again, or load another file."
-        )
 
 
 def _stopping(stopped: list[Tensor]) -> dict[str, float] | None:
@@ -360,7 +266,7 @@ def _code(network: SpikingNetwork) -> dict[str, Any]:
 
 
 def _layer(
-    network: SpikingNetwork, name: str, tally: _Tally, operations: dict[str, float]
+    network: SpikingNetwork, name: str, tally: Tally, operations: dict[str, float]
 ) -> LayerResult:
     from firstspike.measure.result import LayerResult
 
