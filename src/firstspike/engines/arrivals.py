@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from firstspike.compiled.available import has_numba
+from firstspike.engines.prepared import frozen
 from firstspike.networks.network import Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
 from firstspike.networks.taps import NoTaps, Taps, identity, positions_of
@@ -55,7 +56,7 @@ class LateSpikes:
     Attributes:
         sources: whose spikes may be late.
         positions: Q, of the target.
-        start, links, capacity, weights: see `_early_kernel.walk`.
+        start, links, capacity, weights: see `early_firing_loops.walk`.
         classes: source and factor of every row of amplitudes.
         steps: steps at which late spikes may arrive, and 0.
     """
@@ -94,58 +95,94 @@ class Plans:
     def __init__(self) -> None:
         self._made: WeakKeyDictionary[SpikingNetwork, _Made] = WeakKeyDictionary()
 
-    def of(self, spiking: SpikingNetwork) -> Plan:
-        """The plan of the network as it is now.
+    def of(self, spiking: SpikingNetwork) -> tuple[SpikingNetwork, Plan]:
+        """The network as it is now, ready for inference, and its plan.
 
         Raises:
             ValueError: if there is none.
         """
-        plan = self._current(spiking, lambda name, tensor: True)
-        if isinstance(plan, str):
-            raise ValueError(f"`engine` must not be 'early_firing' for this network: {plan}.")
-        return plan
+        made = self._current(spiking, lambda name, tensor: True)
+        if isinstance(made.plan, str):
+            raise ValueError(f"`engine` must not be 'early_firing' for this network: {made.plan}.")
+        if _runs_otherwise(spiking):
+            return spiking, made.plan
+        if made.twin is None:
+            made.twin = frozen(spiking)
+        return made.twin, made.plan
 
     def reason_against(self, spiking: SpikingNetwork) -> str | None:
         """Why there is no plan, or None; weights have no say in this, other tensors may."""
         plan = self._current(
             spiking, lambda name, tensor: tensor.ndim < 2 or not name.endswith(".weight")
-        )
+        ).plan
         return plan if isinstance(plan, str) else None
 
     @torch.no_grad()
-    def _current(
-        self, spiking: SpikingNetwork, compared: Callable[[str, Tensor], bool]
-    ) -> Plan | str:
+    def _current(self, spiking: SpikingNetwork, compared: Callable[[str, Tensor], bool]) -> _Made:
         tensors = spiking.state_dict()
         structure = f"{spiking.code} {spiking.network.describe()}"
         known = self._made.get(spiking)
         if known is not None and known.structure == structure:
             pairs = ((known.tensors[name], t) for name, t in tensors.items() if compared(name, t))
             if known.tensors.keys() == tensors.keys() and all(_same(*pair) for pair in pairs):
-                return known.plan
+                return known
         try:
-            plan: Plan | str = _make_plan(spiking)
+            plan: Plan | str = make_plan(spiking)
         except NoTaps as reason:
             plan = str(reason)
         copies = {name: tensor.clone() for name, tensor in tensors.items()}
-        self._made[spiking] = _Made(structure, copies, plan)
-        return plan
+        self._made[spiking] = made = _Made(structure, copies, plan)
+        return made
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Made:
-    """A plan, or the reason against one, and what it was made from."""
+    """A plan, or the reason against one, and what it was made from.
+
+    Attributes:
+        twin: the network as it was, with its weights in the order that is quickest, once it ran.
+    """
 
     structure: str
     tensors: dict[str, Tensor]
     plan: Plan | str
+    twin: SpikingNetwork | None = None
+
+
+def _runs_otherwise(spiking: SpikingNetwork) -> bool:
+    """Whether a copy of the network, for inference, would not do all that it does itself."""
+    return spiking.training or any(
+        module._forward_hooks or module._forward_pre_hooks for module in spiking.modules()
+    )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+    if a.dtype != b.dtype or a.shape != b.shape or a.device != b.device:
+        return False
+    if a.dtype in _DTYPES and a.device.type == "cpu" and a.stride() == b.stride() and _is_dense(a):
+        from firstspike.compiled.comparison_loops import same_words
+
+        words: list[Any] = [in_memory_order(t).view(np.int32) for t in (a, b)]
+        return bool(same_words(*words))
+    return torch.equal(a, b)
 
 
-def _make_plan(spiking: SpikingNetwork) -> Plan:
+def _is_dense(x: Tensor) -> bool:
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return last or x.is_contiguous()
+
+
+def in_memory_order(x: Tensor) -> Any:
+    """A dense tensor in memory order as a numpy array."""
+    return x.detach().as_strided((x.numel(),), (1,)).numpy()
+
+
+def make_plan(spiking: SpikingNetwork) -> Plan:
+    """The plan of a network as it is.
+
+    Raises:
+        NoTaps: if there is none; the message says why.
+    """
     network, code = spiking.network, spiking.code
     if not all(spiking.neuron(name).fires_on_crossing for name in spiking.populations):
         raise NoTaps(f"{code.name} does not fire at most once at a falling threshold")

@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from firstspike.compiled.threads import in_parts
-from firstspike.engines.arrivals import LateSpikes, Plan, Plans, Source, Target
+from firstspike.engines.arrivals import (
+    LateSpikes,
+    Plan,
+    Plans,
+    Source,
+    Target,
+    in_memory_order,
+    make_plan,
+)
 from firstspike.engines.closed_form import channels_last, readout_over_time
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
 @torch.autocast("cpu", enabled=False)
 def logits(spiking: SpikingNetwork, x: Tensor, plan: Plan | None = None) -> Tensor:
     """Logits (N, classes); nothing is recorded and there is no gradient."""
-    return _Run(spiking, x, _PLANS.of(spiking) if plan is None else plan).logits
+    return _Run(*_ready(spiking, plan), x).logits
 
 
 @torch.no_grad()
@@ -57,7 +65,7 @@ def run(
     Raises:
         ValueError: if the engine cannot run this network; `reason_against` says so beforehand.
     """
-    result = _Run(spiking, x, _PLANS.of(spiking) if plan is None else plan, keep=potentials)
+    result = _Run(*_ready(spiking, plan), x, keep=potentials)
     start = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("early_firing", result.logits, spiking.latency, start)
     for name in spiking.populations:
@@ -69,6 +77,11 @@ def run(
     if over_time:
         record.logits_over_time = readout_over_time(spiking, record)
     return record
+
+
+def _ready(spiking: SpikingNetwork, plan: Plan | None) -> tuple[SpikingNetwork, Plan]:
+    """A network that has been prepared with its plan, any other as it is now."""
+    return _PLANS.of(spiking) if plan is None else (spiking, plan)
 
 
 class EarlyFiring(Engine):
@@ -87,13 +100,13 @@ class EarlyFiring(Engine):
         return logits(network, x, **plan)
 
     def plan(self, network: SpikingNetwork) -> dict[str, Any]:
-        return {"plan": _PLANS.of(network)}
+        return {"plan": make_plan(network)}
 
 
 class _Run:
     """One batch through the network; spikes are kept as the steps left when they came (0: none)."""
 
-    def __init__(self, spiking: SpikingNetwork, x: Tensor, plan: Plan, keep: bool = False) -> None:
+    def __init__(self, spiking: SpikingNetwork, plan: Plan, x: Tensor, keep: bool = False) -> None:
         self.spiking, self.network = spiking, spiking.network
         self.keep = keep
         self.potentials: dict[str, Tensor] = {}
@@ -138,7 +151,7 @@ class _Run:
         scalar = scale.ndim == 0
         table = (values * scale if scalar else values).numpy()
         spoken = torch.empty_like(lead)
-        flat, target = _memory(lead), _memory(spoken)
+        flat, target = in_memory_order(lead), in_memory_order(spoken)
         in_parts(lambda part: say(flat[part], table, target[part]), len(flat), 1 << 16)
         return spoken if scalar else spoken * scale
 
@@ -225,8 +238,3 @@ def _rows(x: Tensor, positions: int) -> Tensor:
 def _shaped(rows: Tensor, like: Tensor) -> Tensor:
     """Inverse of `_rows`."""
     return rows.transpose(1, 2).reshape(like.shape)
-
-
-def _memory(x: Tensor) -> Any:
-    """A dense tensor in memory order as a numpy array."""
-    return x.as_strided((x.numel(),), (1,)).numpy()
