@@ -56,12 +56,17 @@ def checksum(tensors: Mapping[str, Tensor], content: Mapping[str, Any]) -> str:
     0.25 s (2-core AMD EPYC, AVX2), and loading must cost little more than a copy.
     """
     digest = xxhash.xxh3_64(json.dumps(content, sort_keys=True, allow_nan=False).encode())
+    add_tensors(digest, tensors)
+    return f"xxh3:{digest.hexdigest()}"
+
+
+def add_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Names, types, shapes and bytes of all tensors into a digest of xxhash."""
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].detach().cpu()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():
             digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return f"xxh3:{digest.hexdigest()}"
 
 
 def load_tensors(

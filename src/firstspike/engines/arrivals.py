@@ -7,15 +7,16 @@ and weights they arrive.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+import xxhash
 from torch import Tensor
 
+from firstspike._tensors import add_tensors
 from firstspike.compiled.available import has_numba
 from firstspike.engines.prepared import frozen
 from firstspike.networks.network import Network, Node
@@ -84,16 +85,19 @@ Plan = dict[str, Target]
 
 
 class Plans:
-    """Plans of networks, each with all it was made from.
+    """Plans of networks, each with a digest of all it was made from.
 
-    A plan takes as long to make as a batch takes to run. Before it is used again, the network is
-    compared with what the plan was made from: every parameter and buffer in full, and the
-    description of its structure. So every call reads the weights as they are, and what changes
-    nothing costs one pass over them.
+    A plan takes as long to make as a batch takes to run. Before it is used again, the network must
+    have the digest (XXH3, 128 bits) of the one that the plan was made from: every parameter and
+    buffer in full, and the description of its structure. So every call reads the weights as they
+    are, and what changes nothing costs one pass over them.
     """
 
     def __init__(self) -> None:
         self._made: WeakKeyDictionary[SpikingNetwork, _Made] = WeakKeyDictionary()
+        self._reasons: WeakKeyDictionary[SpikingNetwork, tuple[bytes, str | None]] = (
+            WeakKeyDictionary()
+        )
 
     def of(self, spiking: SpikingNetwork) -> tuple[SpikingNetwork, Plan]:
         """The network as it is now, ready for inference, and its plan.
@@ -101,52 +105,53 @@ class Plans:
         Raises:
             ValueError: if there is none.
         """
-        made = self._current(spiking, lambda name, tensor: True)
-        if isinstance(made.plan, str):
-            raise ValueError(f"`engine` must not be 'early_firing' for this network: {made.plan}.")
-        if _runs_otherwise(spiking):
-            return spiking, made.plan
-        if made.twin is None:
-            made.twin = frozen(spiking)
-        return made.twin, made.plan
+        digest = _digest(spiking, spiking.state_dict())
+        made = self._made.get(spiking)
+        if made is None or made.digest != digest:
+            try:
+                self._made[spiking] = made = _Made(digest, frozen(spiking), make_plan(spiking))
+            except NoTaps as reason:
+                raise ValueError(
+                    f"`engine` must not be 'early_firing' for this network: {reason}."
+                ) from None
+        return spiking if _runs_otherwise(spiking) else made.twin, made.plan
 
     def reason_against(self, spiking: SpikingNetwork) -> str | None:
         """Why there is no plan, or None; weights have no say in this, other tensors may."""
-        plan = self._current(
-            spiking, lambda name, tensor: tensor.ndim < 2 or not name.endswith(".weight")
-        ).plan
-        return plan if isinstance(plan, str) else None
-
-    @torch.no_grad()
-    def _current(self, spiking: SpikingNetwork, compared: Callable[[str, Tensor], bool]) -> _Made:
-        tensors = spiking.state_dict()
-        structure = f"{spiking.code} {spiking.network.describe()}"
-        known = self._made.get(spiking)
-        if known is not None and known.structure == structure:
-            pairs = ((known.tensors[name], t) for name, t in tensors.items() if compared(name, t))
-            if known.tensors.keys() == tensors.keys() and all(_same(*pair) for pair in pairs):
-                return known
-        try:
-            plan: Plan | str = make_plan(spiking)
-        except NoTaps as reason:
-            plan = str(reason)
-        copies = {name: tensor.clone() for name, tensor in tensors.items()}
-        self._made[spiking] = made = _Made(structure, copies, plan)
-        return made
+        small = {n: t for n, t in spiking.state_dict().items() if not _is_weight(n, t)}
+        digest = _digest(spiking, small)
+        known = self._reasons.get(spiking)
+        if known is None or known[0] != digest:
+            try:
+                make_plan(spiking)
+                known = digest, None
+            except NoTaps as reason:
+                known = digest, str(reason)
+            self._reasons[spiking] = known
+        return known[1]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Made:
-    """A plan, or the reason against one, and what it was made from.
+    """A plan and what it was made from.
 
     Attributes:
-        twin: the network as it was, with its weights in the order that is quickest, once it ran.
+        twin: the network as it was, with its weights in the order that is quickest.
     """
 
-    structure: str
-    tensors: dict[str, Tensor]
-    plan: Plan | str
-    twin: SpikingNetwork | None = None
+    digest: bytes
+    twin: SpikingNetwork
+    plan: Plan
+
+
+def _is_weight(name: str, tensor: Tensor) -> bool:
+    return tensor.ndim >= 2 and name.endswith(".weight")
+
+
+def _digest(spiking: SpikingNetwork, tensors: dict[str, Tensor]) -> bytes:
+    digest = xxhash.xxh3_128(f"{spiking.code} {spiking.network.describe()}".encode())
+    add_tensors(digest, tensors)
+    return digest.digest()
 
 
 def _runs_otherwise(spiking: SpikingNetwork) -> bool:
@@ -156,27 +161,7 @@ def _runs_otherwise(spiking: SpikingNetwork) -> bool:
     )
 
 
-def _same(a: Tensor, b: Tensor) -> bool:
-    if a.dtype != b.dtype or a.shape != b.shape or a.device != b.device:
-        return False
-    if a.dtype in _DTYPES and a.device.type == "cpu" and a.stride() == b.stride() and _is_dense(a):
-        from firstspike.compiled.comparison_loops import same_words
-
-        words: list[Any] = [in_memory_order(t).view(np.int32) for t in (a, b)]
-        return bool(same_words(*words))
-    return torch.equal(a, b)
-
-
-def _is_dense(x: Tensor) -> bool:
-    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return last or x.is_contiguous()
-
-
-def in_memory_order(x: Tensor) -> Any:
-    """A dense tensor in memory order as a numpy array."""
-    return x.detach().as_strided((x.numel(),), (1,)).numpy()
-
-
+@torch.no_grad()
 def make_plan(spiking: SpikingNetwork) -> Plan:
     """The plan of a network as it is.
 

@@ -24,7 +24,6 @@ from firstspike.engines.arrivals import (
     Plans,
     Source,
     Target,
-    in_memory_order,
     make_plan,
 )
 from firstspike.engines.closed_form import channels_last, readout_over_time
@@ -151,7 +150,7 @@ class _Run:
         scalar = scale.ndim == 0
         table = (values * scale if scalar else values).numpy()
         spoken = torch.empty_like(lead)
-        flat, target = in_memory_order(lead), in_memory_order(spoken)
+        flat, target = _in_memory_order(lead), _in_memory_order(spoken)
         in_parts(lambda part: say(flat[part], table, target[part]), len(flat), 1 << 16)
         return spoken if scalar else spoken * scale
 
@@ -238,3 +237,8 @@ def _rows(x: Tensor, positions: int) -> Tensor:
 def _shaped(rows: Tensor, like: Tensor) -> Tensor:
     """Inverse of `_rows`."""
     return rows.transpose(1, 2).reshape(like.shape)
+
+
+def _in_memory_order(x: Tensor) -> Any:
+    """A dense tensor in memory order as a numpy array."""
+    return x.as_strided((x.numel(),), (1,)).numpy()
