@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import torch
 from torch import Tensor
+
+TRACE = "torch.jit.trace"  # TensorBoard's graph and the ONNX exporter with dynamo=False as well
+VMAP = "torch.func.vmap"
+GRADIENT = "torch.func (grad, jacrev, jacfwd, ...)"
 
 
 def transformation(x: Tensor) -> str | None:
@@ -14,24 +20,46 @@ def transformation(x: Tensor) -> str | None:
     >>> transformation(torch.ones(2)) is None
     True
     """
-    if torch.jit.is_tracing():  # torch.onnx.export with dynamo=False as well
-        return "torch.jit.trace"
-    if torch._C._functorch.is_functorch_wrapped_tensor(x):
-        return "torch.func (vmap, grad, jacrev, jacfwd, ...)"
-    return None
+    if torch.jit.is_tracing():
+        return TRACE
+    functorch = torch._C._functorch
+    found = None
+    while functorch.is_functorch_wrapped_tensor(x):
+        if not functorch.is_batchedtensor(x):
+            return GRADIENT
+        x, found = functorch.get_unwrapped(x), VMAP
+    return found
 
 
-def require_plain(x: Tensor, argument: str = "x") -> None:
-    """Refuse a tensor that is being traced or transformed, by the name of what does it.
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether loops may read the memory of these tensors: the one predicate of all fast paths.
+
+    Dense, on the CPU, and outside of compilation, tracing and transformations; operations of torch
+    with the same results take over elsewhere.
+
+    >>> is_plain(torch.ones(2)), is_plain(torch.ones(2, device="meta"))
+    (True, False)
+    """
+    return not torch.compiler.is_compiling() and all(
+        x.device.type == "cpu" and x.layout is torch.strided and transformation(x) is None
+        for x in tensors
+    )
+
+
+def require_plain(x: Tensor, but: Container[str] = ()) -> None:
+    """Refuse an input that is being traced or transformed, by the name of what does it.
+
+    Args:
+        but: transformations that are let through.
 
     Raises:
         TypeError: with what to use instead.
     """
     found = transformation(x)
-    if found is not None:
+    if found is not None and found not in but:
         raise TypeError(
-            f"`{argument}` must be a plain tensor, got one inside {found}. A graph of it would be "
-            "wrong or would not exist: pass batches instead of vmap, take gradients with "
-            "`backward` or torch.autograd.functional, and use torch.compile or torch.export in "
-            "place of torch.jit.trace."
+            f"`x` must be a plain tensor, got one inside {found}. A graph of it would be "
+            "wrong or would not exist. TTFS in one pass takes torch.jit.trace, and "
+            "torch.func.vmap under torch.no_grad(); else pass batches, take gradients with "
+            "`backward` or torch.autograd.functional, and use torch.compile or torch.export."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -14,7 +15,13 @@ from torch import nn
 import firstspike as fs
 from firstspike.chip import load_chip, map_network
 from firstspike.chip.fan_out import fanout
-from firstspike.chip.hand_over import HandOver, hand_over, noxim_table, trace_text
+from firstspike.chip.hand_over import (
+    HandOver,
+    hand_over,
+    noxim_table,
+    save_hand_over,
+    trace_text,
+)
 from firstspike.chip.routing import link_loads
 from firstspike.chip.traffic import record_spikes, traffic_of
 
@@ -61,6 +68,18 @@ def test_packets_are_those_of_the_routing(mapped) -> None:
     rates = [line.split() for line in noxim_table(traffic, heard, mapping).splitlines()[1:]]
     sent = sum(float(rate) for _, _, rate in rates) * traffic.steps
     assert sent == pytest.approx(sum(a != b for _, a, b in triples))
+
+
+def test_the_folder_of_a_hand_over_says_how_it_was_checked(mapped, tmp_path: Path) -> None:
+    network, mapping, x = mapped
+    said = save_hand_over(tmp_path, network, mapping, x[:1])
+    found = re.search(r"read back equal; .*: ([0-9,]+) packets, ([0-9,]+) hops, (.*) by our", said)
+    assert found and found[2] == found[3]
+    content = json.loads((tmp_path / "hand_over.json").read_text())
+    jsonschema.validate(content, json.loads((tmp_path / "hand_over.schema.json").read_text()))
+    lines = (tmp_path / "trace.txt").read_text().splitlines()
+    assert f"{len(lines) - 1:,}" == found[1]
+    assert (tmp_path / "noxim.txt").read_text().startswith("% source target")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,9 @@ import pytest
 import torch
 
 import firstspike as fs
+from firstspike.chip import load_chip, map_network
+from firstspike.chip.fan_out import fanout
+from firstspike.chip.traffic import record_spikes, traffic_of
 
 pytest.importorskip("nir", reason="pip install 'firstspike[nir]'")
 
@@ -49,13 +52,19 @@ def test_spikes_equal_those_of_the_program_that_wrote_the_graph(foreign) -> None
     torch.testing.assert_close(record.logits, spikes[last] / 12)  # the readout sums the spikes
 
 
-def test_it_is_measured_drawn_and_handed_back(foreign, tmp_path: Path) -> None:
+def test_it_is_measured_drawn_mapped_and_handed_back(foreign) -> None:
     network, x, spikes = foreign
     result = fs.evaluate(network, [(x, torch.zeros(5, dtype=torch.int64))])
     total = sum(float(s.sum()) for s in spikes.values()) / 5
     assert result.spikes_per_sample == pytest.approx(total) and result.operations["add"] > 0
-    record = fs.simulate(network, x, spikes_over_time=True)
-    assert float(record.spikes_over_time[network.network.populations[0]].sum()) > 10
+    record = record_spikes(network, x)  # of every neuron at every step
+    last = network.network.populations[-1]
+    trains = {last: record.spike_trains[last][:, 0].bool()}
+    _, axes = fs.plots.plot_raster(trains, {last: 0}, network.latency)
+    assert len(axes.lines[0].get_xdata()) == 3 * int(spikes[last][0].sum())
+    mapping = map_network(network, load_chip("canmore22"))
+    sent = [traffic_of(record, fanout(network, mapping), sample) for sample in range(len(x))]
+    assert sum(map(len, sent)) == sum(int(counts.sum()) for counts in spikes.values())
     back = fs.from_nir(fs.to_nir(network))
     again = fs.simulate(back, x)
     assert torch.equal(record.logits, again.logits) and "read from a NIR graph" in str(network)

@@ -95,6 +95,12 @@ def test_every_door_checks_what_it_wrote(name: str, network, tmp_path: Path) -> 
     assert "checked by" in str(handed)
 
 
+def test_spikes_of_no_samples_are_not_said_to_be_written(network, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`samples` must be given to the door 'spikes'"):
+        hand_on(network, build_door("spikes"), tmp_path / "spikes.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_doors() -> None:
     with pytest.raises(ValueError, match=r"`--to` must be one of nir, onnx, .*, got 'lava'"):
         build_door("lava")

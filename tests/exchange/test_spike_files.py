@@ -46,13 +46,21 @@ SPIKES = ("engine", "logits", "latency", "window_start", "spike_counts", "spike_
 ALL = tuple(field.name for field in dataclasses.fields(Record))
 
 
-@pytest.mark.parametrize("ending", [".npz", ".csv", ".nir"])
+ENDINGS = [".npz", ".csv", ".nir", ".aedat"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(
     "code", [fs.TTFS(8), fs.TTFS(8, offset=3, input_window=12), fs.ExactReLU()], ids=str
 )
 def test_single_spikes_come_back_exactly(code, ending: str, tmp_path: Path) -> None:
     network, x = network_of(code)
     record = fs.simulate(network, x, default_engine(network))
+    if ending == ".aedat" and isinstance(code, fs.ExactReLU):
+        with pytest.raises(ValueError, match=r"`record` must have spikes in whole steps"):
+            fs.save_record(record, tmp_path / f"spikes{ending}")
+        assert not list(tmp_path.iterdir())
+        return
     assert any(bool(t.isinf().any()) for t in record.spike_times.values())
     fs.save_record(record, tmp_path / f"spikes{ending}", dt=1e-3)
     back = fs.load_record(tmp_path / f"spikes{ending}")
@@ -60,7 +68,7 @@ def test_single_spikes_come_back_exactly(code, ending: str, tmp_path: Path) -> N
     assert fs.engines.compare_records(network, record, back).identical
 
 
-@pytest.mark.parametrize("ending", [".npz", ".csv", ".nir"])
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_trains_come_back_exactly(ending: str, tmp_path: Path) -> None:
     network, x = network_of(fs.Rate(16, input=fs.inputs.Regular()))
     record = fs.simulate(network, x, watch={"input": range(36), "_1": range(48)}, over_time=True)
@@ -117,18 +125,61 @@ def test_lines_and_events_say_steps_and_seconds(tmp_path: Path) -> None:
     ),
     start=st.integers(0, 1000),
     dt=st.sampled_from([1e-3, 0.1, 1 / 3, 2e-5, 7.0]),
-    ending=st.sampled_from([".npz", ".csv", ".nir"]),
+    ending=st.sampled_from(ENDINGS),
 )
 def test_any_times_at_any_step_come_back(times, start, dt, ending, tmp_path_factory) -> None:
     path = tmp_path_factory.mktemp("spikes") / f"spikes{ending}"
     found = torch.tensor(times, dtype=torch.float32).reshape(len(times), 3)
     record = Record("clock", torch.rand(len(times), 2), start + 41, {"a": start})
     record.spike_times["a"], record.spike_counts["a"] = found, found.isfinite().float()
+    if ending == ".aedat":  # whole microseconds, below 2^31
+        dt = 1e-3 if dt in (1 / 3, 7.0) else dt
+        if len(times) * record.latency * dt > 2000:
+            return
     fs.save_record(record, path, dt=dt)
     same(record, fs.load_record(path), SPIKES)
 
 
-@pytest.mark.parametrize("ending", [".npz", ".csv", ".nir"])
+def test_address_events_are_those_of_the_format(tmp_path: Path) -> None:
+    """Read as its specification says: comments, then pairs of big-endian 32-bit numbers."""
+    network, x = network_of(fs.TTFS(8))
+    record = fs.simulate(network, x, "closed_form")
+    fs.save_record(record, tmp_path / "spikes.aedat", dt=0.25)
+    content = (tmp_path / "spikes.aedat").read_bytes()
+    assert content.startswith(b"#!AER-DAT2.0\r\n")
+    while content.startswith(b"#"):
+        content = content.partition(b"\r\n")[2]
+    address, time = np.frombuffer(content, ">u4").reshape(-1, 2).T
+    assert (np.diff(time.astype(int)) >= 0).all() and len(address) == len(content) // 8
+    expected = {
+        (
+            36 * (name == "_1") + i,
+            (n * record.latency + int(t) + record.window_start[name]) * 250000,
+        )
+        for name, times in record.spike_times.items()
+        for n, sample in enumerate(times.flatten(1).tolist())
+        for i, t in enumerate(sample)
+        if t != float("inf")
+    }
+    assert set(zip(address.tolist(), time.tolist())) == expected and len(expected) == len(address)
+    with pytest.raises(ValueError, match="`dt` must be whole microseconds for address events"):
+        fs.save_record(record, tmp_path / "other.aedat", dt=1 / 3)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".aedat"])
+def test_files_cut_between_two_events_are_refused(ending: str, tmp_path: Path) -> None:
+    network, x = network_of(fs.TTFS(8))
+    path = tmp_path / f"spikes{ending}"
+    fs.save_record(fs.simulate(network, x, "closed_form"), path)
+    content = path.read_bytes()
+    path.write_bytes(
+        content[:-8] if ending == ".aedat" else content[: content[:-1].rindex(b"\n") + 1]
+    )
+    with pytest.raises(ValueError, match=r"it announces [0-9]+ events and holds [0-9]+"):
+        fs.load_record(path)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_damaged_and_foreign_files_are_refused(ending: str, tmp_path: Path) -> None:
     network, x = network_of(fs.TTFS(8))
     path = tmp_path / f"spikes{ending}"
@@ -185,7 +236,9 @@ def test_edited_events_are_refused_by_name(before, after, message, tmp_path: Pat
 def test_endings_and_steps_are_checked(tmp_path: Path) -> None:
     network, x = network_of(fs.TTFS(8))
     record = fs.simulate(network, x, "closed_form")
-    with pytest.raises(ValueError, match=r"`path` must end in .npz, .csv, .nir, got 'a.txt'"):
+    with pytest.raises(
+        ValueError, match=r"`path` must end in .npz, .csv, .nir, .aedat, got 'a.txt'"
+    ):
         fs.save_record(record, tmp_path / "a.txt")
     with pytest.raises(ValueError, match="`dt` must be positive, got 0"):
         fs.save_record(record, tmp_path / "a.csv", dt=0)

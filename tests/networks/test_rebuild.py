@@ -157,20 +157,6 @@ def test_early_firing_on_a_population_that_no_spike_can_reach():
     assert all(torch.equal(t, clock.spike_times[n]) for n, t in early.spike_times.items())
 
 
-@pytest.mark.filterwarnings("ignore")  # torch.jit is on its way out and says so
-@pytest.mark.parametrize("code", [fs.TTFS(8), fs.TTFS(8, offset=4), fs.Rate(8)], ids=str)
-def test_traced_and_transformed_inputs_are_refused_by_name(code):
-    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
-    x = torch.rand(20, 4)
-    network = fs.convert(model, code, calibration=x)
-    with pytest.raises(TypeError, match=r"`x` must be a plain tensor, .*torch\.func"):
-        torch.func.vmap(lambda one: network(one[None]))(x)
-    with pytest.raises(TypeError, match=r"`x` must be a plain tensor, .*torch\.func"):
-        torch.func.jacrev(network)(x)
-    with pytest.raises(TypeError, match=r"`x` must be a plain tensor, .*torch\.jit\.trace"):
-        torch.jit.trace(network, x)
-
-
 def test_places_outside_of_the_input_are_refused(tmp_path) -> None:
     class Flipped(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -60,12 +60,21 @@ def doors_of(network: fs.SpikingNetwork, golden: Tensor) -> dict[str, Door]:
 
 
 def rows_of(
-    name: str, model: nn.Module, calibration: Tensor, samples: Dataset, folder: Path
+    name: str,
+    model: nn.Module,
+    calibration: Tensor,
+    samples: Dataset,
+    folder: Path,
+    frames: Dataset | None = None,
 ) -> Iterator[Row]:
     """A row per code, door and receiver; files stay in `folder`.
 
     A door that refuses the network has one row that says why.
+
+    Args:
+        frames: what compiled C runs, which is quicker than other receivers; None: `samples`.
     """
+    frames = samples if frames is None else frames
     for code, network in networks_of(model, calibration):
         x = samples.float_images().to(network.input_low.dtype)
         right = fs.simulate(network, x).predictions == samples.labels
@@ -75,7 +84,8 @@ def rows_of(
             stem = f"{code}_{label}".replace(", ", "_").replace(" ", "_")
             path = folder / f"{stem}{door.ending}"
             try:
-                handed = hand_on(network, door, path, x)
+                images = frames.float_images() if isinstance(door, C) else x
+                handed = hand_on(network, door, path, images)
             except ValueError as error:
                 yield row | {"reader": None, "note": str(error)}
                 continue
@@ -126,28 +136,27 @@ def markdown(path: Path) -> str:
 
 
 def fidelity(rows: Sequence[Row]) -> str:
-    """One line per receiver."""
+    """One line per code and door for all receivers that say the same."""
     head = ("network", "code", "door", "run by", "samples", "neurons alike", "classes", "logits to")
-    lines = []
+    readers: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for row in rows:
-        start = (row["network"], row["code"], row["door"])
-        if row["reader"] is None:
-            lines.append((*start, f"refused: {row['note']}", *[""] * 4))
-            continue
-        check = Check(**{key: row[key] for key in Check.__dataclass_fields__})
-        failed = check.note.startswith("failed")
-        alike = f"{check.neurons - check.different:,} of {check.neurons:,}"
-        lines.append(
-            (
-                *start,
-                check.reader + _remark(check.note),
-                f"{check.samples:,}",
-                check.note if failed else alike,
-                "" if failed else f"{check.classes:,} of {check.samples:,}",
-                "" if check.logits is None else f"{check.logits:.2g}",
-            )
-        )
+        door = (row["network"], row["code"], row["door"])
+        reader, said = f"refused: {row['note']}", ("", "", "", "")
+        if row["reader"] is not None:
+            check = Check(**{key: row[key] for key in Check.__dataclass_fields__})
+            reader, said = check.reader + _remark(check.note), _said(check)
+        readers.setdefault((door, said), []).append(reader)
+    lines = [(*door, "; ".join(names), *said) for (door, said), names in readers.items()]
     return _table(head, lines)
+
+
+def _said(check: Check) -> tuple[str, str, str, str]:
+    samples, logits = f"{check.samples:,}", f"{check.logits or 0.0:.2g}"
+    if check.note.startswith("failed"):
+        return samples, check.note, "", ""
+    alike = f"{check.neurons - check.different:,} of {check.neurons:,}"
+    classes = f"{check.classes:,} of {check.samples:,}"
+    return samples, alike, classes, "" if check.logits is None else logits
 
 
 def _remark(note: str) -> str:

@@ -11,12 +11,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
 
-from firstspike._files import write_json
+from firstspike._files import atomic_write, write_json
 from firstspike._reading import read_json, reading
 from firstspike.chip.fan_out import Fanout, fanout
 from firstspike.chip.mapping import Mapping
-from firstspike.chip.traffic import Traffic
+from firstspike.chip.routing import link_loads
+from firstspike.chip.traffic import Traffic, record_spikes, traffic_of
 from firstspike.engines.spiking_network import SpikingNetwork
 
 Count = Annotated[int, Field(ge=0)]
@@ -175,3 +177,38 @@ def noxim_table(
     cycles = max(traffic.steps * cycles_per_step, 1)
     lines = (f"{a} {b} {n / cycles:.9g}" for (a, b), n in sorted(counts.items()) if a != b)
     return "\n".join(("% source target packets_per_cycle", *lines)) + "\n"
+
+
+def save_hand_over(
+    folder: str | Path, network: SpikingNetwork, mapping: Mapping, frame: Tensor
+) -> str:
+    """Write `hand_over.json` with its schema, and a frame's traffic as `trace.txt`, `noxim.txt`.
+
+    Args:
+        frame: (1, ...), the image whose spikes travel.
+
+    Returns:
+        a line that says how the files were checked: the JSON read back, the hops of the packets in
+        the trace counted against those of our own unicast routing.
+    """
+    folder, made = Path(folder), hand_over(network, mapping)
+    made.save(folder / "hand_over.json")
+    write_json(folder / "hand_over.schema.json", HandOver.model_json_schema())
+    heard = fanout(network, mapping)
+    traffic = traffic_of(record_spikes(network, frame), heard)
+    texts = {
+        "trace.txt": trace_text(traffic, heard, mapping),
+        "noxim.txt": noxim_table(traffic, heard, mapping),
+    }
+    for name, text in texts.items():
+        with atomic_write(folder / name) as file:
+            file.write(text.encode())
+    back = "read back equal" if HandOver.load(folder / "hand_over.json") == made else "differs"
+    packets = np.loadtxt(folder / "trace.txt", dtype=np.int64, ndmin=2).reshape(-1, 3)
+    (y, x), (to_y, to_x) = (np.divmod(packets[:, i], mapping.width) for i in (1, 2))
+    hops = int((abs(x - to_x) + abs(y - to_y)).sum())
+    ours = link_loads(heard, mapping, traffic.counts(len(heard)), "unicast").hops
+    return (
+        f"hand_over.json: {len(made.cores):,} cores, {len(made.routes):,} routes, {back}; "
+        f"trace.txt: {len(packets):,} packets, {hops:,} hops, {ours:,.0f} by our routing"
+    )

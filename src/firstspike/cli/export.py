@@ -28,6 +28,10 @@ def export(
     samples: Annotated[
         int, typer.Option(help="Test samples that the receiver runs to check the file.", min=1)
     ] = 100,
+    frames: Annotated[
+        int | None,
+        typer.Option(help="Of --to all: samples that compiled C runs; default: --samples.", min=1),
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Data set of the samples.")] = None,
     root: DataRoot = None,
     form: Annotated[
@@ -72,7 +76,7 @@ def export(
     if run is None or out is None:
         raise ValueError("pass RUN and `--out FILE`, or `--verify FILE`.")
     if to == "all":
-        return _by_every_door(run, out, samples, data, root, json_file)
+        return _by_every_door(run, out, samples, frames, data, root, json_file)
     if to is not None:
         given = {"form": form, "ram": _size("ram", ram), "flash": _size("flash", flash)}
         options = {name: value for name, value in given.items() if value is not None}
@@ -81,18 +85,24 @@ def export(
 
 
 def _by_every_door(
-    run: Path, out: Path, samples: int, data: str | None, root: Path | None, json_file: Path | None
+    run: Path,
+    out: Path,
+    samples: int,
+    frames: int | None,
+    data: str | None,
+    root: Path | None,
+    json_file: Path | None,
 ) -> None:
     from firstspike.bench.doors import costs, fidelity, rows_of, store
     from firstspike.runs import Run
 
     opened = Run(run)
     calibration = opened.dataset("train", data, root).subset(1000).float_images()
-    dataset = opened.dataset("test", data, root)
-    dataset = dataset.subset(min(samples, len(dataset)))
+    whole = opened.dataset("test", data, root)
+    few, many = (whole.subset(min(n, len(whole))) for n in (samples, frames or samples))
     out.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in rows_of(run.name, opened.model, calibration, dataset, out):
+    for row in rows_of(run.name, opened.model, calibration, few, out, many):
         rows.append(row)
         typer.echo(fidelity([row]).splitlines()[-1])
     typer.echo(costs(rows))

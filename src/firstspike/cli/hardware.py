@@ -80,15 +80,17 @@ def hardware(
     """
     from firstspike._files import write_json
     from firstspike.chip import Mapping, hardware_rows, hardware_tables, run_hardware
+    from firstspike.chip.hand_over import save_hand_over
     from firstspike.runs import Run
 
     prepare(seed, device, threads)
     run = Run(network)
     spiking, dataset = run.network, run.dataset(split, data, root)
     chosen = dataset.subset(min(samples, len(dataset)))
+    images = chosen.float_images(dtype=spiking.input_low.dtype)
     report = run_hardware(
         spiking,
-        chosen.float_images(dtype=spiking.input_low.dtype),
+        images,
         chosen.labels,
         chip=chip,
         mesh=_mesh(mesh),
@@ -114,6 +116,7 @@ def hardware(
         report.network.save(out / "network.safetensors")
         write_json(out / "hardware.json", report.to_dict())
         save_hardware_figures(report, out)
+        typer.echo(save_hand_over(out, report.network, report.mapping, images[:1]))
         write_report(
             out / "report.html",
             title=f"{network} on {chip}",

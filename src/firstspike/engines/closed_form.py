@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from firstspike._tracing import transformation
 from firstspike.engines import moments
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
@@ -41,7 +42,7 @@ def logits(
     if spiking.code.rank > 1:
         say = activate or (lambda name, u: spiking.neuron(name).activate(u))
         return moments.evaluate(spiking, x, say)  # type: ignore[arg-type]
-    image = spiking.shifted(x)
+    image = spiking.shifted(x, one_pass=True)
     if activate is not None:
         return spiking.network.evaluate(image, activate, pool_first=pool_first)
     if len(image) >= _PAYS or _reordered(spiking):
@@ -65,7 +66,7 @@ def channels_last(x: Tensor) -> Tensor:
 
     Other tensors, and those that need a gradient, are returned as they are.
     """
-    if x.ndim != 4 or x.device.type != "cpu" or torch.is_grad_enabled():
+    if x.ndim != 4 or x.device.type != "cpu" or torch.is_grad_enabled() or transformation(x):
         return x
     _, channels, height, width = x.shape
     ordered = x.contiguous(memory_format=torch.channels_last)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import MaxPool
@@ -101,11 +102,11 @@ class SpikePool:
 
 def _fits_compiled_loop(op: MaxPool, values: Tensor) -> bool:
     return (
-        values.device.type == "cpu"
-        and values.dtype in _COMPILED
+        values.dtype in _COMPILED
         and op.hyper.get("dims") == 2
         and "output_size" not in op.hyper
         and values.numel() > 0
+        and is_plain(values)
         and has_numba()
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from firstspike._reading import reading
 from firstspike._tensors import check_finite, load_into, load_tensors, save_tensors
-from firstspike._tracing import require_plain
+from firstspike._tracing import TRACE, VMAP, require_plain, transformation
 from firstspike.codes import Code, Neuron
 from firstspike.config import build
 from firstspike.engines.engine import (
@@ -128,9 +128,13 @@ class SpikingNetwork(nn.Module):
         return int(torch.Size(self.network.node[population].shape).numel())
 
     # ---- running --------------------------------------------------------------------------------
-    def shifted(self, x: Tensor) -> Tensor:
-        """The input as the network takes it: `x - input_low`."""
-        require_plain(x)
+    def shifted(self, x: Tensor, *, one_pass: bool = False) -> Tensor:
+        """The input as the network takes it: `x - input_low`.
+
+        Args:
+            one_pass: whether what follows does not depend on values, so that it may be traced.
+        """
+        require_plain(x, (TRACE, VMAP) if one_pass else ())
         self.network.check_input(x)
         if x.dtype != self.input_low.dtype:
             raise TypeError(
@@ -142,7 +146,8 @@ class SpikingNetwork(nn.Module):
                 f"`x` must be on the network's device {self.input_low.device}, got {x.device}. Move"
                 f" the images with `x.to({str(self.input_low.device)!r})`, or the network likewise."
             )
-        if not torch.compiler.is_compiling() and x.numel() and not _is_finite(x):
+        looked_at = not torch.compiler.is_compiling() and transformation(x) is None
+        if looked_at and x.numel() and not _is_finite(x):
             raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
         return x - self.input_low
 
@@ -157,15 +162,21 @@ class SpikingNetwork(nn.Module):
             u = self.neuron(name).in_units_of_values(u)
             return u if name == INPUT else self.network.op(name)(u)
 
-        return self.network.evaluate(self.shifted(x), rectify)
+        return self.network.evaluate(self.shifted(x, one_pass=True), rectify)
 
     def forward(self, x: Tensor) -> Any:
         return self.network.arranged(self.readout(x))
 
     def readout(self, x: Tensor) -> Tensor:
         """All outputs of the model in one row per sample, (N, total)."""
-        trained = torch.is_grad_enabled() and any(p.requires_grad for p in self.parameters())
-        if not (trained or (torch.is_grad_enabled() and x.requires_grad)):
+        recorded = torch.is_grad_enabled()
+        if recorded and torch.jit.is_tracing():  # graphs are for inference
+            with torch.no_grad():
+                return self.readout(x)
+        recorded &= x.requires_grad or any(p.requires_grad for p in self.parameters())
+        if transformation(x) is not None:
+            self._check_traceable(x, recorded)
+        if not recorded:
             with torch.autocast(x.device.type, enabled=False):
                 return ENGINES[default_engine(self)].logits(self, x)
         engine = differentiable_engine(self)
@@ -174,6 +185,11 @@ class SpikingNetwork(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             said = ENGINES[default_engine(self)].logits(self, x)
         return without_gradient(said, reason_against_training(self))
+
+    def _check_traceable(self, x: Tensor, recorded: bool) -> None:
+        """One pass over tables is the same whatever the values; all other engines look at them."""
+        one_pass = self.code.rank == 1 and ENGINES["closed_form"].reason_against(self) is None
+        require_plain(x, (TRACE, VMAP) if one_pass and not recorded else ())
 
     def with_offset(self, offset: int | None) -> SpikingNetwork:
         """A copy with another offset between windows (early firing); parameters are copied."""

@@ -74,7 +74,7 @@ class Toolchain:
             (folder / "board.ld").write_text(_BOARD)
             link = ("--specs=rdimon.specs", "-T", str(folder / "board.ld"))
         for kind in ("SELF_TEST", "MAIN"):
-            program = folder / kind.lower()
+            program = folder / f"{self.name}_{kind.lower()}"
             command = [self.compiler, *WARNINGS, *self.options, f"-D{prefix}_{kind}"]
             command += [str(source.with_suffix(".c")), *link, "-o", str(program)]
             call(command, f"compiled by {self.compiler}")

@@ -105,10 +105,12 @@ class Door(ABC):
     Attributes:
         name: on the command line, `firstspike export --to NAME`.
         ending: of its files.
+        of_samples: what leaves is what the network says on the samples; `check` writes it.
     """
 
     name: ClassVar[str]
     ending: ClassVar[str]
+    of_samples: ClassVar[bool] = False
 
     @abstractmethod
     def write(self, network: SpikingNetwork, path: Path) -> tuple[str, ...]:
@@ -139,8 +141,14 @@ def hand_on(
         samples: inputs (N, ...) to check on; None leaves the file unchecked, and says so.
 
     Raises:
-        ValueError: if the network does not fit the format; nothing is written then.
+        ValueError: if the network does not fit the format, or there is nothing to write without
+            samples; nothing is written then.
     """
+    if samples is None and door.of_samples:
+        raise ValueError(
+            f"`samples` must be given to the door {door.name!r}, which writes what the network "
+            "says on them, got None. Pass images (N, ...)."
+        )
     path = Path(path)
     cannot = door.write(network, path)
     checks = () if samples is None else tuple(door.check(network, path, samples))

@@ -1,4 +1,4 @@
-"""Records as files: everything as .npz, spikes as events in .csv or in NIR's event data (.nir).
+"""Records as files: everything as .npz; spikes as events in .csv, .aedat, NIR's event data (.nir).
 
 An event is a spike: sample, population, neuron (of the flattened population) and time. Times are
 global steps, from the start of the run, and seconds, `step * dt`; a neuron without an event has
@@ -27,6 +27,7 @@ from firstspike.exchange.door import optional
 from firstspike.exchange.nir_files import look_at
 
 _FORMAT = 1
+_AEDAT = b"#!AER-DAT2.0"
 _COLUMNS = ("sample", "population", "neuron", "step", "seconds")
 
 
@@ -37,7 +38,10 @@ def save_record(record: Record, path: str | Path, dt: float = 1e-3) -> None:
     - `.csv`: one line per spike, `sample,population,neuron,step,seconds`, below one line of JSON
       (`# ...`) with shapes, windows and logits;
     - `.nir`: NIR's event data, one node per population, times in seconds; the same JSON as an
-      attribute that other readers pass over.
+      attribute that other readers pass over;
+    - `.aedat`: address events, AEDAT 2.0: below comments with the same JSON, an address and a time
+      in microseconds per spike, both 32 bits, big-endian. Addresses number the neurons of all
+      populations one after the other, and samples follow each other in time.
 
     Events need to know when neurons fired: single-spike codes do, others do for populations of
     which all neurons were watched, `simulate(..., watch={name: range(neurons)})`.
@@ -51,7 +55,7 @@ def save_record(record: Record, path: str | Path, dt: float = 1e-3) -> None:
     path = Path(path)
     if not (np.isfinite(dt) and dt > 0):
         raise ValueError(f"`dt` must be positive, got {dt}. Pass seconds per step, e.g. 1e-3.")
-    writers = {".npz": _write_npz, ".csv": _write_csv, ".nir": _write_nir}
+    writers = {".npz": _write_npz, ".csv": _write_csv, ".nir": _write_nir, ".aedat": _write_aedat}
     if path.suffix not in writers:
         raise ValueError(
             f"`path` must end in {', '.join(writers)}, got {path.name!r}. The ending is the format."
@@ -65,7 +69,7 @@ def load_record(path: str | Path) -> Record:
     """Read what `save_record` wrote.
 
     Args:
-        path: file ending in .npz, .csv or .nir.
+        path: file ending in .npz, .csv, .nir or .aedat.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -73,7 +77,7 @@ def load_record(path: str | Path) -> Record:
             holds or than fits the memory that is free.
     """
     path = Path(path)
-    readers = {".npz": _read_npz, ".csv": _read_csv, ".nir": _read_nir}
+    readers = {".npz": _read_npz, ".csv": _read_csv, ".nir": _read_nir, ".aedat": _read_aedat}
     if path.suffix not in readers:
         raise ValueError(f"`path` must end in {', '.join(readers)}, got {path.name!r}.")
     with reading(path, "a whole record", "Run and save it again."):
@@ -158,8 +162,8 @@ def _all_watched(record: Record, name: str) -> bool:
     return trains is not None and trains.shape[2] == record.spike_counts[name].shape[1:].numel()
 
 
-def _header(record: Record, dt: float) -> dict[str, Any]:
-    """What events do not say: shapes, windows, which populations have times, logits."""
+def _header(record: Record, found: dict[str, np.ndarray], dt: float) -> dict[str, Any]:
+    """What events do not say: how many, shapes, windows, which populations have times, logits."""
     populations = {
         name: {
             "shape": list(neurons.shape[1:]),
@@ -173,6 +177,7 @@ def _header(record: Record, dt: float) -> dict[str, Any]:
     return {
         "format": _FORMAT,
         "dt": dt,
+        "events": sum(map(len, found.values())),
         "engine": record.engine,
         "latency": record.latency,
         "samples": len(record.logits),
@@ -186,6 +191,8 @@ def _header(record: Record, dt: float) -> dict[str, Any]:
 def _rebuild(header: dict[str, Any], found: dict[str, np.ndarray]) -> Record:
     """A record from events."""
     _check_format(header)
+    if (events := sum(map(len, found.values()))) != header["events"]:
+        raise ValueError(f"it announces {header['events']:,} events and holds {events:,}")
     dtype = getattr(torch, header["dtype"].removeprefix("torch."))
     logits = torch.tensor(header["logits"], dtype=torch.float64).to(dtype)
     samples = header["samples"]
@@ -227,11 +234,11 @@ def _announced(header: dict[str, Any]) -> int:
 
 # ---- .csv ----------------------------------------------------------------------------------------
 def _write_csv(record: Record, dt: float) -> bytes:
-    text = io.StringIO()
-    text.write("# " + json.dumps(_header(record, dt)) + "\n")
+    text, found = io.StringIO(), events(record)
+    text.write("# " + json.dumps(_header(record, found, dt)) + "\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for name, rows in events(record).items():
+    for name, rows in found.items():
         for sample, neuron, step in rows.tolist():
             written = int(step) if step.is_integer() else repr(step)
             writer.writerow((int(sample), name, int(neuron), written, repr(step * dt)))
@@ -268,8 +275,9 @@ def _rows(file: Any) -> Iterator[dict[str, str]]:
 # ---- NIR's event data ----------------------------------------------------------------------------
 def _write_nir(record: Record, dt: float) -> bytes:
     nir, h5py = optional("nir", "nir"), optional("h5py", "nir")
-    header, nodes = _header(record, dt), {}
-    for name, rows in events(record).items():
+    found = events(record)
+    header, nodes = _header(record, found, dt), {}
+    for name, rows in found.items():
         samples = len(record.logits)
         counts = np.bincount(rows[:, 0].astype(int), minlength=samples)
         idx = np.full((samples, max(int(counts.max(initial=0)), 1)), -1, np.int64)
@@ -314,3 +322,49 @@ def _read_nir(path: Path) -> Record:
         steps = _steps(data.time[sample, place], header["dt"])
         found[name] = np.stack([sample, data.idx[sample, place], steps], 1).astype(np.float64)
     return _rebuild(header, found)
+
+
+# ---- address events ------------------------------------------------------------------------------
+def _write_aedat(record: Record, dt: float) -> bytes:
+    found, step = events(record), round(dt * 1e6)
+    if step < 1 or not math.isclose(dt * 1e6, step):
+        raise ValueError(
+            f"`dt` must be whole microseconds for address events, got {dt} s. Use 1e-3, or save "
+            "the record as .npz, .csv or .nir."
+        )
+    header, pairs = _header(record, found, dt), [np.zeros((0, 2))]
+    for (name, rows), first in zip(found.items(), _addresses(header)):
+        time = (rows[:, 0] * record.latency + rows[:, 2]) * step
+        if (time % step).any() or time.max(initial=0) >= 1 << 31:
+            raise ValueError(
+                f"`record` must have spikes in whole steps within 2^31 microseconds to be saved as "
+                f"address events, {name!r} has others. Save it as .npz, or fewer samples."
+            )
+        pairs.append(np.stack([first + rows[:, 1], time], 1))
+    joined = np.concatenate(pairs)
+    joined = joined[np.lexsort(joined.T)].astype(">u4")
+    return b"\r\n".join((_AEDAT, b"# " + json.dumps(header).encode(), joined.tobytes()))
+
+
+def _read_aedat(path: Path) -> Record:
+    start, _, rest = path.read_bytes().partition(b"\r\n# ")
+    text, _, content = rest.partition(b"\r\n")
+    if start != _AEDAT or len(content) % 8:
+        raise ValueError(f"it does not start with {_AEDAT.decode()}, or ends within an event")
+    header = parse_json(text.decode())
+    address, time = np.frombuffer(content, ">u4").reshape(-1, 2).astype(np.int64).T
+    sample, step = np.divmod(time, header["latency"] * round(header["dt"] * 1e6))
+    rows = np.stack([sample, address, step / round(header["dt"] * 1e6)], 1)
+    bounds = _addresses(header)
+    if (address >= bounds[-1]).any():
+        raise ValueError(f"an address lies outside of its {bounds[-1]} neurons")
+    found = {}
+    for name, first, end in zip(header["populations"], bounds, bounds[1:]):
+        found[name] = rows[(address >= first) & (address < end)] - (0, first, 0)
+    return _rebuild(header, found)
+
+
+def _addresses(header: dict[str, Any]) -> list[int]:
+    """First address of every population, and the one behind the last."""
+    sizes = [math.prod(about["shape"]) for about in header["populations"].values()]
+    return [sum(sizes[:i]) for i in range(len(sizes) + 1)]

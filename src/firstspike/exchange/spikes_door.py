@@ -29,6 +29,7 @@ class Spikes(Door):
 
     name: ClassVar[str] = "spikes"
     ending: ClassVar[str] = ".npz"
+    of_samples: ClassVar[bool] = True
 
     def write(self, network: SpikingNetwork, path: Path) -> tuple[str, ...]:
         return ("weights: the file holds what the network said, not the network",)

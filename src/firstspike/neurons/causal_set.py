@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.config import require
@@ -55,9 +56,8 @@ def causal_spike_times(
             f"{tuple(times.shape)} and {tuple(weight.shape)}. "
             "Transpose the weight, or pass the times of its inputs."
         )
-    same = times.dtype == weight.dtype in _COMPILED and times.device.type == "cpu"
-    here = same and weight.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not here or not has_numba():
+    fits = times.dtype == weight.dtype in _COMPILED and is_plain(times, weight)
+    if not fits or not has_numba():
         return sort_and_cumulate(times, weight, threshold)
     return _Walk.apply(times, weight, float(threshold))
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.neurons.surrogates import Boxcar, Surrogate, Triangle
@@ -61,11 +62,10 @@ def integrate_and_fire(
             "per step."
         )
     compiled = (
-        currents.device.type == "cpu"
-        and currents.dtype in _COMPILED
+        currents.dtype in _COMPILED
         and threshold.ndim == output.ndim == 0
         and type(surrogate) in (Boxcar, Triangle)
-        and not torch.compiler.is_compiling()
+        and is_plain(currents, potential, threshold)
         and has_numba()
     )
     function = _Compiled if compiled else _IntegrateAndFire

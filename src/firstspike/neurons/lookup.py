@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.memory_order import dense, flat
 from firstspike.compiled.threads import in_parts
@@ -91,7 +92,8 @@ def look_up(
     buckets = _buckets_for(u, thresholds)
     if buckets is None:
         padded = torch.cat([values, values.new_full((1,), silent)])
-        crossing = halve if torch.compiler.is_compiling() else first_crossing
+        unrolled = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        crossing = halve if unrolled else first_crossing
         result = padded[crossing(u * factor, thresholds)]
         return result if out is None else out.copy_(result)
     if factor.ndim:
@@ -105,7 +107,7 @@ def look_up(
 
 
 def halve(u: Tensor, thresholds: Tensor) -> Tensor:
-    """`first_crossing` by bisection, unrolled: `torch.compile` fuses it with what surrounds it.
+    """`first_crossing` by bisection, unrolled: `torch.compile` fuses it, exporters can write it.
 
     >>> halve(torch.tensor([1.2, 0.5, 0.3, -1.0]), torch.tensor([1.0, 0.5, 0.25]))
     tensor([0, 1, 2, 3])
@@ -121,12 +123,7 @@ def halve(u: Tensor, thresholds: Tensor) -> Tensor:
 
 def _buckets_for(u: Tensor, thresholds: Tensor) -> Buckets | None:
     """The table for the compiled kernel, or None where it does not fit."""
-    if (
-        torch.compiler.is_compiling()
-        or u.device.type != "cpu"
-        or u.dtype not in _BITS
-        or u.dtype != thresholds.dtype
-    ):
+    if not is_plain(u, thresholds) or u.dtype not in _BITS or u.dtype != thresholds.dtype:
         return None
     return _buckets(thresholds.numpy().tobytes(), u.dtype)
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.memory_order import dense, flat
 from firstspike.compiled.threads import in_parts
@@ -102,12 +103,7 @@ def _with_gain(
 
 
 def _compiled_kernel_fits(x: Tensor, scale: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and scale.ndim == 0
-        and not torch.compiler.is_compiling()
-        and has_numba()
-    )
+    return scale.ndim == 0 and is_plain(x, scale) and has_numba()
 
 
 def _in_one_pass(

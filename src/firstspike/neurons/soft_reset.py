@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 
@@ -89,7 +90,7 @@ def burst_(
 
 
 def _compiled_loop_fits(currents: Tensor) -> bool:
-    return currents.device.type == "cpu" and currents.dtype in _COMPILED and has_numba()
+    return currents.dtype in _COMPILED and is_plain(currents) and has_numba()
 
 
 def like_sample(x: Tensor, currents: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.neurons.lookup import look_up
 
@@ -101,13 +102,8 @@ class _StraightThrough(torch.autograd.Function):
 def _one_pass_fits(u: Tensor, scale: Tensor) -> bool:
     """Whether potentials lie densely on a CPU, under one scale or one per channel."""
     per_channel = u.ndim > 1 and scale.shape == (u.shape[1], *[1] * (u.ndim - 2))
-    return (
-        u.device.type == "cpu"
-        and (scale.ndim == 0 or per_channel)
-        and u.numel() > 0
-        and not torch.compiler.is_compiling()
-        and has_numba()
-    )
+    fits = (scale.ndim == 0 or per_channel) and u.numel() > 0
+    return fits and is_plain(u, scale) and has_numba()
 
 
 def _in_one_pass(
@@ -152,7 +148,7 @@ def _level_sums(x: Tensor, y: Tensor, scale: Tensor, values: Tensor) -> Tensor:
     if t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last):
         t, x = t.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)  # in memory order: no copies
     t, x = t.flatten(), x.flatten()
-    if t.device.type == "cpu" and not torch.compiler.is_compiling() and has_numba():
+    if is_plain(t, x) and has_numba():
         from firstspike.compiled.table_gradient_loops import add_by_step
 
         sums = torch.zeros(len(values) + 1, dtype=torch.float64)
