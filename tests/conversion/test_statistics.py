@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 import firstspike as fs
 from firstspike.config import build
+from firstspike.conversion import statistics
 from firstspike.conversion.normalization import (
     LeastError,
     Maximum,
@@ -52,6 +53,23 @@ def test_quantiles_are_exact_to_one_bin_whatever_the_order(seed, parts, signed, 
         error = got[:, i] - exact(values, share)
         assert bool((error.abs() <= histogram.width * 1.001).all())
     assert torch.equal(histogram.quantile(1.0).squeeze(1), values.amax(1).double())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_compiled_count_is_that_of_tensor_operations(signed, dtype, monkeypatch) -> None:
+    compiled, plain = Histogram(3, signed), Histogram(3, signed)
+    for scale in (1, 3):
+        values = (
+            torch.randn(3, 5000, generator=torch.Generator().manual_seed(scale), dtype=dtype)
+            * scale
+        )
+        values = values if signed else values.relu()
+        compiled.update(values)
+        with monkeypatch.context() as patch:
+            patch.setattr(statistics, "has_numba", lambda: False)
+            plain.update(values)
+    assert torch.equal(compiled.counts, plain.counts) and int(plain.counts.sum()) == 30_000
 
 
 def test_zeros_stay_zeros_in_histograms_of_signed_numbers() -> None:

@@ -80,13 +80,34 @@ class Calibration:
             ValueError: if `normalization` needs statistics per channel that were not kept, or
                 networks of this code are made in another way.
         """
+        return self._convert(
+            copy.deepcopy(self.network), code, normalization, kernel_optimization, check
+        )
+
+    @torch.inference_mode(False)
+    def convert_once(
+        self,
+        code: Code,
+        normalization: Normalization,
+        kernel_optimization: KernelOptimization | None = None,
+    ) -> SpikingNetwork:
+        """`convert` without a copy of the weights: this calibration cannot be used again."""
+        return self._convert(self.network, code, normalization, kernel_optimization, True)
+
+    def _convert(
+        self,
+        network: Network,
+        code: Code,
+        normalization: Normalization | None,
+        kernel_optimization: KernelOptimization | None,
+        check: bool,
+    ) -> SpikingNetwork:
         if (reason := code.reason_against_conversion) is not None:
             raise ValueError(
                 f"`code` must be one that networks are converted to, got {code}: {reason}"
             )
         normalization = Percentile() if normalization is None else normalization
         dtype = self.first.dtype
-        network = copy.deepcopy(self.network)
         scales, samples = self._scales(network, normalization, code)
         network, low = self._encode_input(network, scales, samples)
         neurons = {

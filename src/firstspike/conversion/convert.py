@@ -81,7 +81,7 @@ def convert(
         per_channel=normalization.per_channel,
         keep_batch_norm=keep_batch_norm,
     )
-    return known.convert(code, normalization=normalization, kernel_optimization=kernel_optimization)
+    return known.convert_once(code, normalization, kernel_optimization)
 
 
 def _check_config(argument: str, value: Any, kind: type, example: str) -> None:

@@ -53,7 +53,7 @@ def check_conversion(
             f"the spiking network does not follow its model: on {len(x)} calibration images its "
             f"outputs differ by {float(distance / spread):.1f} times their own spread. "
             f"{_cause(network, x, expected, float(distance))}",
-            stacklevel=6,
+            stacklevel=8,
         )
     return found
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike.compiled.available import has_numba
 from firstspike.conversion.inputs import InputRange
 from firstspike.data.batches import read_batches
 from firstspike.networks import INPUT, Network
@@ -58,6 +59,12 @@ class Histogram:
             self.counts[:, 0] += values.shape[1]
             return
         channels, bins = self.counts.shape
+        if values.dtype in (torch.float32, torch.float64) and has_numba():
+            from firstspike.compiled.histogram_loops import count
+
+            loop: Any = count
+            loop(values.contiguous().numpy(), self.counts.numpy(), self.low, self.width)
+            return
         above = values - self.low if self.signed else values
         index = (above / self.width).long().clamp_(0, bins - 1)
         if channels > 1:

@@ -52,8 +52,9 @@ def _check_model(model: nn.Module) -> None:
             )
         if tensor.is_quantized or tensor.dtype in (torch.qint8, torch.quint8, torch.qint32):
             _refuse_quantized(type(model).__name__)
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            bad = int((~torch.isfinite(tensor)).sum())
+        if not tensor.is_floating_point() or math.isfinite(tensor.sum()):  # one pass, most often
+            continue
+        if bad := int((~torch.isfinite(tensor)).sum()):
             raise ConversionError(
                 f"weight {name!r} must be finite, got {bad} NaN or infinite of {tensor.numel()} "
                 "values. Train the model again or load an earlier checkpoint."
