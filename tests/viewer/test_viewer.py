@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from firstspike.viewer.describe import describe_population, live_network, pack
 SOURCE = Path(fs.__file__).parent / "viewer"
 node = pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
 browser = shutil.which("chromium") or shutil.which("google-chrome")
+chromium = pytest.mark.skipif(browser is None, reason="no Chromium is installed")
 
 
 def model() -> nn.Module:
@@ -67,6 +69,29 @@ def run_in_node(tmp_path: Path, body: str, data: dict) -> dict:
     return json.loads(done.stdout)
 
 
+def run_in_chromium(tmp_path: Path, body: str, data: dict) -> dict:
+    path = tmp_path / "run.html"
+    path.write_text(
+        f"<pre id='done'></pre><script>{(SOURCE / 'engine.js').read_text()}</script>"
+        f"<script type='application/json' id='data'>{json.dumps(data)}</script><script>{{\n"
+        "const e = {SpikingNetwork, settingsOf, decodeArray, decodeTimes};\n"
+        "const data = JSON.parse(document.getElementById('data').textContent);\n"
+        "const console = {log: (t) => { document.getElementById('done').textContent = t; }};\n"
+        f"{body}}}</script>"
+    )
+    return in_the_browser(path)
+
+
+def in_the_browser(path: Path) -> dict:
+    """What the page at `path` leaves in its element "done"."""
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000"]
+    command = [browser, *options, f"--user-data-dir={path.parent}", "--dump-dom", path.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    found = re.search(r"<pre id=\Sdone\S>(.+?)</pre>", done.stdout)
+    assert found is not None, done.stderr[-2000:]
+    return json.loads(found.group(1))
+
+
 ALL_TIMES = """
 const net = new e.SpikingNetwork(data.live), x = e.decodeArray(data.images);
 const size = x.length / data.count, settings = e.settingsOf(net.populations, {offset: data.offset});
@@ -86,12 +111,17 @@ console.log(JSON.stringify({differing, compared, largest}));
 """
 
 
-@node
 @pytest.mark.parametrize(
-    ("offset", "count"), [(None, 50), (8, 20), pytest.param(None, 1000, marks=pytest.mark.slow)]
+    ("where", "offset", "count"),
+    [
+        pytest.param(run_in_node, None, 50, marks=node),
+        pytest.param(run_in_node, 8, 20, marks=node),
+        pytest.param(run_in_node, None, 1000, marks=(node, pytest.mark.slow)),
+        pytest.param(run_in_chromium, None, 1000, marks=(chromium, pytest.mark.slow)),
+    ],
 )
-def test_spike_times_in_node_are_those_of_the_engines(
-    tmp_path: Path, offset: int | None, count: int
+def test_spike_times_in_the_page_are_those_of_the_engines(
+    tmp_path: Path, where: Callable[[Path, str, dict], dict], offset: int | None, count: int
 ) -> None:
     spiking = network(offset)
     images = digits(count)
@@ -107,7 +137,7 @@ def test_spike_times_in_node_are_those_of_the_engines(
         },
         "logits": record.logits.tolist(),
     }
-    found = run_in_node(tmp_path, ALL_TIMES, data)
+    found = where(tmp_path, ALL_TIMES, data)
     assert found["differing"] == 0
     assert found["compared"] == sum(t.numel() for t in record.spike_times.values())
     assert found["largest"] < 1e-9
@@ -217,27 +247,12 @@ addEventListener("load", () => {
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(browser is None, reason="no Chromium is installed")
+@chromium
 def test_slider_hover_keys_and_drawing_in_a_browser(tmp_path: Path) -> None:
     page = view(network().float(), digits(2).float(), [0, 1]).page
     path = tmp_path / "view.html"
     path.write_text(page.replace("</body>", IN_THE_BROWSER + "</body>"))
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path}",
-    ]
-    done = subprocess.run(
-        [*command, "--virtual-time-budget=5000", "--dump-dom", path.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    found = re.search(r'<pre id="done">(.*?)</pre>', done.stdout)
-    assert found is not None, done.stderr[-2000:]
-    out = json.loads(found.group(1))
+    out = in_the_browser(path)
     assert out["step"].startswith("20 / ")
     assert out["neuron"].startswith("input [0, ")
     assert out["next"].startswith(network().populations[1]) and out["inputs"] > 0
