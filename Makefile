@@ -5,6 +5,8 @@ PYTHON := .venv/bin/python
 # Two threads are slower than one on small networks when the other core is busy.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKERS := auto
+# Workers and processes of their own read what one of them has compiled.
+export PYTHONDONTWRITEBYTECODE :=
 MINUTES := 30
 
 demo: .venv/ready  ## digits: train, convert, compare engines, report

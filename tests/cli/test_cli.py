@@ -89,6 +89,7 @@ def test_evaluate_prints_and_writes_the_same_result(trained: Path, tmp_path: Pat
     assert result.samples == 100 and result.split == "validation" and result.dataset == "digits"
     assert f"{100 * result.accuracy:.2f}" in text
     assert result.latency_steps == 4 * 8  # depth 3: (3 + 1) windows of 8
+    assert fs.Result.from_json(trained / "result.json") == result  # kept with the run
     assert json.loads(file.read_text())["code"]["kernel"]["name"] == "Linear"
 
 

@@ -36,7 +36,7 @@ def test_a_large_potential_leaves_in_doubling_spikes() -> None:
 
 @pytest.mark.parametrize("input", [fs.inputs.Direct(), fs.inputs.Regular()])
 def test_output_tends_to_the_anns_as_one_over_steps(input: fs.codes.Input) -> None:
-    codes = [fs.Burst(steps, input=input) for steps in (128, 512, 2048)]
+    codes = [fs.Burst(steps, input=input) for steps in (64, 256, 1024)]
     assert_error_falls_as_one_over_steps(codes, limit=80.0)
 
 

@@ -148,7 +148,7 @@ def trained(
 def test_engines_agree_on_trained_weights(pool: str) -> None:
     data = load_dataset("digits", "train")
     x, labels = data.float_images(), data.labels
-    model = trained(DigitsCNN(batch_norm=True, pool=pool, width=0.5), x, labels, epochs=8)
+    model = trained(DigitsCNN(batch_norm=True, pool=pool, width=0.5), x, labels, 3, least=0.8)
     for code in (fs.TTFS(16), fs.TTFS(6, fs.kernels.Linear())):
         assert_identical(fs.convert(model.double(), code, calibration=x), x[:100].double())
 
@@ -156,10 +156,10 @@ def test_engines_agree_on_trained_weights(pool: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("VGG-11", "branches"),
+        "branches",
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("VGG-11, average", "ResNet-20", "ResNet-20, max")
+            for name in ("VGG-11", "VGG-11, average", "ResNet-20", "ResNet-20, max")
         ),
     ],
 )
@@ -285,7 +285,7 @@ def test_early_firing_follows_a_naive_simulation(chain: str, offset: int | None)
         assert reasons <= {"early firing", "inherited"}
 
 
-@pytest.mark.parametrize("memory", [1, 10_000, 100_000, 2**30])
+@pytest.mark.parametrize("memory", [1, 100_000])
 @pytest.mark.parametrize("offset", [None, 5])
 def test_the_memory_budget_does_not_change_results(memory: int, offset: int | None) -> None:
     network, x = spiking("branches", fs.TTFS(10, offset=offset))

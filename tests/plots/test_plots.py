@@ -66,7 +66,7 @@ def test_draws_on_the_axes_it_is_given(name: str) -> None:
     returned, axes = call(name, ax=given)
     assert returned is figure and list(np.ravel(np.asarray(axes, dtype=object))) == grid
     assert len(figure.axes) == len(grid)
-    drawn(figure)
+    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize("name", CALLS)
