@@ -157,6 +157,28 @@ def test_engines_give_the_same_result(trained: Path, tmp_path: Path) -> None:
     assert a.spikes_per_sample == b.spikes_per_sample
 
 
+def test_the_test_split_is_read_only_when_named(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    dataset = Run.dataset
+
+    def noted(self: Run, split: str, *rest: object) -> object:
+        read.append(split)
+        return dataset(self, split, *rest)
+
+    monkeypatch.setattr(Run, "dataset", noted)
+    few = ("--samples", 2)
+    run("evaluate", trained, *few)
+    run("hardware", "--network", trained, *few)
+    run("view", trained, *few, "--out", tmp_path / "view.html")
+    door = ("--to", "pretrained", "--out", tmp_path / "door")
+    run("export", trained, *door, *few)
+    assert "validation" in read and "test" not in read
+    run("export", trained, *door, *few, "--split", "test")
+    assert read[-1] == "test"
+
+
 def test_report_is_one_page_that_needs_nothing_else(trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     run("report", trained, "--out", page, "--samples", 50)

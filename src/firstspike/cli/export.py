@@ -26,13 +26,16 @@ def export(
         str | None, typer.Option(help="Another format: nir, onnx, c, pretrained, spikes; or all.")
     ] = None,
     samples: Annotated[
-        int, typer.Option(help="Test samples that the receiver runs to check the file.", min=1)
+        int, typer.Option(help="Samples that the receiver runs to check the file.", min=1)
     ] = 100,
     frames: Annotated[
         int | None,
         typer.Option(help="Of --to all: samples that compiled C runs; default: --samples.", min=1),
     ] = None,
     data: Annotated[str | None, typer.Option(help="Data set of the samples.")] = None,
+    split: Annotated[
+        str, typer.Option(help="train, validation, train+validation or test.")
+    ] = "validation",
     root: DataRoot = None,
     form: Annotated[
         str | None, typer.Option(help="Of --to c: closed_form (default), or event.")
@@ -76,11 +79,11 @@ def export(
     if run is None or out is None:
         raise ValueError("pass RUN and `--out FILE`, or `--verify FILE`.")
     if to == "all":
-        return _by_every_door(run, out, samples, frames, data, root, json_file)
+        return _by_every_door(run, out, samples, frames, split, data, root, json_file)
     if to is not None:
         given = {"form": form, "ram": _size("ram", ram), "flash": _size("flash", flash)}
         options = {name: value for name, value in given.items() if value is not None}
-        return _hand_on(run, out, to, options, bits, samples, data, root, json_file)
+        return _hand_on(run, out, to, options, bits, samples, split, data, root, json_file)
     typer.echo(f"wrote {out} and {write(run, out, result)}")
 
 
@@ -89,6 +92,7 @@ def _by_every_door(
     out: Path,
     samples: int,
     frames: int | None,
+    split: str,
     data: str | None,
     root: Path | None,
     json_file: Path | None,
@@ -98,7 +102,7 @@ def _by_every_door(
 
     opened = Run(run)
     calibration = opened.dataset("train", data, root).subset(1000).float_images()
-    whole = opened.dataset("test", data, root)
+    whole = opened.dataset(split, data, root)
     few, many = (whole.subset(min(n, len(whole))) for n in (samples, frames or samples))
     out.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -118,6 +122,7 @@ def _hand_on(
     options: dict[str, Any],
     bits: int,
     samples: int,
+    split: str,
     data: str | None,
     root: Path | None,
     json_file: Path | None,
@@ -129,7 +134,7 @@ def _hand_on(
     from firstspike.runs import Run
 
     opened = Run(run)
-    dataset = opened.dataset("test", data, root)
+    dataset = opened.dataset(split, data, root)
     images = dataset.subset(min(samples, len(dataset))).float_images()
     if to == C.name:
         options["golden"] = images[:2]
