@@ -18,8 +18,8 @@ from firstspike.conversion.normalization import Normalization, Percentile
 from firstspike.conversion.self_check import check_conversion
 from firstspike.conversion.statistics import Histogram, Sample, calibration_batches, collect
 from firstspike.engines.spiking_network import SpikingNetwork
-from firstspike.networks import INPUT, Network, trace
-from firstspike.networks.trace import HALF
+from firstspike.networks import INPUT, Network
+from firstspike.networks.trace import HALF, taken
 from firstspike.neurons.table import TableNeuron
 
 
@@ -56,11 +56,13 @@ class Calibration:
         self.dtype, self.device = parameter.dtype, parameter.device
         computed = torch.float32 if self.dtype in HALF else self.dtype
         self.first = first.to(self.device, computed)
-        self.network = trace(model, self.first, keep_batch_norm=keep_batch_norm)
+        comparison = taken(model, self.first, keep_batch_norm)
+        self.network = comparison.network
         moved = (b.to(self.device, computed) for b in itertools.chain([first], batches))
         self.seen = InputRange()
         self.per_channel = per_channel
         self._histograms, self.outputs = collect(self.network, moved, per_channel, self.seen)
+        comparison.check(self.outputs[: len(comparison.samples)])
 
     @torch.inference_mode(False)
     def convert(

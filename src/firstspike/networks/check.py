@@ -11,7 +11,7 @@ from firstspike.networks.errors import ConversionError
 from firstspike.networks.fx_graph import kind_of, source_line
 from firstspike.networks.network import Node, free_name
 from firstspike.networks.ops import Rectifier, Reshape
-from firstspike.networks.trace import Builder, completed, readied, recorded
+from firstspike.networks.trace import Builder, Comparison, readied, recorded
 
 SAME = "the same value"
 
@@ -129,10 +129,11 @@ def check(model: nn.Module, example: Tensor) -> Check:
     if any(step.becomes is None for step in steps):
         return Check(name, steps, None, tuple(builder.notes))
     try:
-        network = completed(builder, example)
+        comparison = Comparison(builder, example)
+        comparison.check(comparison.said())
     except ConversionError as error:
         return Check(name, steps, str(error), tuple(builder.notes))
-    return Check(name, steps, None, network.notes, len(network.populations))
+    return Check(name, steps, None, comparison.network.notes, len(comparison.network.populations))
 
 
 def _steps(builder: Builder) -> Iterator[Step]:

@@ -90,11 +90,18 @@ def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -
     Raises:
         ConversionError: naming the node, its source line and what to do.
     """
+    comparison = taken(model, example, keep_batch_norm)
+    comparison.check(comparison.said())
+    return comparison.network
+
+
+def taken(model: nn.Module, example: Tensor, keep_batch_norm: bool = False) -> Comparison:
+    """The network of all that `model` does, not yet compared with it."""
     reference, example = readied(model, example)
     builder = Builder(reference, recorded(reference, example), keep_batch_norm)
     for node in builder.steps():
         builder.take(node)
-    return completed(builder, example)
+    return Comparison(builder, example)
 
 
 def readied(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
@@ -137,13 +144,6 @@ def recorded(reference: nn.Module, example: Tensor) -> Recording:
         raise
 
 
-def completed(builder: Builder, example: Tensor) -> Network:
-    """The network of all steps taken, rewritten for spikes and compared with the model."""
-    network = fold_affine(pool_after_population(builder.finish())).eval()
-    _check_same(network, builder, builder.module, example[:_COMPARED])
-    return network
-
-
 def _required_inputs(model: nn.Module) -> int:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(model.forward).parameters.values()
@@ -158,38 +158,63 @@ def _runs(model: nn.Module, x: Tensor) -> bool:
     return False
 
 
-def _check_same(network: Network, builder: Builder, model: nn.Module, x: Tensor) -> None:
-    """The traced network must compute what the model computes, up to what `builder` left out.
+class Comparison:
+    """A network just made of a model, and whether it computes what the model computes.
 
     Differences are measured against what outputs vary by over the samples, which a large constant
     cannot hide; one sample more, unlike the others, shows what was taken for a constant. Where
     float32 rounds too much to tell, float64 decides.
+
+    Attributes:
+        network: rewritten for spikes, in evaluation mode.
+        samples: the first of the example.
     """
-    x = torch.cat([x, 0.5 * x[:1].flip(-1)])
-    error, tolerance = _difference(network, builder, model, x), 1e-3
-    if not error <= tolerance and x.dtype != torch.float64:
-        with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their own type
-            twin, model = copy.deepcopy(network).double(), model.double()
-            error, tolerance = _difference(twin, builder, model, x.double()), 1e-6
-    if not error <= tolerance:
-        raise ConversionError(
-            f"the traced network differs from the model by {error:.2g} of what its outputs vary by "
-            f"over the samples (limit {tolerance:g}). The model may keep state, draw random "
-            "numbers in evaluation mode, change a view of a tensor in place, or call code that "
-            "torch cannot follow (torch.jit.script, autograd.Function); take that out of it."
+
+    def __init__(self, builder: Builder, example: Tensor) -> None:
+        self.network = fold_affine(pool_after_population(builder.finish())).eval()
+        self.samples = example[:_COMPARED]
+        self._builder = builder
+        self._unlike = 0.5 * example[:1].flip(-1)
+
+    @torch.no_grad()
+    def said(self) -> Tensor:
+        """What the network says for the samples; who runs it on them anyway need not ask."""
+        return self.network(self.samples)
+
+    @torch.no_grad()
+    def check(self, said: Tensor) -> None:
+        """Refuse a network that says `said` for the samples where the model says something else.
+
+        Raises:
+            ConversionError: it differs by more than rounding from the model, up to what was left
+                out on purpose.
+        """
+        model, x = self._builder.module, torch.cat([self.samples, self._unlike])
+        error, tolerance = (
+            self._error(model, x, torch.cat([said, self.network(self._unlike)])),
+            1e-3,
         )
+        if not error <= tolerance and x.dtype != torch.float64:
+            with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their type
+                twin, model, x = copy.deepcopy(self.network).double(), model.double(), x.double()
+                error, tolerance = self._error(model, x, twin(x)), 1e-6
+        if not error <= tolerance:
+            raise ConversionError(
+                f"the traced network differs from the model by {error:.2g} of what its outputs "
+                f"vary by over the samples (limit {tolerance:g}). The model may keep state, draw "
+                "random numbers in evaluation mode, change a view of a tensor in place, or call "
+                "code that torch cannot follow (torch.jit.script, autograd.Function); take that "
+                "out of it."
+            )
 
-
-@torch.no_grad()
-def _difference(network: Network, builder: Builder, model: nn.Module, x: Tensor) -> float:
-    """Largest difference of the outputs, in units of the largest deviation from their mean."""
-    wanted = builder.outputs(Recording(model, x.clone()))
-    if wanted is None:
-        return float("inf")
-    got = network(x)
-    spread = float((wanted - wanted.mean(0)).abs().max())
-    rounding = 32 * torch.finfo(x.dtype).eps * float(wanted.abs().max())
-    return float(((wanted - got).abs().max() - rounding).clamp(min=0)) / (spread + 1e-30)
+    def _error(self, model: nn.Module, x: Tensor, said: Tensor) -> float:
+        """Largest difference of the outputs, in units of the largest deviation from their mean."""
+        wanted = self._builder.outputs(Recording(model, x.clone()))
+        if wanted is None:
+            return float("inf")
+        spread = float((wanted - wanted.mean(0)).abs().max())
+        rounding = 32 * torch.finfo(x.dtype).eps * float(wanted.abs().max())
+        return float(((wanted - said).abs().max() - rounding).clamp(min=0)) / (spread + 1e-30)
 
 
 class Builder:
