@@ -147,8 +147,13 @@ def in_int64(network: fs.SpikingNetwork, x: Tensor) -> tuple[dict[str, Tensor], 
 
 @pytest.mark.parametrize("code", CODES[:4], ids=str)
 @pytest.mark.parametrize("build", [plain, Residual])
-@pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("low", [0.0, -0.5])
+@pytest.mark.parametrize(
+    ("per_channel", "low"),
+    [
+        (True, -0.5),
+        *(pytest.param(*other, marks=pytest.mark.slow) for other in [(True, 0.0), (False, -0.5)]),
+    ],
+)
 def test_all_engines_have_the_spike_times_of_int64(code, build, per_channel, low):
     x = images(low)  # negative inputs: the shift is a layer too
     network = to_integers(quantized(build, code, x, 8, per_channel), 32)
@@ -166,8 +171,16 @@ def test_all_engines_have_the_spike_times_of_int64(code, build, per_channel, low
 
 
 @pytest.mark.parametrize("code", CODES, ids=str)
-@pytest.mark.parametrize("build", [plain, Residual])
-@pytest.mark.parametrize("per_channel", [True, False])
+@pytest.mark.parametrize(
+    ("build", "per_channel"),
+    [
+        (Residual, True),
+        *(
+            pytest.param(*other, marks=pytest.mark.slow)
+            for other in [(plain, True), (plain, False)]
+        ),
+    ],
+)
 def test_integers_equal_the_quantized_network(code, build, per_channel):
     """Early firing and learned tables too."""
     x = images(-0.5)

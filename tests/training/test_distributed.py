@@ -13,7 +13,7 @@ import pytest
 import torch
 from small_task import make_set
 
-from firstspike._tensors import load_tensors
+from firstspike._tensors import load_tensors, save_tensors
 from firstspike.training import TrainConfig, fit
 from firstspike.training.distributed import World, check_batches
 
@@ -76,11 +76,25 @@ def test_a_stopped_run_goes_on_exactly(finished):
         assert torch.equal(tensor, stopped[name]), name
 
 
-def test_a_run_of_two_processes_is_not_continued_by_one(finished):
-    body = parallel_run.model(0.3)
+def said_to_be_of_two(folder):
+    """As if by two: starting two takes long."""
+    body, config = parallel_run.model(), dataclasses.replace(TrainConfig(), epochs=1)
+    fit(body, make_set(90, 0), make_set(31, 5), config, run_dir=folder)
+    tensors, state = load_tensors(folder / "last.safetensors")
+    assert state["processes"] == 1
+    save_tensors(folder / "last.safetensors", tensors, state | {"processes": 2})
+    return folder, body, config
+
+
+@pytest.mark.parametrize("really", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run_of_two_processes_is_not_continued_by_one(really, request, tmp_path):
+    if really:
+        run = request.getfixturevalue("finished") / "whole"
+        body, config = parallel_run.model(0.3), parallel_run.CONFIG
+    else:
+        run, body, config = said_to_be_of_two(tmp_path)
     with pytest.raises(ValueError, match=r"go on with the 2 process\(es\) it began with, got 1"):
-        sets = make_set(90, 0), make_set(31, 5)
-        fit(body, *sets, parallel_run.CONFIG, run_dir=finished / "whole")
+        fit(body, make_set(90, 0), make_set(31, 5), config, run_dir=run)
 
 
 @pytest.mark.slow
@@ -106,8 +120,6 @@ def test_a_run_from_before_an_option_existed_is_continued(tmp_path):
     body = parallel_run.model()
     config = dataclasses.replace(TrainConfig(), epochs=1)
     fit(body, make_set(90, 0), make_set(31, 5), config, run_dir=tmp_path)
-    from firstspike._tensors import save_tensors
-
     tensors, state = load_tensors(tmp_path / "last.safetensors")
     del state["settings"]["training"]["synchronize_batch_norm"], state["processes"]
     save_tensors(tmp_path / "last.safetensors", tensors, state)
