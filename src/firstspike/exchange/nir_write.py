@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -249,31 +249,28 @@ class _Builder:
         return self._add(node, self._flatten(source.shape), source.nodes, factor)
 
     def _emit_averagepool(self, node: Node, op: ops.AveragePool) -> _Signal:
-        hyper = op.hyper
-        kernel = _pair(hyper["kernel_size"])
-        stride = kernel if hyper.get("stride") in (None, ()) else _pair(hyper["stride"])
-        padding = _pair(hyper.get("padding", 0))
-        if any(padding) and not hyper.get("count_include_pad", True):
+        if any(_pair(op.hyper.get("padding", 0))) and not op.hyper.get("count_include_pad", True):
             self._refuse(node, "NIR's average pools count the padding")
-        if hyper.get("divisor_override") is not None:
+        if op.hyper.get("divisor_override") is not None:
             self._refuse(node, "NIR's average pools divide by the size of their window")
-        return self._pool(node, hyper["dims"], kernel, stride, padding)
+        return self._pool(node, op.hyper)
 
     def _emit_adaptiveaveragepool(self, node: Node, op: ops.AdaptiveAveragePool) -> _Signal:
-        source, size = self.signals[node.inputs[0]], _pair(op.hyper["output_size"])
-        sizes = source.shape[1:]
-        if len(sizes) == 2 and any(whole % part for whole, part in zip(sizes, size)):
+        sizes, size = self.signals[node.inputs[0]].shape[1:], _pair(op.hyper["output_size"])
+        if any(whole % part for whole, part in zip(sizes, size)):
             self._refuse(node, f"{sizes} does not divide into {size} equal windows")
-        kernel = tuple(whole // part for whole, part in zip(sizes, size))
-        return self._pool(node, op.hyper["dims"], kernel, kernel, (0, 0))
+        return self._pool(node, op.hyper)
+
+    def _emit_maxpool(self, node: Node, op: ops.MaxPool) -> _Signal:
+        """An average pool stands in: NIR cannot say the earliest spike; `limits` lists it."""
+        return self._pool(node, op.hyper)
 
     def _emit_mean(self, node: Node, op: ops.Mean) -> _Signal:
         source = self.signals[node.inputs[0]]
         if len(source.shape) != 3 or tuple(op.hyper["dim"]) != (2, 3):
             self._refuse(node, f"NIR averages over height and width, not {op.hyper['dim']}")
-        kernel = tuple(source.shape[1:])
         shape = (source.shape[0], 1, 1)
-        pooled = self._pool(replace(node, shape=shape), 2, kernel, kernel, (0, 0))
+        pooled = self._pool(replace(node, shape=shape), {"dims": 2, "output_size": 1})
         if op.hyper["keepdim"]:
             return pooled
         made = self._flatten(shape)
@@ -281,29 +278,19 @@ class _Builder:
         factor = pooled.factor.expand(shape).reshape(-1) if pooled.factor.ndim else pooled.factor
         return self._add(flat, made, pooled.nodes, factor)
 
-    def _emit_maxpool(self, node: Node, op: ops.MaxPool) -> _Signal:
-        """An average pool stands in: NIR cannot say the earliest spike; `limits` lists it."""
-        source = self.signals[node.inputs[0]]
-        if "output_size" in op.hyper:
-            size = _pair(op.hyper["output_size"])
-            kernel = tuple(whole // part for whole, part in zip(source.shape[1:], size))
-            return self._pool(node, op.hyper["dims"], kernel, kernel, (0, 0))
-        kernel = _pair(op.hyper["kernel_size"])
-        stride = kernel if op.hyper.get("stride") in (None, ()) else _pair(op.hyper["stride"])
-        return self._pool(node, op.hyper["dims"], kernel, stride, _pair(op.hyper.get("padding", 0)))
-
     # ---- pieces of NIR ---------------------------------------------------------------------------
-    def _pool(
-        self,
-        node: Node,
-        dims: int,
-        kernel: tuple[int, ...],
-        stride: tuple[int, ...],
-        padding: tuple[int, ...],
-    ) -> _Signal:
+    def _pool(self, node: Node, hyper: Mapping[str, Any]) -> _Signal:
+        """Averages over windows of one size, also for pools that name the size of their output."""
         source = self.signals[node.inputs[0]]
-        if dims != 2:
-            self._refuse(node, f"NIR pools in two dimensions, not {dims}")
+        if hyper["dims"] != 2:
+            self._refuse(node, f"NIR pools in two dimensions, not {hyper['dims']}")
+        if "output_size" in hyper:
+            sizes, size = source.shape[1:], _pair(hyper["output_size"])
+            kernel = stride = tuple(whole // part for whole, part in zip(sizes, size))
+        else:
+            kernel = _pair(hyper["kernel_size"])
+            stride = _pair(hyper.get("stride") or kernel)
+        padding = _pair(hyper.get("padding", 0))
         expected = [
             (size + 2 * p - k) // s + 1
             for size, k, s, p in zip(source.shape[1:], kernel, stride, padding)
