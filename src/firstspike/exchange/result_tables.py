@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _PLAIN = (
     *("model", "dataset", "split", "samples", "seed", "accuracy", "ann_accuracy", "agreement"),
     *("latency_steps", "decision_steps_mean", "spikes_per_sample", "input_spikes_per_sample"),
-    *("neurons", "spikes_per_neuron", "spike_rate", "silent_fraction", "seconds"),
+    *("transmitted_per_sample", "neurons", "spikes_per_neuron", "spike_rate"),
+    *("silent_fraction", "seconds"),
 )
 
 

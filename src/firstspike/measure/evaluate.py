@@ -138,7 +138,7 @@ def evaluate(
         images = given if listening is None else listening.take(_trains(given, network))
         record = simulate(network, images, engine, over_time=follow, memory=memory, decide=decide)
         tally.add(record, images, targets)
-        operations.add(record)
+        operations.add(record, images)
         if record.decided_at is not None:
             stopped.append(record.decided_at)
     if not tally.samples:
@@ -206,23 +206,29 @@ def _costs(
 ) -> dict[str, Any]:
     """What a `Result` says of spikes, neurons, operations and energy."""
     from firstspike.measure.energy_tables import estimate_energy
+    from firstspike.measure.neurobench import neurobench
 
     n, hidden = tally.samples, network.populations[1:]
     per_layer, costs = operations.per_layer(), operations.total()
     counted = sum(network.neuron_count(name) for name in hidden)
-    sent = sum(tally.layers[name].spikes for name in hidden) / n
+    fired = sum(tally.layers[name].spikes for name in hidden) / n
     given = tally.layers[INPUT].spikes / n
     return {
         "code": _code(network),
-        "spikes_per_sample": sent,
+        "spikes_per_sample": fired,
+        "transmitted_per_sample": sum(operations.sent[name] for name in hidden) / n,
         "input_spikes_per_sample": given,
         "neurons": counted + network.network.output.shape[0],
         "silent_fraction": sum(tally.layers[name].silent for name in hidden) / (counted * n),
-        "layers": [_layer(network, name, tally, per_layer[name]) for name in network.populations],
+        "layers": [
+            _layer(network, name, tally, operations.sent[name] / n, per_layer[name])
+            for name in network.populations
+        ],
         "operations": costs,
+        "neurobench": neurobench(operations),
         "energy": estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY)
-        | estimate_energy({**costs, "spikes": sent, "steps": network.latency}, tables=tables)
-        | _with_memory(network, costs, sent + given),
+        | estimate_energy({**costs, "spikes": fired, "steps": network.latency}, tables=tables)
+        | _with_memory(network, costs, fired + given),
         "not_counted": [
             "spikes of the input population are given apart",
             "the readout is a potential and emits no spikes",
@@ -266,7 +272,7 @@ def _code(network: SpikingNetwork) -> dict[str, Any]:
 
 
 def _layer(
-    network: SpikingNetwork, name: str, tally: Tally, operations: dict[str, float]
+    network: SpikingNetwork, name: str, tally: Tally, sent: float, operations: dict[str, float]
 ) -> LayerResult:
     from firstspike.measure.result import LayerResult
 
@@ -275,6 +281,7 @@ def _layer(
         name=name,
         neurons=neurons,
         spikes_per_sample=layer.spikes / tally.samples,
+        transmitted_per_sample=sent,
         silent_fraction=layer.silent / (neurons * tally.samples),
         depth=network.network.depth[name],
         window_start=network.window_of(name).start,

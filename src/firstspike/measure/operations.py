@@ -24,6 +24,7 @@ from torch import Tensor
 
 from firstspike.engines import Record
 from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.measure.transmitted import heard, transmitted
 from firstspike.networks import INPUT
 from firstspike.networks.ops import IndexMap, MaxPool
 from firstspike.networks.structure import emitters, fan_out, targets
@@ -125,24 +126,32 @@ class OperationTally:
     samples: int = 0
     spikes: dict[str, Tensor] = field(default_factory=dict)  # sums over samples, (*emitter)
     comparisons: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    sent: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by population
+    currents: Tensor = field(default_factory=lambda: torch.zeros(()))  # of an analogue input, not 0
 
     def __post_init__(self) -> None:
         self.fan_out = {name: fan_out(self.network.network, name) for name in self.layers}
+        self.heard = heard(self.fan_out.values())
 
     @property
     def layers(self) -> tuple[str, ...]:
         """What integrates: hidden populations and the readout."""
         return targets(self.network.network)
 
-    def add(self, record: Record) -> None:
-        """Add the samples of one record."""
+    def add(self, record: Record, images: Tensor | None = None) -> None:
+        """Add the samples of one record, and of the images that an analogue input was."""
         code = self.network.code
+        if images is not None and self.network.neuron(INPUT).analog:
+            currents = self.network.shifted(images) != 0
+            self.currents = self.currents.to(currents.device) + currents.sum(0, dtype=torch.float64)
         self.samples += len(record.logits)
         counts = record.spike_counts | pool_spikes(self.network, record)
         for name in emitters(self.network.network):
             if name in counts:
                 total = counts[name].sum(0, dtype=torch.float64)
                 self.spikes[name] = self.spikes.get(name, 0) + total
+        for name, spikes in transmitted(self.network, record, self.heard).items():
+            self.sent[name] += float(spikes.sum(dtype=torch.float64))
         for name in self.network.populations:
             if not self.network.neuron(name).analog:
                 self.comparisons[name] += code.comparisons(
@@ -154,7 +163,9 @@ class OperationTally:
 
     def counts(self) -> dict[str, Any]:
         """All sums, by attribute."""
-        return {key: vars(self)[key] for key in ("samples", "spikes", "comparisons")}
+        return {
+            key: vars(self)[key] for key in ("samples", "spikes", "comparisons", "sent", "currents")
+        }
 
     def per_layer(self) -> dict[str, dict[str, float]]:
         """Operation -> mean per sample, by layer: the input, the populations and the readout."""

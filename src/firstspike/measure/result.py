@@ -35,7 +35,10 @@ _ADDED = (
     "metrics",
     "ann_metrics",
     "clipped_inputs",
+    "transmitted_per_sample",
+    "neurobench",
 )  # fields that results written before may lack
+_TRANSMITTED = "spikes that have to be sent, where the first of a pooled group silences the others"
 
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -57,6 +60,7 @@ class LayerResult(_Record):
     name: str
     neurons: int = Field(ge=0)
     spikes_per_sample: Amount
+    transmitted_per_sample: Amount | None = Field(default=None, description=_TRANSMITTED)
     silent_fraction: Fraction = Field(
         description="share of neurons, over all samples, that never fire"
     )
@@ -149,12 +153,20 @@ class Result(_Record):
 
     spikes_per_sample: Amount = Field(description="hidden and output spikes; the input apart")
     input_spikes_per_sample: Amount
+    transmitted_per_sample: Amount | None = Field(
+        default=None, description=f"of `spikes_per_sample`: {_TRANSMITTED}"
+    )
     neurons: int = Field(ge=0, description="hidden and output neurons; the input apart")
     silent_fraction: Fraction = Field(
         description="share of neurons, over all samples, that never fire"
     )
     operations: dict[str, Amount] = Field(
         default_factory=dict, description="operation (multiply, add, ...) -> count per sample"
+    )
+    neurobench: dict[str, Amount | dict[str, Amount]] | None = Field(
+        default=None,
+        description="complexity under the names and rules of NeuroBench: Footprint (bytes), "
+        "ConnectionSparsity, ActivationSparsity, SynapticOperations (per sample)",
     )
     energy: dict[str, EnergyEstimate] = Field(
         default_factory=dict, description="energy model -> estimate per sample"
@@ -292,7 +304,8 @@ def result_schema() -> dict[str, Any]:
     """JSON schema of a `Result` file (a single result or a list), as published in docs/."""
     schema = Result.model_json_schema(mode="serialization")
     definitions = schema.pop("$defs")
-    schema["required"] = [name for name in schema["required"] if name not in _ADDED]
+    for part in (schema, definitions["LayerResult"]):
+        part["required"] = [name for name in part["required"] if name not in _ADDED]
     for part in (schema, *definitions.values()):  # docstrings, without their examples
         if text := part.get("description"):
             part["description"] = text.partition("\n\n>>>")[0].replace("\n", " ")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from firstspike.networks.network import INPUT, Network, Node
-from firstspike.networks.ops import WeightOp
+from firstspike.networks.ops import Op, WeightOp
 
 _BATCH = 64  # sets of neurons that go through a layer at once
 
@@ -41,8 +41,11 @@ def emitters(network: Network) -> tuple[str, ...]:
     return (INPUT, *network.populations, *network.max_pools())
 
 
-def fan_out(network: Network, target: str) -> dict[str, Tensor]:
+def fan_out(network: Network, target: str, zeros: bool = True) -> dict[str, Tensor]:
     """Synapses from every neuron of each emitter to all neurons of `target`.
+
+    Args:
+        zeros: whether weights of zero are synapses.
 
     Returns:
         By emitter that reaches the target without another population or pool in between:
@@ -61,7 +64,7 @@ def fan_out(network: Network, target: str) -> dict[str, Tensor]:
     ones = _filled(network, sources, 1.0).items()
     leaves = {name: one.requires_grad_() for name, one in ones}
     with torch.enable_grad():
-        total = _count(network, nodes, leaves).sum()
+        total = _count(network, nodes, leaves, zeros).sum()
         gradients = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
     return {name: gradient[0] for name, gradient in zip(leaves, gradients)}
 
@@ -147,6 +150,15 @@ def weight_matrices(network: Network, target: str) -> dict[str, Tensor]:
     }
 
 
+def _without_zeros(op: WeightOp, weights: Tensor) -> Callable[..., Tensor]:
+    """The operation with weights of one where they are not zero, and no bias."""
+    assert op.multiplies is not None
+    tensors = {op.multiplies: (weights != 0).double()}
+    if op.adds is not None and op.biases is not None:
+        tensors[op.adds] = torch.zeros_like(op.biases, dtype=torch.float64)
+    return lambda *x: torch.func.functional_call(op, tensors, x)
+
+
 def _filled(network: Network, names: Sequence[str], value: float) -> dict[str, Tensor]:
     return {
         name: torch.full((1, *network.node[name].shape), value, dtype=torch.float64)
@@ -154,10 +166,14 @@ def _filled(network: Network, names: Sequence[str], value: float) -> dict[str, T
     }
 
 
-def _count(network: Network, nodes: Sequence[Node], values: Mapping[str, Tensor]) -> Tensor:
+def _count(
+    network: Network, nodes: Sequence[Node], values: Mapping[str, Tensor], zeros: bool = True
+) -> Tensor:
     """Synapses that `values`, spikes per neuron, activate at each neuron of the last node."""
 
-    def synapses(op: object) -> Callable[..., Tensor]:
-        return op.structure if isinstance(op, WeightOp) else op.forward  # type: ignore[attr-defined]
+    def synapses(op: Op) -> Callable[..., Tensor]:
+        if not isinstance(op, WeightOp):
+            return op.forward
+        return op.structure if zeros or op.weights is None else _without_zeros(op, op.weights)
 
     return network.run_segment(nodes, values, synapses)

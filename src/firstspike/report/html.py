@@ -188,6 +188,7 @@ def _layer_row(layer: LayerResult) -> dict[str, Any]:
         "window opens": number(layer.window_start),
         "neurons": layer.neurons,
         "spikes": number(layer.spikes_per_sample),
+        "sent": number(layer.transmitted_per_sample),
         "per neuron": ratio(per_neuron),
         "silent %": percent(layer.silent_fraction, 1),
         "first spike": first,

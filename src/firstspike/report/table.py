@@ -52,8 +52,12 @@ COLUMNS: dict[str, Callable[[Result], str]] = {
 
 
 def columns(results: Sequence[Result]) -> dict[str, Callable[[Result], str]]:
-    """The columns of `COLUMNS`, with the metrics that some of the results have."""
-    found = dict(COLUMNS)
+    """The columns of `COLUMNS`, with what only some of the results have: spikes sent, metrics."""
+    found: dict[str, Callable[[Result], str]] = {}
+    for heading, text in COLUMNS.items():
+        found[heading] = text
+        if heading == "spikes" and any(map(silences, results)):
+            found["sent"] = lambda result: number(result.transmitted_per_sample)
     for name in dict.fromkeys(name for result in results for name in result.metrics):
 
         def cell(result: Result, name: str = name) -> str:
@@ -64,6 +68,12 @@ def columns(results: Sequence[Result]) -> dict[str, Callable[[Result], str]]:
         for heading in ("acc. %", "ANN %", "agree %", "decided"):
             del found[heading]
     return found
+
+
+def silences(result: Result) -> bool:
+    """Whether some spikes need not be sent, see `firstspike.measure.transmitted`."""
+    sent = result.transmitted_per_sample
+    return sent is not None and sent < result.spikes_per_sample
 
 
 def results_table(results: Iterable[Result]) -> Table:
