@@ -7,12 +7,13 @@ import torch
 
 import firstspike as fs
 from firstspike.config import build
+from firstspike.models import VGG16
 from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, load_entry
 from firstspike.reproduce.metrics import METRICS
-from firstspike.reproduce.outcome import Cell, Row
+from firstspike.reproduce.outcome import Cell, Row, key_of
 from firstspike.reproduce.registry import build_entry, entry_content, merge, plan_of, recipe_path
 from firstspike.reproduce.scales import Scale, Setting, at_scale, settings_of, spiking_recipe
-from firstspike.reproduce.tables import goal_rows
+from firstspike.reproduce.tables import claim_rows, goal_rows, table
 from firstspike.reproduce.verdicts import claims_of, judge
 from firstspike.runs import Recipe
 
@@ -216,7 +217,7 @@ def test_stored_outcomes_judge_every_claim_of_their_entry() -> None:
         (30.0, 26.0, False, "30 >= 26"),
         (None, 26.0, False, "never >= 26"),
         (26.0, None, True, "26 < never"),
-        (None, None, None, "neither settles"),
+        (None, None, False, "never >= never"),
         ("absent", 26.0, None, "not run: TTFS"),
     ],
 )
@@ -236,6 +237,45 @@ def test_a_network_that_never_settles_is_later_than_any_that_does(
     ]
     (verdict,) = claims_of(entry, rows)
     assert verdict.passed is passed and verdict.reason.startswith(reason)
+
+
+def test_the_list_has_a_verdict_on_every_claim_of_every_entry() -> None:
+    outcomes = [Reproduction.from_json(path) for path in sorted(STORED.glob("*.json"))]
+    rows = claim_rows(outcomes)
+    for name in entry_names():
+        mine = [row for row in rows if row["entry"] == name]
+        texts = {row["claim"] for row in mine}
+        assert {str(claim) for claim in load_entry(name).claims} == texts
+        assert all(row["why"] for row in mine)
+        if not any(outcome.entry == name for outcome in outcomes):
+            assert all(row["verdict"] == "not judged" for row in mine)
+            assert all(f"firstspike reproduce {name}" in row["why"] for row in mine)
+    assert {row["verdict"] for row in rows} == {"holds", "does NOT hold", "not judged"}
+    stored = sum(len(outcome.claims) for outcome in outcomes)
+    assert stored == sum(row["verdict"] != "not judged" or "not run:" in row["why"] for row in rows)
+
+
+def test_spikes_stand_in_tables_with_and_without_the_inputs() -> None:
+    outcome = Reproduction.from_json(STORED / "surrogate-table2-cpu-vgg11.json")
+    for line, row in zip(table(outcome), outcome.rows):
+        result = outcome.results[key_of(row.setting, row.network, 0)]
+        total = result.spikes_per_sample + result.input_spikes_per_sample
+        assert line["with the input's"] == f"{total:,.0f}"
+        assert line["spikes per image"].startswith(f"{result.spikes_per_sample:,.0f}")
+
+
+@pytest.mark.parametrize(("head", "neurons"), [([512, 512], 277_514), ([4096, 4096], 284_682)])
+def test_the_neurons_of_the_papers_network_with_either_head(head: list[int], neurons: int) -> None:
+    with torch.device("meta"):
+        model = VGG16(head=head)
+    sizes = {32: (64, 64), 16: (128, 128), 8: (256,) * 3, 4: (512,) * 3, 2: (512,) * 3}
+    counted = sum(c * side * side for side, channels in sizes.items() for c in channels)
+    convolutions = [m.out_channels for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert convolutions == [c for channels in sizes.values() for c in channels]
+    linear = [m.out_features for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    assert counted + sum(linear) == neurons
+    page = (Path(__file__).parents[2] / "docs/reproduce.md").read_text()
+    assert f"| {neurons:,} | {neurons + 3 * 32 * 32:,} |" in page
 
 
 CLAIM = {"metric": "settled", "less": "TTFS", "more": "Rate"}

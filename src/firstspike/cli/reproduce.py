@@ -10,6 +10,8 @@ import typer
 
 from firstspike.cli._options import DataRoot, Device, JsonFile, Threads, console, prepare
 
+_STORED = Path("benchmarks/results/reproduce")
+
 
 class ScaleName(str, Enum):
     """Scales on the command line."""
@@ -29,7 +31,11 @@ class NetworkName(str, Enum):
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="Entry, see --list.")] = None,
     list_entries: Annotated[
-        bool, typer.Option("--list", help="Say what can be reproduced, and what not and why.")
+        bool,
+        typer.Option(
+            "--list",
+            help="Say what can be reproduced, what not and why, and the verdict on every claim.",
+        ),
     ] = False,
     scale: Annotated[
         ScaleName,
@@ -52,7 +58,11 @@ def reproduce(
         bool, typer.Option(help="Compare both engines on test images, in float64.")
     ] = True,
     store: Annotated[
-        Path | None, typer.Option(help="Also write NAME-SCALE.json into this folder.")
+        Path | None,
+        typer.Option(
+            help="Also write NAME-SCALE.json into this folder; with --list, judge what it holds "
+            f"(there by default {_STORED})."
+        ),
     ] = None,
     root: DataRoot = None,
     json_file: JsonFile = None,
@@ -70,7 +80,7 @@ def reproduce(
     from firstspike.reproduce.tables import headline, table, verdicts
 
     if list_entries:
-        _list()
+        _list(store or _STORED)
         return
     if name is None:
         raise ValueError("`NAME` of an entry is missing. Pass it, or --list to see all.")
@@ -115,9 +125,10 @@ def _seeds(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _list() -> None:
+def _list(stored: Path) -> None:
     from firstspike.cli.compare import _table
-    from firstspike.reproduce.tables import elsewhere_rows, entry_rows
+    from firstspike.reproduce import Reproduction
+    from firstspike.reproduce.tables import claim_rows, elsewhere_rows, entry_rows
 
     console().print(_table("Entries", entry_rows()))
     console().print(
@@ -125,3 +136,9 @@ def _list() -> None:
         "minutes on a CPU, and uses bundled digits where the data are not at hand."
     )
     console().print(_table("Not run by this verb", elsewhere_rows()))
+    outcomes = [Reproduction.from_json(path) for path in sorted(stored.glob("*.json"))]
+    console().print(
+        _table(
+            f"Claims, as the {len(outcomes)} outcomes in {stored} judge them", claim_rows(outcomes)
+        )
+    )

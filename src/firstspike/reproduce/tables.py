@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from firstspike.report.comparison import equal_spikes_rows, equal_steps_rows, markdown
 from firstspike.reproduce.analysis import analysis, missed
 from firstspike.reproduce.metrics import METRICS
-from firstspike.reproduce.outcome import Cell, Reproduction
+from firstspike.reproduce.outcome import Cell, ClaimVerdict, Reproduction, Row, key_of
 from firstspike.reproduce.registry import elsewhere, entry_content, entry_names, load_entry
 from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, at_scale
 
 _CLAIM = {True: "holds", False: "does NOT hold", None: "not judged"}
+_WITH_INPUT = "with the input's"
 _WORD = {True: "pass", False: "MISS", None: ""}
 
 
@@ -24,10 +26,20 @@ def table(outcome: Reproduction) -> list[dict[str, str]]:
         for name in metrics:
             cell = row.cells.get(name)
             line[METRICS[name].head] = "" if cell is None else _cell(name, cell)
+            if name == "spikes":
+                line[_WITH_INPUT] = _with_input(outcome, row)
         judged = [cell.passed for cell in row.cells.values() if cell.passed is not None]
         line["verdict"] = _WORD[all(judged)] if judged else "–"
         rows.append(line)
     return rows
+
+
+def _with_input(outcome: Reproduction, row: Row) -> str:
+    """Mean over the seeds of all spikes, the input's too: printed, and never judged."""
+    keys = [key_of(row.setting, row.network, seed) for seed in outcome.seeds]
+    measured = [outcome.results[key] for key in keys if key in outcome.results]
+    totals = [r.spikes_per_sample + r.input_spikes_per_sample for r in measured]
+    return f"{statistics.fmean(totals):,.0f}" if totals else ""
 
 
 def _cell(metric: str, cell: Cell) -> str:
@@ -55,9 +67,7 @@ def verdicts(outcome: Reproduction) -> list[str]:
     ]
     lines += list(dict.fromkeys(reason for reason in skipped if reason))
     for claim in outcome.claims:
-        why = f" (by construction: {claim.construction})" if claim.construction else ""
-        word = _CLAIM[claim.passed]
-        lines.append(f"claim {word}: {claim.setting}, {claim.text}: {claim.reason}{why}")
+        lines.append(f"claim {_CLAIM[claim.passed]}: {claim.setting}, {claim.text}: {_why(claim)}")
     for check in outcome.engines:
         place = f"{check.setting}: {check.network}, seed {check.seed}"
         closed, other = 100 * check.closed_form_accuracy, 100 * check.other_accuracy
@@ -67,6 +77,49 @@ def verdicts(outcome: Reproduction) -> list[str]:
             f"{check.spikes_different:,} spikes differ"
         )
     return lines
+
+
+def _why(claim: ClaimVerdict) -> str:
+    marked = f" (by construction: {claim.construction})" if claim.construction else ""
+    return f"{claim.reason}{marked}"
+
+
+def claim_rows(outcomes: Sequence[Reproduction]) -> list[dict[str, str]]:
+    """Every claim of every entry with its verdict and why, a mapping per claim and setting.
+
+    Args:
+        outcomes: stored; claims of entries without one are not judged.
+    """
+    rows = []
+    for entry in map(load_entry, entry_names()):
+        judged = [
+            {
+                "entry": entry.name,
+                "scale": outcome.scale,
+                "setting": claim.setting,
+                "claim": claim.text,
+                "verdict": _CLAIM[claim.passed],
+                "why": _why(claim),
+            }
+            for outcome in outcomes
+            for claim in outcome.claims
+            if outcome.entry == entry.name
+        ]
+        known = {row["claim"] for row in judged}
+        rows += judged
+        rows += [
+            {
+                "entry": entry.name,
+                "scale": "–",
+                "setting": "–",
+                "claim": str(claim),
+                "verdict": _CLAIM[None],
+                "why": f"no stored outcome: firstspike reproduce {entry.name} --store FOLDER",
+            }
+            for claim in entry.claims
+            if str(claim) not in known
+        ]
+    return rows
 
 
 def entry_rows() -> list[dict[str, str]]:
