@@ -2,6 +2,7 @@
 
     python scripts/draw_docs.py spikes runs/mnist_cnn
     python scripts/draw_docs.py causal-sets
+    python scripts/draw_docs.py few-steps runs/cifar10_vgg8
 
 `spikes`, of a trained MNIST CNN: the spikes of one image, spike times per population before and
 after kernel optimization (Park et al. 2020, Fig. 5) and the optimization's losses from a small and
@@ -11,6 +12,10 @@ a large time constant (Fig. 4).
 MNIST CNN three times, each trained briefly on the first 2,000 images: as a ReLU ANN; as a DTA
 network from that ANN's weights; and without a dynamic threshold, where causal sets decide
 (`CausalSetNetwork`, from random weights of positive mean: the ANN's leave it silent).
+
+`few-steps`, of any trained CNN: the mean of its activations and of what spikes say of them in T
+steps (Datta & Beerel 2022, eqs. 6 and 7 and the inset of Fig. 1(a)), of the first, a middle and
+the last population on validation images.
 """
 
 from __future__ import annotations
@@ -25,14 +30,17 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import firstspike as fs
+from firstspike.codes.few_step_difference import expected_difference
 from firstspike.data import load_dataset
 from firstspike.models import MNISTCNN
 from firstspike.networks import INPUT, Network, trace
 from firstspike.plots import (
+    plot_expected_difference,
     plot_inactive,
     plot_kernel_losses,
     plot_raster,
     plot_spike_time_histograms,
+    save_svg,
 )
 from firstspike.training import DTA, Method, OneCycle, TrainConfig, fit
 from firstspike.training.causal_network import CausalSetNetwork
@@ -157,6 +165,28 @@ def causal_sets(epochs: int) -> None:
     plot_inactive(silent)[0].savefig(IMAGES / "causal_set_inactive.svg")
 
 
+def few_steps(run: Path) -> None:
+    opened = fs.Run(run)
+    images = opened.dataset("validation").subset(100).float_images()
+    network, found = trace(opened.model, images[:2]), {}
+
+    def activate(name: str, u: Tensor) -> Tensor:
+        if name == INPUT:
+            return u
+        found[name] = network.op(name)(u)
+        return found[name]
+
+    with torch.no_grad():
+        network.evaluate(images, activate)
+    for name, activations in found.items():
+        points = {t: expected_difference(activations, t) for t in (2, 3, 16)}
+        share = {t: f"{point.spiking / point.ann:.2f}" for t, point in points.items()}
+        print(f"{name}: K {points[2].ann:.4f}, h / K by T {share}")
+    names = list(found)
+    shown = {name: found[name] for name in (names[0], names[len(names) // 2], names[-1])}
+    save_svg(plot_expected_difference(shown)[0], IMAGES / "expected_difference.svg")
+
+
 def _some(times: Tensor) -> Tensor:
     """Times of evenly spaced neurons."""
     flat = times.flatten()
@@ -165,13 +195,15 @@ def _some(times: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["spikes", "causal-sets"])
-    parser.add_argument("run", type=Path, nargs="?", help="folder of a trained MNIST CNN")
+    parser.add_argument("what", choices=["spikes", "causal-sets", "few-steps"])
+    parser.add_argument("run", type=Path, nargs="?", help="folder of a trained CNN")
     parser.add_argument("--epochs", type=int, default=6)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "spikes":
         spikes(given.run)
+    elif given.what == "few-steps":
+        few_steps(given.run)
     else:
         causal_sets(given.epochs)
 

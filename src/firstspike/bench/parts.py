@@ -24,6 +24,7 @@ PARTS = {
     "data_path": "serving augmented batches, as a share of an epoch",
     "scaling": "exponents of time and memory against the size of the work",
     "rate": "a VGG-16 under rate codes, step by step, against other libraries",
+    "single_spike": "a training step of an MNIST network that fires once, against other libraries",
     "peers": "rate codes of other libraries at equal accuracy, against TTFS in closed form",
 }
 

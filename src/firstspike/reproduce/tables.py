@@ -26,8 +26,8 @@ def table(outcome: Reproduction) -> list[dict[str, str]]:
         for name in metrics:
             cell = row.cells.get(name)
             line[METRICS[name].head] = "" if cell is None else _cell(name, cell)
-            if name == "spikes":
-                line[_WITH_INPUT] = _with_input(outcome, row)
+            if name == "spikes" and (total := _with_input(outcome, row)):
+                line[_WITH_INPUT] = total
         judged = [cell.passed for cell in row.cells.values() if cell.passed is not None]
         line["verdict"] = _WORD[all(judged)] if judged else "–"
         rows.append(line)
