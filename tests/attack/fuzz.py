@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import firstspike as fs
+from firstspike.conversion import Calibration
 from firstspike.engines import compare_records
 from firstspike.engines.engine import able_engines
 from firstspike.measure.operations import OperationTally, pool_spikes
@@ -69,10 +70,11 @@ def graph(seed: int, folder: Path) -> str:
     model, x = random_model(seed)
     code = random_code(seed)
     try:
-        network = fs.convert(model, code, calibration=x)
+        known = Calibration(model, x)
+        network = known.convert(code)
     except (ValueError, TypeError) as error:
         return "ok: refused" if len(str(error)) > 30 else f"BAD: bare message {error!r}"
-    exact = fs.convert(model, fs.ExactReLU(margin=0.5), calibration=x, normalization=Maximum())
+    exact = known.convert(fs.ExactReLU(margin=0.5), normalization=Maximum())
     with torch.no_grad():
         outputs = model(x)
         expected = rows(outputs)
