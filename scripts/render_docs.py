@@ -145,17 +145,26 @@ def exported() -> None:
 
 
 def tuned() -> None:
-    """docs/tuning.md: what the tuner finds for the MNIST CNN, against the table and chance."""
+    """docs/tuning.md: what the tuner finds for each model, against the table and chance."""
     from firstspike.bench.tuner import markdown
 
-    page, store = ROOT / "docs/tuning.md", RESULTS / "tuner.json"
-    if store.exists():
-        write(page, between(page.read_text(), "tuner", markdown(store)))
+    page = ROOT / "docs/tuning.md"
+    stores = sorted(RESULTS.glob("tuner_*.json"))
+    write(page, between(page.read_text(), "tuner", "\n\n".join(map(markdown, stores))))
+
+
+def shared() -> None:
+    """docs/machines.md: what a second process brings."""
+    from firstspike.bench.processes import STORE, markdown
+
+    page = ROOT / "docs/machines.md"
+    write(page, between(page.read_text(), "processes", markdown(ROOT / STORE)))
 
 
 def main() -> None:
     speed()
     tuned()
+    shared()
     exported()
     stored = [Reproduction.from_json(file) for file in sorted(RESULTS.glob("reproduce/*.json"))]
     ours = [outcome for outcome in stored if (outcome.paper, outcome.scale) == ("ours", "full")]

@@ -238,6 +238,25 @@ def test_least_error_per_channel_is_that_of_each_channel_alone() -> None:
     assert float(got[1]) == pytest.approx(float(got[[0, 2]].mean()))  # the silent channel
 
 
+@pytest.mark.parametrize("kernel", [fs.kernels.Linear(), fs.kernels.PowerOfTwo()])
+def test_least_error_is_that_of_saying_every_bin(kernel) -> None:
+    values = torch.rand(2, 4000, generator=torch.Generator().manual_seed(3)) ** 3
+    histogram, code = filled(values * torch.tensor([[1.0], [0.3]])), fs.TTFS(5, kernel)
+    neuron = code.neuron(torch.ones((), dtype=torch.float64))
+    centers = ((torch.arange(histogram.counts.shape[1]) + 0.5) * histogram.width).double()
+    centers[0] = 0
+    errors, scales = [], []
+    for share in torch.logspace(-6, 0, 40, base=2, dtype=torch.float64):
+        scale = (histogram.maximum * share).unsqueeze(1)
+        with torch.no_grad():
+            error = (centers - scale * neuron.activate(centers / scale)).square()
+        errors.append((error * histogram.counts).sum(1))
+        scales.append(scale.squeeze(1))
+    best = torch.stack(scales).gather(0, torch.stack(errors).argmin(0, keepdim=True))
+    got = LeastError(candidates=40, per_channel=True).scale("p", histogram, code)
+    assert torch.equal(got, best.squeeze(0))
+
+
 def test_tables_that_are_fitted_are_fitted_at_every_scale() -> None:
     values = torch.rand(1, 5000, generator=torch.Generator().manual_seed(2))
     assert float(LeastError().scale("p", filled(values), fs.TTFS(4, fs.kernels.Learned()))) > 0.5

@@ -11,6 +11,7 @@ from small_task import make_set
 from torch import nn
 
 import firstspike as fs
+from firstspike.chip import run_hardware
 from firstspike.conversion import Calibration
 from firstspike.data import Dataset
 from firstspike.tuning import Done, Outcome, Setting, Tuned
@@ -110,6 +111,21 @@ def test_the_recommended_network_is_the_cheapest_that_keeps_the_budget(
     assert torch.equal(network(images), tuned.network(images))
     assert network.origin["tuning"]["settings_tried"] == 12
     assert "settings tried" in str(tuned) and "trial" in str(tuned)
+
+
+def test_a_trial_measures_words_moved_and_frames_on_a_chip(model: nn.Module) -> None:
+    wanted = ("energy:memory45", "chip_latency:loihi-like")
+    tuned = search(model, budget="accuracy_drop <= 0.5", minimize=wanted, trials=1)
+    found, parts = tuned.require().outcome.measures, tuned.parts
+    assert found["energy:memory45"] == pytest.approx(
+        tuned.results["chosen"].energy["memory45"].total
+    )
+    frames = parts["chosen"].subset(2).float_images()
+    report = run_hardware(tuned.network, frames, chip="loihi-like", placement="spectral")
+    assert found["chip_latency:loihi-like"] == pytest.approx(report.frame_ns / 1e3)
+    assert "chip latency:loihi-like µs" in str(tuned)
+    with pytest.raises(ValueError, match="`chip` must be one of"):
+        search(model, budget="accuracy >= 0, chip_latency:loihi <= 3")
 
 
 def test_an_impossible_budget_says_what_came_closest(model: nn.Module, tmp_path: Path) -> None:

@@ -52,11 +52,17 @@ def test_whatever_is_drawn_from_the_default_space_is_a_setting() -> None:
     for seed in range(200):
         plain = draw(space, RandomDraws(str(seed)), depth=4, facts={"lead": 5.0})
         setting = Setting.read(plain)
-        seen.add((type(setting.code.kernel).__name__, setting.bits, setting.margin is None))
+        kernel = getattr(setting.code, "kernel", None)
+        said = setting.code.name if kernel is None else type(kernel).__name__
+        seen.add((said, setting.bits, setting.margin is None))
+        if kernel is None:
+            assert isinstance(setting.normalization, fs.scales.Percentile)
+            continue
         assert 4 <= setting.code.latency(4) <= 24 * 4 + 96
         if isinstance(setting.code.window, tuple):
             assert len(setting.code.window) == 4 and len(set(setting.code.window)) <= 3
-    assert {kernel for kernel, _, _ in seen} == {"Linear", "Learned", "Exponential", "PowerOfTwo"}
+    kernels = {"Linear", "Learned", "Exponential", "PowerOfTwo"}
+    assert {said for said, _, _ in seen} == kernels | {"TemporalSwitch", "FewStep"}
     assert {bits for _, bits, _ in seen} == {None, 8, 6, 4} and len({m for *_, m in seen}) == 2
 
 
@@ -104,6 +110,7 @@ def test_a_space_of_ones_own_replaces_keys(tmp_path: Path) -> None:
         ({"code": {"window": 4}}, "code must have a `name`, one of"),
         ({"code": {"choose": [{"name": "Rate"}, {"name": "Rate"}]}}, "names of their own"),
         ([1], "must be a mapping"),
+        ({"weights": {"choose": [1], "else": 2}}, "has an `else` without a `when`"),
     ],
 )
 def test_spaces_that_make_no_sense(space: object, message: str) -> None:

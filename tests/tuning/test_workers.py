@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import worker
 
-from firstspike.tuning.study import Search, open_study
+from firstspike.tuning.study import Search, close_storage, open_storage
 
 TRIALS = 24
 
@@ -83,6 +83,7 @@ def start(storage: str, *more: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_a_killed_worker_loses_its_trial_alone(storage: str) -> None:
+    import optuna
     from optuna.trial import TrialState
 
     victim = start(storage, "hang")
@@ -108,7 +109,9 @@ def test_a_killed_worker_loses_its_trial_alone(storage: str) -> None:
     assert [d.outcome.measures for d in many.trials] == [d.outcome.measures for d in one.trials]
     assert [d.index for d in many.front] == [d.index for d in one.front]
     assert many.require().index == one.require().index
-    trials = open_study(storage, "tune", 2).get_trials(deepcopy=False)
+    opened = open_storage(storage)
+    trials = optuna.load_study(study_name="tune", storage=opened).get_trials()
+    close_storage(opened)
     complete = [t.user_attrs["index"] for t in trials if t.state == TrialState.COMPLETE]
     assert sorted(complete) == list(range(TRIALS)), "each trial was finished once"
     failed = [t for t in trials if t.state == TrialState.FAIL and not t.user_attrs.get("surplus")]

@@ -81,10 +81,12 @@ def convert(
     chosen, scales = build(Code, code), build(Normalization, normalization)
     ann, recipe = subject(run, model, weights, data, root, size, device)
     training, validation = recipe.datasets("train", "validation")
+    images = training.subset(min(calibration, len(training)))
+    typer.echo(f"calibrating on {len(images):,} images", err=True)
     network = fs.convert(
         ann,
         chosen,
-        calibration=training.subset(min(calibration, len(training))),
+        calibration=images,
         normalization=scales,
         kernel_optimization=fs.kernels.KernelOptimization(seed=seed) if optimize else None,
     )

@@ -105,7 +105,7 @@ class TemporalSwitchNeuron(Neuron):
         return look_up(u, self.scale, self.thresholds().flip(0), steps.flip(0), float("inf"))
 
     def decode(self, times: Tensor) -> Tensor:
-        return torch.where(times.isfinite(), times, 0) * self.unit
+        return times.masked_fill(times == float("inf"), 0).mul_(self.unit)
 
     def delivered(self, times: Tensor, t: int) -> Tensor:
         return torch.where(times.isfinite(), times.clamp(max=t + 1), 0) * self.unit

@@ -136,23 +136,41 @@ class LeastError(Normalization):
 
     def largest(self, histogram: Histogram, code: Code) -> Tensor:
         """Raises ValueError if the code has no threshold table."""
-        centers = (torch.arange(histogram.counts.shape[1]) + 0.5).double() * histogram.width
+        counts, bins = histogram.counts.double(), histogram.counts.shape[1]
+        centers = (torch.arange(bins) + 0.5).double() * histogram.width
         centers[0] = 0  # nearly all that lies in the first bin are zeros behind a ReLU
-        counts, zero = histogram.counts.double(), torch.zeros_like(histogram.maximum)
+        moments = [_from(counts * centers**power) for power in (0, 1)]
+        squares, zero = counts @ centers.square(), torch.zeros_like(histogram.maximum)
         best, least = histogram.maximum, torch.full_like(zero, float("inf"))
         for share in torch.logspace(-6, 0, self.candidates, base=2, dtype=torch.float64):
             scale = (histogram.maximum * share).clamp(min=1e-30)
             neuron = code.neuron(
                 torch.ones((), dtype=torch.float64), Sample(histogram, zero, scale)
             )
-            if (reason := self.reason_against(neuron)) is not None:
+            table = neuron.table()
+            if table is None:
                 raise ValueError(
-                    f"`normalization` must not be LeastError under {code.name}: {reason}. Use "
-                    "Percentile(), or the code TTFS."
+                    f"`normalization` must not be LeastError under {code.name}: "
+                    f"{self.reason_against(neuron)}. Use Percentile(), or the code TTFS."
                 )
-            with torch.no_grad():
-                u = centers / scale.unsqueeze(1)
-                error = ((u - neuron.activate(u)).square() * counts).sum(1) * scale.square()
+            thresholds, values = (part.detach().double() for part in table)
+            # level i is said from bin first[:, i] on, up to where the level before it begins
+            first = (scale.unsqueeze(1) * thresholds / histogram.width - 0.5).ceil()
+            first = first.clamp(1, bins).long()
+            ones, sums = (_between(moment.gather(1, first)) for moment in moments)
+            said = scale.unsqueeze(1) * values
+            error = squares + (said * (said * ones - 2 * sums)).sum(1)
             best = torch.where(error < least, scale, best)
             least = torch.minimum(error, least)
         return torch.where(histogram.maximum > 0, best, zero)  # silent channels stay silent
+
+
+def _from(values: Tensor) -> Tensor:
+    """Sums of the last entries, (channels, bins + 1): from each one on, and from none."""
+    sums = values.flip(1).cumsum(1).flip(1)
+    return torch.cat([sums, torch.zeros_like(sums[:, :1])], 1)
+
+
+def _between(rest: Tensor) -> Tensor:
+    """Differences of successive sums, (channels, levels)."""
+    return rest.diff(dim=1, prepend=torch.zeros_like(rest[:, :1]))

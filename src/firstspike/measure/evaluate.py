@@ -29,7 +29,6 @@ from firstspike.measure.tasks import Classes, Task
 from firstspike.networks import INPUT
 
 if TYPE_CHECKING:
-    from firstspike.measure.energy import EnergyEstimate
     from firstspike.measure.energy_tables import EnergyTable
     from firstspike.measure.result import LayerResult, Result
 
@@ -206,7 +205,9 @@ def _costs(
 ) -> dict[str, Any]:
     """What a `Result` says of spikes, neurons, operations and energy."""
     from firstspike.measure.energy_tables import estimate_energy
+    from firstspike.measure.memory import memory_energy
     from firstspike.measure.neurobench import neurobench
+    from firstspike.measure.opponent import opponent_energy
 
     n, hidden = tally.samples, network.populations[1:]
     per_layer, costs = operations.per_layer(), operations.total()
@@ -228,26 +229,14 @@ def _costs(
         "neurobench": neurobench(operations),
         "energy": estimate_energy({"multiply": 0.0, "add": 0.0, **costs}, OPERATION_ENERGY)
         | estimate_energy({**costs, "spikes": fired, "steps": network.latency}, tables=tables)
-        | _with_memory(network, costs, fired + given),
+        | {"memory45": memory_energy(network, costs, fired + given)}
+        | opponent_energy(network),
         "not_counted": [
             "spikes of the input population are given apart",
             "the readout is a potential and emits no spikes",
             *operations.not_counted(),
         ],
     }
-
-
-def _with_memory(
-    network: SpikingNetwork, operations: Mapping[str, float], spikes: float
-) -> dict[str, EnergyEstimate]:
-    """Memory access of the network, and what the ANN with the same levels costs on each table."""
-    from firstspike.measure.memory import MemoryModel
-    from firstspike.measure.opponent import opponent_energy
-
-    weights = sum(p.numel() for p in network.network.parameters())
-    neurons = sum(network.neuron_count(name) for name in (*network.populations[1:],))
-    own = MemoryModel().spiking(operations, spikes=spikes, weights=weights, neurons=neurons)
-    return {"memory45": own} | opponent_energy(network)
 
 
 def _stopping(stopped: list[Tensor]) -> dict[str, float] | None:

@@ -17,9 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from firstspike.config import require
 from firstspike.measure.energy import CountedEnergy, EnergyEstimate
+
+if TYPE_CHECKING:
+    from firstspike.engines import SpikingNetwork
 
 SOURCE = "Horowitz, ISSCC 2014 (cache and DRAM access, 64 bits)"
 
@@ -129,3 +133,18 @@ class MemoryModel:
     def _precision(self) -> str:
         kinds = ("weight", "potential", "activation", "spike", "word")
         return ", ".join(f"{kind} {getattr(self, f'{kind}_bits')} bits" for kind in kinds)
+
+
+def memory_energy(
+    network: SpikingNetwork, operations: Mapping[str, float], spikes: float
+) -> EnergyEstimate:
+    """Memory energy of one sample of `network` with default widths and memories.
+
+    Args:
+        network: its weights are stored, its neurons have potentials.
+        operations: per sample.
+        spikes: per sample, those of the input included.
+    """
+    weights = sum(p.numel() for p in network.network.parameters())
+    neurons = sum(network.neuron_count(name) for name in (*network.populations[1:],))
+    return MemoryModel().spiking(operations, spikes=spikes, weights=weights, neurons=neurons)

@@ -7,14 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from firstspike.chip import load_chip
 from firstspike.measure.energy_tables import energy_tables
 
 ENERGY = "cmos45-int32"  # the table that `energy` alone stands for
+MEMORY = "memory45"  # energy of moving words, beside the tables
+CHIP = "canmore22"  # the chip that `chip_latency` alone stands for
 MEASURES = {
     "accuracy": "share of answers that are right",
     "accuracy_drop": "the ANN's accuracy less this one",
     "agreement": "share of answers that are the ANN's",
     "bits": "bits of a weight",
+    "chip_latency": f"microseconds of a frame on the chip {CHIP}; `chip_latency:CHIP` on another",
     "energy": f"picojoules per sample by the table {ENERGY}; `energy:TABLE` by another",
     "error": "share of answers that are wrong",
     "mean_steps": "steps until a sample stops, on average, under a rule that stops early",
@@ -22,7 +26,7 @@ MEASURES = {
     "steps": "steps until the answer is final",
 }
 RISING = ("accuracy", "agreement")  # better where larger
-_LIMIT = re.compile(r"\s*([a-z_]+(?::[\w.-]+)?)\s*(<=|>=)\s*([-+.\deE]+)\s*")
+_LIMIT = re.compile(r"\s*([a-z_]+(?::[\w./-]+)?)\s*(<=|>=)\s*([-+.\deE]+)\s*")
 
 
 @dataclass(frozen=True)
@@ -96,18 +100,26 @@ def read_budget(budget: str | Sequence[str]) -> tuple[Limit, ...]:
 
 def check_measure(argument: str, name: str) -> None:
     """Refuse measures that nobody takes."""
-    base, _, table = name.partition(":")
-    if base not in MEASURES or (table and base != "energy"):
+    base, _, variant = name.partition(":")
+    if base not in MEASURES or (":" in name and base not in ("energy", "chip_latency")):
         raise ValueError(
-            f"`{argument}` must name one of {', '.join(MEASURES)} (or energy:TABLE), got {name!r}."
+            f"`{argument}` must name one of {', '.join(MEASURES)} (or energy:TABLE, "
+            f"chip_latency:CHIP), got {name!r}."
         )
-    if table and table not in energy_tables():
+    if base == "energy" and variant not in ("", MEMORY):
+        _check_table(argument, variant)
+    if base == "chip_latency" and variant:
+        load_chip(variant)
+
+
+def _check_table(argument: str, table: str) -> None:
+    tables = energy_tables()
+    if table not in tables:
         raise ValueError(
-            f"`{argument}` must name an energy table, one of {', '.join(energy_tables())}, got "
-            f"{table!r}. "
-            "Pass a table of your own with `energy`."
+            f"`{argument}` must name an energy table, one of {', '.join((*tables, MEMORY))}, got "
+            f"{table!r}. Register a table of your own, with --plugin on the command line."
         )
-    if table and energy_tables()[table].kind != "counted":
+    if tables[table].kind != "counted":
         raise ValueError(
             f"`{argument}` must name a table that counts, got {table!r}, whose energies are ratios "
             "to another network's. Limit or minimize spikes and steps instead."

@@ -24,6 +24,7 @@ _COSTS = {
     "mean_steps": "steps until a sample stops, on average",
     "spikes": "spikes per sample",
     "energy": "energy (nJ per sample)",
+    "chip_latency": "latency on the chip (µs)",
 }
 
 

@@ -303,7 +303,8 @@ class Tuned:
 
 
 def _head(name: str) -> str:
-    return name.replace("_", " ") + (" %" if name in _SHARES else "")
+    unit = " %" if name in _SHARES else " µs" if name.startswith("chip_latency") else ""
+    return name.replace("_", " ") + unit
 
 
 def _cell(name: str, value: float) -> str:

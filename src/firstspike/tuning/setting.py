@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
-from firstspike.codes import Code
+from firstspike.codes import Code, Kernel
 from firstspike.config import build
 from firstspike.conversion import Calibration, KernelOptimization, Normalization
 from firstspike.engines.early_exit import Margin
@@ -100,7 +100,7 @@ def said(config: Any, space: str = "", digits: int | None = None) -> str:
 
     >>> from firstspike.codes import TTFS, Linear
     >>> said(TTFS(8, Linear(), offset=4), "fs.codes.")
-    'fs.codes.TTFS(window=8, kernel=fs.codes.Linear(), offset=4)'
+    'fs.codes.TTFS(window=8, kernel=fs.kernels.Linear(), offset=4)'
     """
     parts = []
     for field in fields(config):
@@ -109,7 +109,8 @@ def said(config: Any, space: str = "", digits: int | None = None) -> str:
         if value == default:
             continue
         if is_dataclass(value):
-            text = said(value, space, digits)
+            kernel = space and isinstance(value, Kernel)
+            text = said(value, "fs.kernels." if kernel else space, digits)
         else:
             number = isinstance(value, float) and digits is not None
             text = f"{value:.{digits}g}" if number else repr(value)

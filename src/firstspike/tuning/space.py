@@ -13,7 +13,8 @@ and with these keys beside them:
     whole: true                    ... rounded up to a whole number
     groups: 3                      a list: one for every depth of hidden populations, in so many
                                    groups of depths with one value each
-    when: {code.kernel.name: X}    only where the setting drawn so far says so; else nothing
+    when: {code.kernel.name: X}    only where the setting drawn so far says so; else nothing, or
+    else: {...}                    this
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from firstspike.config import find, known, nested_kind
 
 KEYS = ("code", "normalization", "kernel_optimization", "weights", "decide")
 _NAMED = {key: key for key in KEYS[:3]}  # key -> kind of configuration
-_CHOICE = {"choose", "times", "whole", "when", "groups"}
-_RANGE = {"from", "to", "log", "step", "times", "whole", "when", "groups"}
+_CHOICE = {"choose", "times", "whole", "when", "else", "groups"}
+_RANGE = {"from", "to", "log", "step", "times", "whole", "when", "else", "groups"}
 _FACTS = ("lead",)
 
 _ANY = [
@@ -43,6 +44,11 @@ _EARLY = {
     "offset": {"choose": [0.5, 0.75, 1.0], "times": "window", "whole": True},
     "half_step": {"choose": [True, False]},
     "input_window": {"choose": [1, 2, 4], "times": "window", "whole": True},
+}
+_PERCENTILE = {
+    "name": "Percentile",
+    "percentile": {"choose": [99.0, 99.5, 99.9, 99.99, 100.0]},
+    "per_channel": {"choose": [False, True]},
 }
 DEFAULT: dict[str, Any] = {
     "code": {
@@ -67,17 +73,20 @@ DEFAULT: dict[str, Any] = {
                 "half_step": {"choose": [True, False]},
                 "input_window": {"from": 2, "to": 24, "log": True},
             },
+            "temporal switch": {
+                "name": "TemporalSwitch",
+                "window": {"from": 4, "to": 24, "log": True},
+            },
+            "few steps": {"name": "FewStep", "steps": {"from": 2, "to": 8}},
         }
     },
     "normalization": {
         "choose": [
-            {
-                "name": "Percentile",
-                "percentile": {"choose": [99.0, 99.5, 99.9, 99.99, 100.0]},
-                "per_channel": {"choose": [False, True]},
-            },
+            _PERCENTILE,
             {"name": "LeastError", "candidates": 24, "per_channel": {"choose": [False, True]}},
-        ]
+        ],
+        "when": {"code.name": "TTFS"},  # the others have no table
+        "else": _PERCENTILE,
     },
     "kernel_optimization": {
         "choose": [None, {"name": "KernelOptimization", "steps": 60, "learning_rate": 0.1}],
@@ -203,7 +212,7 @@ class _Walk:
                 own[key] = self(child, f"{path}.{key}", [*scopes, own])
             return own
         if not self._applies(node.get("when")):
-            return None
+            return self(node.get("else"), f"{path}.else", scopes)
         if "groups" in node:
             groups = min(node["groups"], self.depth)
             values = [self._one(node, f"{path}.{g}", scopes) for g in range(groups)]
@@ -283,6 +292,10 @@ def _check(node: Any, path: str, kind: str | None, beside: Sequence[str]) -> Non
                 f"{path} has the unknown key {unknown[0]!r} beside its choice. Known: "
                 f"{', '.join(sorted(allowed))}."
             )
+        if "else" in node:
+            if "when" not in node:
+                raise ValueError(f"{path} has an `else` without a `when`. Say when it applies.")
+            _check(node["else"], f"{path}.else", kind, beside)
         if "times" in node and node["times"] not in (*beside, *_FACTS):
             raise ValueError(
                 f"`times` of {path} must name one of {', '.join((*beside, *_FACTS))}, which stand "

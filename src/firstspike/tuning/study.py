@@ -9,8 +9,8 @@ Optuna keeps the trials and proposes settings. What a crowd of workers needs on 
   longer than `patience`, or whose worker was a process of this machine that is gone, is failed, and
   its index goes back into the queue with the same setting. Beats are compared with the reader's own
   clock, so clocks of machines need not agree.
-- The first settings of a search, and all of a random search, follow from the seed and the index
-  alone, whoever does them.
+- The first settings of a search, every third that follows, and all of a random search follow from
+  the seed and the index alone, whoever does them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ FORMAT = 1  # of what is stored
 Sampler = Literal["tpe", "random"]
 _TRIES = 3  # workers that a trial may end
 _STARTUP = 10  # settings at random before the sampler learns
+_RANDOM_EVERY = 3  # ... and afterwards, so that it does not settle (as in Falkner et al. 2018)
 _POLL_S = 0.5
 
 
@@ -91,8 +92,13 @@ class Search:
         self.sampler, self.seed, self.draw = sampler, seed, draw
         self.beat, self.patience = beat, patience
         self._watched: dict[int, tuple[Any, float]] = {}
-        self.study = open_study(storage, name, objectives)
+        self._storage = open_storage(storage)
+        self.study = open_study(self._storage, storage, name, objectives)
         check_facts(self.study, {"format": FORMAT, **facts}, storage, name)
+
+    def close(self) -> None:
+        """Close the connections to a database; the search may still be read, which opens one."""
+        close_storage(self._storage)
 
     # ---- reading --------------------------------------------------------------------------------
     def trials(self) -> dict[int, FrozenTrial]:
@@ -176,7 +182,7 @@ class Search:
 
     def _given(self, index: int) -> dict[str, Any]:
         """Choices that follow from seed and index alone; none where the sampler decides."""
-        if self.sampler != "random" and index >= _STARTUP:
+        if self.sampler != "random" and index >= _STARTUP and index % _RANDOM_EVERY:
             return {}
         draws = RandomDraws(f"{self.seed}/{index}")
         self.draw(draws)
@@ -293,8 +299,8 @@ def _alive(process: int) -> bool:
     return True
 
 
-def open_study(storage: str | Path | None, name: str, objectives: int) -> Study:
-    """The study `name` of a storage, made where it is missing.
+def open_storage(storage: str | Path | None) -> Any:
+    """Optuna's storage for a path, a URL, or None.
 
     Raises:
         ModuleNotFoundError, ValueError: as `Search`.
@@ -307,9 +313,24 @@ def open_study(storage: str | Path | None, name: str, objectives: int) -> Study:
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if storage is None:
-        opened: Any = optuna.storages.InMemoryStorage()
-    else:
-        opened = _database(str(storage)) if "://" in str(storage) else _journal(Path(storage))
+        return optuna.storages.InMemoryStorage()
+    return _database(str(storage)) if "://" in str(storage) else _journal(Path(storage))
+
+
+def close_storage(opened: Any) -> None:
+    """Close the connections of a database; other storages have none."""
+    if (engine := getattr(opened, "engine", None)) is not None:
+        engine.dispose()
+
+
+def open_study(opened: Any, storage: str | Path | None, name: str, objectives: int) -> Study:
+    """The study `name` of a storage, made where it is missing.
+
+    Raises:
+        ValueError: as `Search`.
+    """
+    import optuna
+
     with _broken_storage(storage):
         return optuna.create_study(
             storage=opened,

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from firstspike.chip import run_hardware
 from firstspike.conversion import Calibration
 from firstspike.engines import default_engine, simulate
 from firstspike.engines.early_exit import first_arrival
 from firstspike.measure.energy_tables import estimate_energy
+from firstspike.measure.memory import memory_energy
 from firstspike.measure.operations import OperationTally
 from firstspike.networks import INPUT
-from firstspike.tuning.budget import ENERGY, Limit
+from firstspike.tuning.budget import CHIP, ENERGY, MEMORY, Limit
 from firstspike.tuning.intervals import difference_bounds, share_bounds
 from firstspike.tuning.setting import FULL_BITS, Setting
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from firstspike.engines import Record, SpikingNetwork
 
 COST_IMAGES = 512  # that spikes and operations are counted on
+CHIP_FRAMES = 2  # that are sent over the mesh of a chip
 _BATCH = 256
 _CONFIDENCE = 0.95
 
@@ -69,11 +72,9 @@ class Workbench:
     ) -> None:
         self.calibration, self.images = calibration, images
         self.limits, self.wanted = tuple(limits), tuple(wanted)
-        self.tables = {
-            name.partition(":")[2] or ENERGY
-            for name in (*wanted, *(limit.measure for limit in limits), "energy")
-            if name.startswith("energy")
-        }
+        asked = (*wanted, *(limit.measure for limit in limits), "energy")
+        self.tables = _variants(asked, "energy", ENERGY)
+        self.chips = _variants(asked, "chip_latency", CHIP)
         started = time.perf_counter()
         logits = self._ann_logits()
         self.ann_seconds = time.perf_counter() - started
@@ -173,25 +174,35 @@ class Workbench:
         self, network: SpikingNetwork, setting: Setting, rows: range, measures: dict[str, float]
     ) -> tuple[Tensor, float]:
         """Answers of the first images, with spikes and operations counted."""
-        tally, spikes = OperationTally(network), 0.0
+        tally = OperationTally(network)
         said, steps = [], 0.0
         for images, _ in self._batches(rows):
             record = self._record(network, setting, images)
             tally.add(record)
-            spikes += sum(
-                float(record.spike_counts[name].sum(dtype=torch.float64))
-                for name in network.network.populations
-            )
             answer, stopped = _decided(network, setting, record)
             said.append(answer)
             steps += stopped
-        measures["spikes"] = spikes / len(rows)
+        sent = {
+            name: float(tally.spikes[name].sum()) / len(rows)
+            for name in network.populations
+            if name in tally.spikes
+        }
+        measures["spikes"] = sum(sent[name] for name in network.network.populations)
         counts = {**tally.total(), "spikes": measures["spikes"], "steps": float(network.latency)}
-        for name, energy in estimate_energy(
-            {"multiply": 0.0, "add": 0.0, **counts}, sorted(self.tables)
-        ).items():
-            measures[f"energy:{name}"] = energy.total
+        energies = estimate_energy(
+            {"multiply": 0.0, "add": 0.0, **counts}, sorted(self.tables - {MEMORY})
+        )
+        if MEMORY in self.tables:
+            energies[MEMORY] = memory_energy(network, counts, sum(sent.values()))
+        measures |= {f"energy:{name}": energy.total for name, energy in energies.items()}
         measures["energy"] = measures[f"energy:{ENERGY}"]
+        for chip in self.chips:
+            frame = run_hardware(
+                network, images[:CHIP_FRAMES], chip=chip, placement="spectral"
+            ).frame_ns
+            measures[f"chip_latency:{chip}"] = frame / 1e3
+        if CHIP in self.chips:
+            measures["chip_latency"] = measures[f"chip_latency:{CHIP}"]
         return torch.cat(said), steps
 
     def _answers(
@@ -243,6 +254,12 @@ class Workbench:
 
 
 _ANSWERS = ("accuracy", "error", "accuracy_drop", "agreement")  # known for certain at the end only
+
+
+def _variants(measures: Sequence[str], base: str, usual: str) -> set[str]:
+    """What stands behind the colon of the measures of this base; the usual one where none does."""
+    found = (name.partition(":") for name in measures)
+    return {variant or usual for name, _, variant in found if name == base}
 
 
 def _decided(network: SpikingNetwork, setting: Setting, record: Record) -> tuple[Tensor, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -135,13 +136,14 @@ def tune(
             bench, search.done(), name or type(model).__name__, seed, fresh=fresh, test=test
         )
 
-    search.run(
-        lambda setting: _measure(bench, setting),
-        trials,
-        lambda outcome: _told(outcome, wanted, limits),
-        None if on_trial is None else lambda done: on_trial(done, stand()),
-    )
-    tuned = stand()
+    with contextlib.closing(search):
+        search.run(
+            lambda setting: _measure(bench, setting),
+            trials,
+            lambda outcome: _told(outcome, wanted, limits),
+            None if on_trial is None else lambda done: on_trial(done, stand()),
+        )
+        tuned = stand()
     tuned.seconds = time.perf_counter() - started
     return tuned
 
