@@ -158,7 +158,8 @@ def shared() -> None:
     from firstspike.bench.processes import STORE, markdown
 
     page = ROOT / "docs/machines.md"
-    write(page, between(page.read_text(), "processes", markdown(ROOT / STORE)))
+    if (ROOT / STORE).exists():
+        write(page, between(page.read_text(), "processes", markdown(ROOT / STORE)))
 
 
 def main() -> None:

@@ -112,12 +112,12 @@ TASKS = {
     ),
     "vgg8": Task(
         0.005,
-        30,
+        16,
         {"sampler": {"space": long_windows()}},
-        lambda name: bool(re.fullmatch(r"(exponential|linear), T = (16|32|80)(, EF)?", name)),
+        lambda name: bool(re.fullmatch(r"linear, T = (16|32|80)(, EF)?", name)),
         space="windows of 8 to 32 steps, kernels that multiply or `TemporalSwitch`",
         images=2000,
-        test_images=2000,
+        test_images=1000,
     ),
 }
 
