@@ -52,23 +52,15 @@ def without_shifts() -> dict[str, Any]:
     return {"code": code}
 
 
-def long_windows() -> dict[str, Any]:
-    """Windows for natural images, which need more levels than digits do."""
-    windows = {"from": 8, "to": 32, "log": True}
-    kernel = {"choose": [{"name": "Linear"}, {"name": "Learned"}]}
-    early = DEFAULT["code"]["choose"]["one window"]
-    one = {**early, "window": windows, "kernel": kernel}
-    by_depth = {
-        "name": "TTFS",
-        "window": {**windows, "groups": 3},
-        "kernel": kernel,
-        "input_window": {"from": 16, "to": 48, "log": True},
-    }
-    switch = {"name": "TemporalSwitch", "window": windows}
+def additions() -> dict[str, Any]:
+    """A code that never multiplies, with about as many levels as the images have grey levels."""
     return {
-        "code": {
-            "choose": {"one window": one, "windows by depth": by_depth, "temporal switch": switch}
-        }
+        "code": {"name": "TemporalSwitch", "window": {"from": 20, "to": 32, "log": True}},
+        "normalization": {
+            "name": "Percentile",
+            "percentile": {"choose": [99.9, 99.99]},
+            "per_channel": {"choose": [False, True]},
+        },
     }
 
 
@@ -112,10 +104,10 @@ TASKS = {
     ),
     "vgg8": Task(
         0.005,
-        16,
-        {"sampler": {"space": long_windows()}},
+        12,
+        {"sampler": {"space": additions()}},
         lambda name: bool(re.fullmatch(r"linear, T = (16|32|80)(, EF)?", name)),
-        space="windows of 8 to 32 steps, kernels that multiply or `TemporalSwitch`",
+        space="`TemporalSwitch` with 20 to 32 steps, 2 percentiles, per population or per channel",
         images=2000,
         test_images=1000,
     ),
