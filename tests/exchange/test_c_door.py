@@ -15,6 +15,7 @@ from firstspike.exchange.c_source import checksum, frames_of, images_of, write_s
 from firstspike.exchange.c_toolchains import TOOLCHAINS
 from firstspike.exchange.door import hand_on
 from firstspike.quantized import Quantization, quantize, to_integers
+from firstspike.quantized.integers import largest_values, sum_bounds
 
 FORMS = ("closed_form", "event")
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
@@ -186,6 +187,15 @@ def test_without_a_compiler_it_says_so(tmp_path, monkeypatch):
     handed = hand_on(network, C(), tmp_path / "n.c", x)
     assert handed.checks == () and "not checked" in str(handed)
     assert [f.name for f in handed.files] == ["n.c", "n.h"]
+
+
+def test_bounds_of_a_network_from_a_file_are_numbers(tmp_path: Path) -> None:
+    network, _ = integers()
+    network.save(tmp_path / "n.safetensors")
+    network = fs.SpikingNetwork.load(tmp_path / "n.safetensors")
+    assert any(parameter.requires_grad for parameter in network.parameters())
+    bounds = sum_bounds(network.network, largest_values(network))
+    assert not any(bound.requires_grad for bound in bounds.values())
 
 
 def test_budgets_and_networks_that_do_not_fit_are_refused_before_anything_is_written(tmp_path):

@@ -195,6 +195,7 @@ def largest_values(network: SpikingNetwork) -> dict[str, Tensor]:
     return found
 
 
+@torch.no_grad()
 def sum_bounds(network: Network, largest: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Largest absolute value (1, ...) of every node, partial sums in any order included.
 
