@@ -4,6 +4,8 @@ Ours is a step of `fit(..., method=DTA())`. The peers train spike times of neuro
 synapses by exact gradients, which need a search for every crossing; their networks are set up as
 their own MNIST examples do, from pixels that fire at `1 - x` of the window. Images are random, for
 what they show changes nothing here but how many neurons fire. Ratios are to ours.
+
+exact-event-adjoint 0.2.0 is left out: a step of two images had not ended after half a minute.
 """
 
 from __future__ import annotations
@@ -108,24 +110,7 @@ def _exact_snn() -> tuple[nn.Module, Loss]:
     return ExactTTFSNetwork(SIZES), loss
 
 
-def _exact_adjoint() -> tuple[nn.Module, Loss]:
-    from exact_event_adjoint import (
-        ExactAdjointLinear,
-        ExactAdjointNetwork,
-        latency_cross_entropy,
-        latency_encode,
-    )
-
-    layers = [ExactAdjointLinear(*pair) for pair in itertools.pairwise(SIZES)]
-
-    def loss(network: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-        return latency_cross_entropy(network(latency_encode(x)), labels)
-
-    return ExactAdjointNetwork(*layers), loss
-
-
 PEERS: dict[str, tuple[str, Callable[[], tuple[nn.Module, Loss]]]] = {
     "SpikingJelly, timing_based.SRM": ("spikingjelly", _spikingjelly),
     "exact-snn-nn": ("exact-snn-nn", _exact_snn),
-    "exact-event-adjoint": ("exact-event-adjoint", _exact_adjoint),
 }
