@@ -158,8 +158,7 @@ def shared() -> None:
     from firstspike.bench.processes import STORE, markdown
 
     page = ROOT / "docs/machines.md"
-    if (ROOT / STORE).exists():
-        write(page, between(page.read_text(), "processes", markdown(ROOT / STORE)))
+    write(page, between(page.read_text(), "processes", markdown(ROOT / STORE)))
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from firstspike._files import write_json
 
 STORE = Path("benchmarks/results/processes.json")
 SIZES, ROUNDS = (1, 2), 3
-IMAGES, EPOCHS = 4000, 2
+IMAGES, EPOCHS, BATCH = 4000, 2, 500
 
 
 def work(out: Path) -> None:
@@ -43,7 +43,7 @@ def work(out: Path) -> None:
     dataset = from_arrays(images, labels)
     with process_group(torch.device("cpu")) as world:
         model = MNISTCNN()
-        config = fs.TrainConfig(epochs=EPOCHS, batch_size=128, learning_rate=1e-3)
+        config = fs.TrainConfig(epochs=EPOCHS, batch_size=BATCH, learning_rate=1e-3)
         fitted = fs.fit(model, dataset, dataset.subset(10), config, progress=False)
         network = fs.convert(model, fs.TTFS(16), calibration=images[:200])
         products = timed_products()
@@ -104,7 +104,7 @@ def markdown(store: Path) -> str:
     """Seconds and the gain, a row for each kind of work."""
     stored = json.loads(store.read_text())
     lines = [
-        f"MNIST CNN, {stored['images']:,} images, one thread a process, "
+        f"MNIST CNN, {stored['images']:,} images, batches of {BATCH}, one thread a process, "
         f"{stored['environment']['device_name']}; medians of {ROUNDS}:",
         "",
         "| | 1 process, s | 2 processes, s | gain |",
