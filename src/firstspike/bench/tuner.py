@@ -225,7 +225,10 @@ def measure(run: Run, folder: Path) -> dict[str, Any]:
     """All searches of the run's task, and the rows they have to beat."""
     model = run.recipe.model["name"]
     if model not in TASKS:
-        raise SystemExit(f"RUN must be of one of {', '.join(TASKS)}, got {model}.")
+        raise SystemExit(
+            f"RUN must be of one of {', '.join(TASKS)}, got {model!r}. Train one with `firstspike "
+            "train --recipe recipes/mnist_cnn.yaml`."
+        )
     task = TASKS[model]
     searches = {}
     for name in task.searches:

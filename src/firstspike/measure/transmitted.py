@@ -53,6 +53,7 @@ def transmitted(
     >>> from firstspike import TTFS, convert, simulate
     >>> from firstspike.networks.structure import fan_out, targets
     >>> model = nn.Sequential(nn.MaxPool1d(2), nn.Flatten(), nn.Linear(2, 1), nn.ReLU())
+    >>> _ = nn.init.ones_(model[2].weight)
     >>> network = convert(model, TTFS(window=4), calibration=torch.ones(9, 1, 4))
     >>> record = simulate(network, torch.tensor([[[0.5, 1.0, 0.7, 0.0]]]))
     >>> synapses = heard(fan_out(network.network, name) for name in targets(network.network))
