@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import firstspike as fs
 from firstspike import ConversionError, trace
 from firstspike.models import Normalize
 from firstspike.networks.ops import Affine, MaxPool, Rectifier
@@ -785,6 +786,8 @@ def test_random_models_are_caught_by_the_comparison() -> None:
 
     with pytest.raises(ConversionError, match=r"differs from the model by .* random numbers"):
         trace(Apply(middle), IMAGES)
+    with pytest.raises(ConversionError, match=r"differs from the model by .* random numbers"):
+        fs.convert(Apply(middle), fs.TTFS(8), calibration=IMAGES)  # in its own pass over the images
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -93,8 +93,9 @@ class Calibration:
         normalization: Normalization,
         kernel_optimization: KernelOptimization | None = None,
     ) -> SpikingNetwork:
-        """`convert` without a copy of the weights: this calibration cannot be used again."""
-        return self._convert(self.network, code, normalization, kernel_optimization, True)
+        """`convert` without a copy of the weights: the calibration gives its network away."""
+        network = self.__dict__.pop("network")  # whoever asks for it again finds none
+        return self._convert(network, code, normalization, kernel_optimization, True)
 
     def _convert(
         self,
