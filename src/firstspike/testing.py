@@ -316,7 +316,7 @@ def gradients_pass_straight_through(case: Case, folder: Path) -> None:
 @_promise
 def networks_are_saved_and_loaded_bit_for_bit(case: Case, folder: Path) -> None:
     """A file gives the same network back, in both precisions, with scales of both kinds."""
-    for dtype, per_channel in ((torch.float32, False), (torch.float64, True)):
+    for dtype, per_channel in itertools.product((torch.float32, torch.float64), (False, True)):
         network = network_of(case.make(8), dtype, per_channel)
         with torch.no_grad():
             for p in network.parameters():
