@@ -1,6 +1,8 @@
 """Network files are refused where their structure or numbers are not those of a network."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ import firstspike as fs
 from firstspike._tensors import load_tensors, save_tensors
 from firstspike.engines.early_firing import EarlyFiring
 from firstspike.engines.event_driven import EventDriven
+from firstspike.networks.network import Network, Node
+from firstspike.networks.ops import BatchNorm
+from firstspike.networks.rebuild import check_shapes
 
 X = torch.rand(40, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -68,6 +73,25 @@ def test_engines_check_shapes_of_networks_made_by_hand(saved):
         EventDriven(network)
 
 
+def test_statistics_of_other_channels_are_refused():
+    statistics = {"running_mean": torch.zeros(2), "running_var": torch.ones(2)}
+    nodes = [Node("input", (), (3, 4)), Node("norm", ("input",), (3, 4))]
+    norm = BatchNorm({**statistics, "weight": None, "bias": None}, momentum=0.1, eps=1e-5)
+    with pytest.raises(
+        ValueError, match=r"'norm' cannot run: \(3,\) channels, and statistics of 2"
+    ):
+        check_shapes(Network(nodes, {"norm": norm}))
+
+
+def test_the_check_of_shapes_imports_nothing_heavy(saved):
+    """The first operation on torch's meta device imports sympy and more: seconds."""
+    program = (
+        "import sys, firstspike as fs; fs.load(sys.argv[1]); "
+        "assert not {'sympy', 'torch._dynamo'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program, str(saved)], check=True, timeout=300)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -77,6 +101,7 @@ def test_engines_check_shapes_of_networks_made_by_hand(saved):
         (set_hyper("MaxPool", return_indices=True), "no hyper-parameter 'return_indices'"),
         (set_hyper("Convolution", groups=3), "in 3 groups"),
         (set_hyper("Convolution", padding=[-1, -1]), "Convolution cannot have padding"),
+        (set_hyper("Reshape", shape=[32]), r"64 values has no shape \(32,\)"),
         (set_hyper("Rectifier", clip=-1.0), "Rectifier cannot have clip = -1"),
         (lambda nodes, t: nodes["Dense"].update(inputs=["nowhere"]), "come before it"),
         (lambda nodes, t: nodes["Dense"].update(inputs=[nodes["Dense"]["name"]]), "before it"),

@@ -1,8 +1,8 @@
 """A network from plain data and tensors that nobody vouches for: every part is checked first.
 
 Engines lay out memory by what nodes and operations say, and compiled loops do not check bounds, so
-nothing unchecked may get past here: names, order, hyper-parameters by operation, and, by a run of
-one sample without data (torch's meta device), every shape.
+nothing unchecked may get past here: names, order, hyper-parameters by operation, and, by a run
+without data, every shape.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from firstspike.networks.ops import (
     Gather,
     Op,
     Rectifier,
+    Reshape,
     TransposedConvolution,
 )
 from firstspike.networks.outputs import form_size
@@ -66,7 +67,11 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ne
 
 @torch.no_grad()
 def check_shapes(network: Network) -> None:
-    """Run one sample without data through all operations and compare every node's shape.
+    """Run no sample at all through all operations and compare every node's shape.
+
+    torch judges the shapes of a batch of zero samples as it does any other's. Operations that are
+    defined elsewhere may not: they get one sample without data (the meta device, which costs
+    seconds of imports when it is first used).
 
     Raises:
         ValueError: naming the first node whose operation cannot run or gives another shape.
@@ -79,45 +84,57 @@ def check_shapes(network: Network) -> None:
 
 
 def _check_shapes(network: Network) -> None:
-    values = {INPUT: torch.empty((1, *network.input_shape), device="meta")}
+    shapes = {INPUT: network.input_shape}
     for node in network.nodes[1:]:
         op = network.op(node.name)
         if op.hyper.get("coefficients") and len(op.hyper["coefficients"]) != len(node.inputs):
             raise ValueError(f"node {node.name!r} must have one coefficient for each input")
-        arguments = tuple(values[name] for name in node.inputs)
-        if isinstance(op, Gather):
-            _check_places(node.name, op, arguments)
+        below = [shapes[name] for name in node.inputs]
+        samples, device = (0, "cpu") if type(op).__name__ in _RULES else (1, "meta")
         try:
-            if isinstance(op, Rectifier):
-                (value,) = arguments  # torch takes a millisecond for a ReLU without data
-            else:
-                value = torch.func.functional_call(op, _weightless(op), arguments)
+            _check_size(op, below)
+            value = torch.func.functional_call(
+                op,
+                _weightless(op, device),
+                tuple(torch.empty((samples, *shape), device=device) for shape in below),
+            )
         except Exception as error:
             raise ValueError(f"node {node.name!r} cannot run: {error}") from error
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        if found != (1, *node.shape):
+        if found != (samples, *node.shape):
             raise ValueError(
                 f"node {node.name!r} must have the shape {found[1:]} that {type(op).__name__} "
                 f"gives, got {node.shape}"
             )
-        values[node.name] = value
+        shapes[node.name] = node.shape
 
 
-def _check_places(name: str, op: Gather, arguments: tuple[Tensor, ...]) -> None:
+def _check_size(op: Op, below: list[tuple[int, ...]]) -> None:
+    """What a batch of zero samples does not show."""
+    size = sum(math.prod(shape) for shape in below)
+    if isinstance(op, Gather):
+        _check_places(op, size, len(below))
+    if isinstance(op, Reshape) and math.prod(op.hyper["shape"]) != size:
+        raise ValueError(f"a sample of {size} values has no shape {op.hyper['shape']}")
+    if isinstance(op, BatchNorm) and below[0][:1] != op.running_mean.shape:
+        raise ValueError(f"{below[0][:1]} channels, and statistics of {len(op.running_mean)}")
+
+
+def _check_places(op: Gather, size: int, inputs: int) -> None:
     """Places lie in the sample, or one past its end where there are zeros."""
-    size = sum(x[0].numel() for x in arguments) + bool(op.hyper["zeros"])
-    if len(arguments) != 1 or len(op.index) == 0 or len(op.index) != math.prod(op.hyper["shape"]):
-        raise ValueError(f"node {name!r} must have one place for each output")
-    if (
-        op.index.device.type != "meta"
-        and not 0 <= int(op.index.min()) <= int(op.index.max()) < size
+    if inputs != 1 or len(op.index) == 0 or len(op.index) != math.prod(op.hyper["shape"]):
+        raise ValueError("there must be one place for each output")
+    if op.index.device.type != "meta" and not (
+        0 <= int(op.index.min()) <= int(op.index.max()) < size + bool(op.hyper["zeros"])
     ):
-        raise ValueError(f"node {name!r} takes values from outside of its input")
+        raise ValueError("it takes values from outside of its input")
 
 
-def _weightless(op: Op) -> dict[str, Tensor]:
+def _weightless(op: Op, device: str) -> dict[str, Tensor]:
     def empty(t: Tensor) -> Tensor:
-        return torch.empty(t.shape, dtype=None if t.is_floating_point() else t.dtype, device="meta")
+        if t.is_floating_point():
+            return torch.empty(t.shape, device=device)
+        return torch.zeros(t.shape, dtype=t.dtype, device=device)  # places that there are
 
     state = {**dict(op.named_parameters()), **dict(op.named_buffers())}
     return {name: empty(tensor) for name, tensor in state.items()}
