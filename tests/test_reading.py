@@ -42,6 +42,22 @@ def test_a_damaged_array_header_gives_no_advice_to_unpickle(tmp_path):
     assert "allow_pickle" not in str(error.value)
 
 
+def test_a_member_that_lies_outside_of_its_archive_names_the_file(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros(3))
+    data = bytearray(path.read_bytes())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 42 : entry + 46] = (-(1 << 20) & 0xFFFFFFFF).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.npz is not a whole \.npz file"):
+        read_npz(path, ["x"])
+    directory = data.index(b"PK\x05\x06") + 16  # where the list of members is said to begin
+    data[directory : directory + 4] = (1 << 30).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.npz"):
+        read_npz(path, ["x"])
+
+
 def test_packed_bytes_behind_the_announced_ones_stay_packed(tmp_path):
     path = tmp_path / "images.gz"
     path.write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x04" + bytes(50_000_000)))

@@ -61,9 +61,11 @@ def reading(path: str | Path, kind: str, advice: str = _RESTORE) -> Iterator[Non
     except UnknownName as error:
         raise UnknownName(f"{path} cannot be read here: {error}") from error
     except OSError as error:
-        if error.errno is not None:  # of the system; libraries that parse set none
-            raise
-        raise damaged(path, kind, error, advice) from error
+        if error.errno in (None, errno.EINVAL):  # libraries that parse, and seek where nothing is
+            raise damaged(path, kind, error, advice) from error
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     except MemoryError as error:
         raise damaged(path, kind, "reading it needs more memory than there is", advice) from error
     except RecursionError as error:

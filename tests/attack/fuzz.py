@@ -28,7 +28,7 @@ def disagreement(network: fs.SpikingNetwork, x: torch.Tensor) -> str | None:
     records = {name: fs.simulate(network, x, name) for name in engines}
     first = engines[0]
     for name in engines[1:]:
-        agreement = compare_records(network, records[first], records[name])
+        agreement = compare_records(network, records[first], records[name], x)
         if not agreement.explained:
             return f"{first} and {name} differ in {agreement.different}"
     return miscount(network, records[first])

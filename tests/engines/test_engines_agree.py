@@ -470,6 +470,25 @@ def test_rounding_is_named_and_its_margin_stated() -> None:
     assert fs.engines.compare_records(network, *without).explained
 
 
+def test_rounding_is_named_for_codes_with_several_spikes() -> None:
+    """A neuron of half its threshold a step fires at steps 2 and 4, or, a rounding later, once."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).double()
+    x = torch.tensor([[0.5, 0.8]]).double()
+    network = fs.convert(model, fs.FewStep(4), calibration=torch.rand(20, 2).double())
+    (name,) = network.network.populations
+    hidden = network.network.op(network.network.node[name].inputs[0])
+    hidden.weight.data.copy_(torch.eye(2).double() * network.neuron(name).threshold)
+    hidden.bias.data.zero_()
+    a = fs.simulate(network, x, "clock")
+    assert a.spike_counts[name].tolist() == [[2, 3]]
+    for neuron, reason in ((0, "rounding"), (1, "unexplained")):
+        counts = a.spike_counts[name].clone()
+        counts[0, neuron] -= 1
+        b = dataclasses.replace(a, spike_counts={**a.spike_counts, name: counts})
+        found = fs.engines.compare_records(network, a, b, x).populations[-1]
+        assert found.different == 1 and found.reasons == {reason: 1}
+
+
 def test_records_must_belong_together() -> None:
     network, x = spiking("digits CNN", fs.TTFS(8))
     other, y = spiking("ReLU at the end", fs.TTFS(8))

@@ -13,7 +13,7 @@ from firstspike._tensors import load_tensors, save_tensors
 from firstspike.engines.early_firing import EarlyFiring
 from firstspike.engines.event_driven import EventDriven
 from firstspike.networks.network import Network, Node
-from firstspike.networks.ops import BatchNorm
+from firstspike.networks.ops import BatchNorm, MaxPool
 from firstspike.networks.rebuild import check_shapes
 
 X = torch.rand(40, 2, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -71,6 +71,29 @@ def test_engines_check_shapes_of_networks_made_by_hand(saved):
     object.__setattr__(pool, "shape", (4, 4, 8))
     with pytest.raises(ValueError, match=r"must have the shape \(4, 4, 4\) that MaxPool gives"):
         EventDriven(network)
+
+
+def test_one_number_for_all_axes_counts_for_each(tmp_path):
+    """torch takes `padding=(1,)` for both axes, and so does every engine."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 2, 3, 3).double() / 4)
+            self.readout = nn.Linear(144, 3).double()
+
+        def forward(self, x):
+            x = nn.functional.conv2d(
+                x, self.weight, stride=(1,), padding=(1,), dilation=(1,)
+            ).relu()
+            x = nn.functional.max_pool2d(x, (2,), (1,), (0,), (1,))
+            return self.readout(nn.functional.avg_pool2d(x, (2,), (1,), (0,)).flatten(1))
+
+    network = fs.convert(Model(), fs.TTFS(8), calibration=X.double())
+    for engine in ("closed_form", "early_firing", "event"):
+        assert fs.check_engines(network, X[:5].double(), ("clock", engine)).identical
+    pool = next(op for op in network.network.ops.values() if isinstance(op, MaxPool))
+    assert pool.hyper["kernel_size"] == (2, 2) and pool.hyper["padding"] == (0, 0)
 
 
 def test_statistics_of_other_channels_are_refused():

@@ -129,11 +129,13 @@ def check_engines(
         simulate(network, x, name, potentials="potentials" in engine_for(network, name).records)
         for name in engines
     )
-    return compare_records(network, a, b)
+    return compare_records(network, a, b, x)
 
 
 @torch.no_grad()
-def compare_records(network: SpikingNetwork, a: Record, b: Record) -> Agreement:
+def compare_records(
+    network: SpikingNetwork, a: Record, b: Record, x: Tensor | None = None
+) -> Agreement:
     """Compare two records of the same inputs, spike time by spike time (spike counts for codes
     with several spikes per neuron). Records with potentials explain more. Times in continuous time
     are the same where they differ by rounding, at most the square root of the type's epsilon.
@@ -143,6 +145,8 @@ def compare_records(network: SpikingNetwork, a: Record, b: Record) -> Agreement:
     Args:
         network: that the records are of.
         a, b: the records.
+        x: (N, ...), what both were run on: with it differences of codes with several spikes are
+            traced to rounding, by a clock whose thresholds are off by as much.
 
     Raises:
         ValueError: if the records are of different networks or batches.
@@ -159,7 +163,7 @@ def compare_records(network: SpikingNetwork, a: Record, b: Record) -> Agreement:
             f"and a record of {list(a.spike_counts)}. "
             "Pass the network that made the record."
         )
-    comparison = Comparison(network, a, b)
+    comparison = Comparison(network, a, b, x)
     return Agreement(
         (a.engine, b.engine),
         len(a.logits),

@@ -6,6 +6,7 @@ so that a difference can be told apart from those it inherited.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from firstspike.codes import Neuron
+from firstspike.engines import clock
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
@@ -89,11 +91,18 @@ class _Seen:
 
 
 class Comparison:
-    """Two records, and what reached every neuron according to each."""
+    """Two records, and what reached every neuron according to each.
 
-    def __init__(self, spiking: SpikingNetwork, a: Record, b: Record) -> None:
+    `x` (N, ...) is what both were run on, if known: only with it are differences of codes with
+    several spikes traced to rounding.
+    """
+
+    def __init__(
+        self, spiking: SpikingNetwork, a: Record, b: Record, x: Tensor | None = None
+    ) -> None:
         self.spiking = spiking
         self.records = (a, b)
+        self.x = x
 
     def population(self, name: str) -> PopulationAgreement:
         timed = all(name in record.spike_times for record in self.records)
@@ -109,6 +118,8 @@ class Comparison:
             blame = self._sources_differ(name)
             reason = "inherited" if blame else "unexplained"
             reasons = torch.full_like(a, REASONS.index(reason), dtype=torch.long)
+            if not blame and self.x is not None:
+                reasons[differs & self._between(name, self.x, a, b)] = REASONS.index("rounding")
         else:
             reasons = self._reasons(self.spiking.neuron(name), (a, b), seen)
         counts = torch.bincount(reasons[differs], minlength=len(REASONS)).tolist()
@@ -140,6 +151,17 @@ class Comparison:
             so_far = self._potential(name, record, start + int(t))
             decision = torch.where(earlier == t, so_far, decision)
         return _Seen(complete, decision, engine)
+
+    def _between(self, name: str, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Where thresholds that differ by rounding alone let the clock count both a and b."""
+        twin, counts = copy.deepcopy(self.spiking), []
+        slack = _ROUNDING * torch.finfo(twin.neuron(name).scale.dtype).eps
+        for factor in ((1 - slack), (1 + slack) / (1 - slack)):
+            twin.neuron(name).scale.mul_(factor)
+            record = clock.run(twin, x)
+            counts.append(record.spike_times.get(name, record.spike_counts[name]))
+        low, high = torch.minimum(*counts), torch.maximum(*counts)
+        return (low <= torch.minimum(a, b)) & (torch.maximum(a, b) <= high)
 
     def _last_step(self, source: str, record: Record) -> int:
         return record.window_start[source] + len(self.spiking.window_of(source)) - 1

@@ -198,7 +198,7 @@ def check_engines_agree(
         a, b = (simulate(doubled, x, name) for name in ("closed_form", engine))
         for index, record in enumerate((a, b)):
             correct[index] += int((record.predictions == labels).sum())
-        agreement = compare_records(doubled, a, b)
+        agreement = compare_records(doubled, a, b, x)
         predictions += agreement.predictions
         spikes += agreement.different
     check = EngineCheck(

@@ -111,7 +111,7 @@ def view(
     for name, one in networks.items():
         record = simulate(one, images, default_engine(one), over_time=True, potentials=True)
         clock = simulate(one, images, "clock")
-        agreement = compare_records(one, record, clock)
+        agreement = compare_records(one, record, clock, images)
         engines.append(f"{name}: {str(agreement).splitlines()[0]}")
         runs.append(_run(name, one, record, clock))
     ann = _analog(first, images)

@@ -36,12 +36,16 @@ class Convolution(WeightOp):
     bias: Tensor | None
 
     @property
+    def axes(self) -> int:
+        return self.weight.ndim - 2
+
+    @property
     def channels(self) -> int:
         """Of the output."""
         return len(self.weight)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _CONVOLUTION[self.weight.ndim - 2](x, weight, bias, **self.hyper)
+        return _CONVOLUTION[self.axes](x, weight, bias, **self.hyper)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.weight, self.bias)
@@ -83,7 +87,7 @@ class Convolution(WeightOp):
 
         def along(name: str, default: int) -> int:
             value = self.hyper.get(name, default)
-            return int(value[axis if len(value) > 1 else 0] if isinstance(value, tuple) else value)
+            return int(value[axis] if isinstance(value, tuple) else value)
 
         dilation = along("dilation", 1)
         padding = self.hyper.get("padding", 0)

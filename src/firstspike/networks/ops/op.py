@@ -49,6 +49,14 @@ class Op(nn.Module):
         self.hyper = hyper
         for name, tensor in (tensors or {}).items():
             self.register_parameter(name, None if tensor is None else nn.Parameter(tensor))
+        for key, value in hyper.items():
+            if isinstance(value, tuple | list) and len(value) == 1 < self.axes:
+                hyper[key] = tuple(value) * self.axes
+
+    @property
+    def axes(self) -> int:
+        """Trailing axes that hyper-parameters speak of; a single one then counts for all."""
+        return 0
 
     @property
     def weights(self) -> Tensor | None:

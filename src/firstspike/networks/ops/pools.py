@@ -28,6 +28,10 @@ def per_axis(value: int | tuple[int, ...] | list[int], dims: int) -> tuple[int, 
 class Windows(Op):
     """A pool over `dims` trailing axes; its windows are products of those along each axis."""
 
+    @property
+    def axes(self) -> int:
+        return int(self.hyper["dims"])
+
     def shares(self, axis: int, size: int) -> Tensor:
         """(size, windows) float64: share of every position in every window along one axis.
 
@@ -66,7 +70,7 @@ class Windows(Op):
         """Those of the hyper-parameters that are set, along one axis."""
         given = {name: self.hyper[name] for name in names if name in self.hyper}
         return {
-            name: value[axis if len(value) > 1 else 0] if isinstance(value, tuple | list) else value
+            name: value[axis] if isinstance(value, tuple | list) else value
             for name, value in given.items()
             if value != ()
         }
