@@ -8,12 +8,15 @@ import torch.fx
 from torch import nn
 
 from firstspike.config import build, known
+from firstspike.data import Dataset
 from firstspike.models import MNISTCNN, VGG16, Normalize, ResNet20
 
 IMAGES = {"digits_cnn": (1, 8), "mnist_cnn": (1, 28)}  # channels and side; all others (3, 32)
 SMALL = {name: {"width": 0.125} for name in ("vgg11", "vgg16", "resnet18")}
 PLAIN = [name for name in known("model") if name != "vgg8"]  # which pools before its ReLUs
+SMALL["resnet20_datta"] = {"width": 0.125, "normalize": False}
 SMALL["vgg16"] = SMALL["vgg11"] = {"width": 0.125, "head": (16, 16)}
+SMALL["vgg16_datta"] = SMALL["vgg11_datta"] = SMALL["vgg16"] | {"normalize": False}
 
 
 def images(name, n=2):
@@ -75,6 +78,56 @@ def test_published_sizes(name, weight_layers, parameters):
         model = build("model", name)
     assert count(model, nn.Conv2d | nn.Linear) == weight_layers
     assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.02)
+
+
+DATTA = {  # weights by hand from the layers of the authors' code; hidden and output neurons
+    "vgg11_datta": (
+        9 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 4 * 512**2) + 4096 * (2048 + 4096 + 10),
+        64 * 32**2 + (128 + 256) * 16**2 + 2 * 512 * 8**2 + 512 * 4**2 + 2 * 512 * 2**2 + 8202,
+    ),
+    "vgg16_datta": (
+        9 * (3 * 64 + 64**2 + 64 * 128 + 128**2 + 128 * 256 + 2 * 256**2 + 256 * 512 + 5 * 512**2)
+        + 4096 * (2048 + 4096 + 10),
+        284_682,  # as with a fifth pool, which leaves 512 features: pools have no neurons
+    ),
+    "resnet20_datta": (
+        9 * (3 * 64 + 6 * 64**2 + 64 * 128 + 3 * 128**2 + 128 * 256 + 3 * 256**2)
+        + 9 * (256 * 512 + 3 * 512**2) + 64 * 128 + 128 * 256 + 256 * 512 + 2048 * 10,
+        3 * 64 * 32**2 + 4 * (64 * 16**2 + 128 * 8**2 + 256 * 4**2 + 512 * 2**2) + 10,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DATTA)
+def test_the_networks_of_datta_and_beerel(name):
+    """No batch norm, no biases; "ResNet-20" has 11.25 M weights, and 2,048 features everywhere."""
+    weights, sizes = DATTA[name]
+    with torch.device("meta"):
+        model = build("model", name)
+        assert neurons(model, torch.rand(1, 3, 32, 32)) == sizes
+    assert sum(p.numel() for p in model.parameters()) == weights
+    assert count(model, nn.BatchNorm2d) == 0
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert all(m.bias is None for m in layers)
+    first = next(m for m in layers if isinstance(m, nn.Linear))
+    assert first.in_features == 2048
+    if name == "resnet20_datta":
+        assert round(weights / 1e6, 2) == 11.25 and count(model, nn.MaxPool2d) == 1
+        wide = [m for m in layers if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+        assert len(wide) + 1 == 20
+    else:
+        assert count(model, nn.MaxPool2d) == 4
+        assert [m.out_features for m in layers if isinstance(m, nn.Linear)] == [4096, 4096, 10]
+
+
+def test_images_are_normalized_by_the_training_set():
+    model = build("model", {"name": "vgg11_datta", **SMALL["vgg11_datta"], "normalize": True})
+    assert torch.equal(model.normalize(x := images("vgg11_datta")), x)
+    data = Dataset((torch.rand(50, 3, 32, 32) * 255).byte(), torch.zeros(50).long())
+    model.prepare(data)
+    seen = model.normalize(data.float_images())
+    torch.testing.assert_close(seen.mean((0, 2, 3)), torch.zeros(3), rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen.std((0, 2, 3)), torch.ones(3), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
@@ -157,7 +210,8 @@ def test_normalize():
         ("mnist_cnn", {"image_size": 12}, "leaves no pixels"),
         ("digits_cnn", {"image_size": 3}, "at least 4 for two pools, got 3"),
         ("resnet18", {"image_size": 4}, "at least 8, got 4"),
-        ("resnet20", {"pool": "mean"}, '`pool` must be "max" or "average", got \'mean\''),
+        ("resnet20", {"pool": "mean"}, '"max", "average" or "none", got \'mean\''),
+        ("vgg16_datta", {"spatial_dropout": 1}, r"`spatial_dropout` must lie in \[0, 1\), got 1"),
         ("mnist_cnn", {"pool": "mean"}, '`pool` must be "max" or "average", got \'mean\''),
         ("mnist_cnn", {"classes": 1}, "`classes` must be at least 2, got 1"),
         ("mnist_cnn", {"in_channels": 0}, "`in_channels` must be at least 1, got 0"),

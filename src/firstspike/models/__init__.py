@@ -6,8 +6,8 @@
 from firstspike.models.cnn import MNISTCNN, DigitsCNN
 from firstspike.models.layers import Normalize
 from firstspike.models.own import load_model, load_weights
-from firstspike.models.resnet import ResNet18, ResNet20
-from firstspike.models.vgg import VGG11, VGG16
+from firstspike.models.resnet import DattaResNet20, ResNet18, ResNet20
+from firstspike.models.vgg import VGG11, VGG16, DattaVGG11, DattaVGG16
 from firstspike.models.vgg8 import VGG8
 
 __all__ = [
@@ -15,6 +15,9 @@ __all__ = [
     "VGG8",
     "VGG11",
     "VGG16",
+    "DattaResNet20",
+    "DattaVGG11",
+    "DattaVGG16",
     "DigitsCNN",
     "Normalize",
     "ResNet18",

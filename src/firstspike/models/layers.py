@@ -7,9 +7,13 @@ after the ReLU, so that a model can be traced and each ReLU become a population 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from firstspike.data import Dataset
 
 
 class Normalize(nn.Module):
@@ -43,6 +47,14 @@ class Normalize(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
+    def fit(self, training: Dataset) -> None:
+        """Take mean and standard deviation from images; a constant channel is only shifted."""
+        mean, std = (
+            torch.tensor(values).view_as(self.mean) for values in training.channel_statistics()
+        )
+        self.mean.copy_(mean)
+        self.std.copy_(torch.where(std > 0, std, torch.ones_like(std)))
+
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
@@ -50,12 +62,36 @@ class Normalize(nn.Module):
         return f"mean={self.mean.flatten().tolist()}, std={self.std.flatten().tolist()}"
 
 
+class Normalizing(nn.Module):
+    """A model that may normalize its images, by the statistics of its training set."""
+
+    normalize: nn.Module
+
+    def prepare(self, training: Dataset) -> None:
+        """Compute what is not trained from the training images; `train` calls it."""
+        if isinstance(self.normalize, Normalize):
+            self.normalize.fit(training)
+
+
+def normalizing(asked: bool, channels: int) -> nn.Module:
+    """What stands in front of a model: `Normalize`, until `prepare` without effect, or nothing."""
+    return Normalize((0.0,) * channels, (1.0,) * channels) if asked else nn.Identity()
+
+
 def convolution(
-    inputs: int, outputs: int, kernel_size: int = 3, *, padding: int = 1, batch_norm: bool = True
+    inputs: int,
+    outputs: int,
+    kernel_size: int = 3,
+    *,
+    padding: int = 1,
+    batch_norm: bool = True,
+    bias: bool = True,
+    dropout: float = 0.0,
 ) -> list[nn.Module]:
-    """Convolution, batch norm (which then carries the bias) if asked for, ReLU."""
-    conv = nn.Conv2d(inputs, outputs, kernel_size, padding=padding, bias=not batch_norm)
-    return [conv, *([nn.BatchNorm2d(outputs)] if batch_norm else []), nn.ReLU()]
+    """Convolution, batch norm (which then carries the bias) if asked for, ReLU, dropout."""
+    conv = nn.Conv2d(inputs, outputs, kernel_size, padding=padding, bias=bias and not batch_norm)
+    norm = [nn.BatchNorm2d(outputs)] if batch_norm else []
+    return [conv, *norm, nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
 
 
 def pool2(kind: str) -> nn.Module:
@@ -66,14 +102,16 @@ def pool2(kind: str) -> nn.Module:
     return kinds[kind](2)
 
 
-def dense(features: int, hidden: Sequence[int], classes: int, dropout: float = 0.0) -> nn.Module:
+def dense(
+    features: int, hidden: Sequence[int], classes: int, dropout: float = 0.0, bias: bool = True
+) -> nn.Module:
     """Flatten, then linear layers with ReLU (and dropout) between them, ending in the logits."""
     layers: list[nn.Module] = [nn.Flatten()]
     for width in hidden:
-        layers += [nn.Linear(features, width), nn.ReLU()]
+        layers += [nn.Linear(features, width, bias), nn.ReLU()]
         layers += [nn.Dropout(dropout)] if dropout else []
         features = width
-    return nn.Sequential(*layers, nn.Linear(features, classes))
+    return nn.Sequential(*layers, nn.Linear(features, classes, bias))
 
 
 def check_options(
@@ -82,6 +120,7 @@ def check_options(
     classes: int = 2,
     width: float = 1.0,
     dropout: float = 0.0,
+    spatial_dropout: float = 0.0,
     hidden: Sequence[int] = (),
 ) -> None:
     """Refuse sizes that make no network."""
@@ -91,8 +130,9 @@ def check_options(
         raise ValueError(f"`classes` must be at least 2, got {classes}.")
     if width <= 0:
         raise ValueError(f"`width` must be positive, got {width}. It multiplies all channels.")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"`dropout` must lie in [0, 1), got {dropout}.")
+    for name, rate in (("dropout", dropout), ("spatial_dropout", spatial_dropout)):
+        if not 0 <= rate < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1), got {rate}.")
     if any(size < 1 for size in hidden):
         raise ValueError(f"hidden layers must have at least 1 neuron, got {tuple(hidden)}.")
 
