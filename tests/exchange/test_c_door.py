@@ -214,8 +214,11 @@ def test_budgets_and_networks_that_do_not_fit_are_refused_before_anything_is_wri
         ValueError, match=r"must be made of integers under TTFS to be written.*Call `to_"
     ):
         to_c(floats, path)
-    with pytest.raises(ValueError, match=r"must run in one pass to be written in C"):
+    with pytest.raises(ValueError, match=r"must have windows one after the other to be written"):
         to_c(network.with_offset(4), path)
+    wide = to_integers(quantize(floats, Quantization(bits=8)), potential_bits=14)
+    with pytest.raises(ValueError, match=r"potentials of at most 14 bits .*, got \d+ at '_\d'"):
+        to_c(wide, path)
     with pytest.raises(ValueError, match=r"`form` must be one of closed_form, event, got 'fast'"):
         C("fast")
     with pytest.raises(ValueError, match=r"`toolchains` must be some of gcc, clang, .*, got 'icc'"):

@@ -49,6 +49,7 @@ def export(
     bits: Annotated[
         int, typer.Option(help="Of a weight in --to c, if the network is not quantized yet.")
     ] = 8,
+    value_bits: Annotated[int, typer.Option(help="Of a spike's value in --to c, likewise.")] = 8,
     json_file: JsonFile = None,
     verify: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Check an exported file instead.")
@@ -83,7 +84,9 @@ def export(
     if to is not None:
         given = {"form": form, "ram": _size("ram", ram), "flash": _size("flash", flash)}
         options = {name: value for name, value in given.items() if value is not None}
-        return _hand_on(run, out, to, options, bits, samples, split, data, root, json_file)
+        return _hand_on(
+            run, out, to, options, bits, value_bits, samples, split, data, root, json_file
+        )
     typer.echo(f"wrote {out} and {write(run, out, result)}")
 
 
@@ -121,6 +124,7 @@ def _hand_on(
     to: str,
     options: dict[str, Any],
     bits: int,
+    value_bits: int,
     samples: int,
     split: str,
     data: str | None,
@@ -140,7 +144,7 @@ def _hand_on(
         options["golden"] = images[:2]
     door, network, sizes = build_door(to, **options), opened.network, {}
     if isinstance(door, C):
-        network = _integers(network, bits)
+        network = _integers(network, bits, value_bits)
         made = door.source(network, out)
         sizes = {"form": door.form, "flash": made.flash, "ram": made.ram}
         typer.echo(f"tables take {made.flash:,} bytes of flash, layers {made.ram:,} bytes of RAM")
@@ -151,13 +155,13 @@ def _hand_on(
         typer.echo(f"wrote {json_file}")
 
 
-def _integers(network: SpikingNetwork, bits: int) -> SpikingNetwork:
+def _integers(network: SpikingNetwork, bits: int, value_bits: int) -> SpikingNetwork:
     from firstspike.quantized import Quantization, quantize, to_integers
 
     if "integers" in network.origin:
         return network
     if "quantization" not in network.origin:
-        network = quantize(network, Quantization(bits=bits))
+        network = quantize(network, Quantization(bits=bits, value_bits=value_bits))
         typer.echo(f"weights rounded to {bits} bits; `quantize` and `finetune` have choices")
     return to_integers(network, potential_bits=32)
 

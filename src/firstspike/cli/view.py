@@ -42,10 +42,11 @@ def view(
     network, name = opened.network, opened.name
     dataset = opened.dataset(split, data, root)
     few = dataset.subset(min(samples, len(dataset)))
-    networks = {f"offset {network.code.shift}": network}  # type: ignore[attr-defined]
+    code = network.code
+    networks = {"plain" if code.sequential else f"offset {code.shift}": network}  # type: ignore[attr-defined]
     if offset is not None:
         networks[f"offset {offset}"] = network.with_offset(offset)
     page = make(
-        networks, few.float_images(), few.labels, title=f"{name or run}: spikes over time"
+        networks, few.float_images(), few.labels, title=f"{name or run.stem}: spikes over time"
     ).save(out or (run if run.is_dir() else run.parent) / "view.html")
     typer.echo(f"wrote {page}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from firstspike._files import atomic_write
 from firstspike.codes.integers import IntegerTTFS
 from firstspike.config import require, require_integer
-from firstspike.engines import able_engines, simulate
+from firstspike.engines import simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.exchange.c_source import Source, frames_of, images_of, write_source
 from firstspike.exchange.c_toolchains import TOOLCHAINS, Toolchain, call
@@ -72,11 +72,19 @@ class C(Door):
                 f"{network.code}. Call "
                 "`to_integers(quantize(network, Quantization(bits=8)), potential_bits=32)` first."
             )
-        if "closed_form" not in able_engines(network):
+        if not network.code.sequential:
             raise ValueError(
-                "`network` must run in one pass to be written in C: windows one after the other "
-                "(`with_offset(None)`) and potentials that cannot be clipped (potential_bits=32). "
-                "Make such a network with `to_integers`."
+                "`network` must have windows one after the other to be written in C, got "
+                f"{network.code}. Call `network.with_offset(None)`."
+            )
+        if network.code.clips:
+            reach = network.origin["integers"]["reach"]
+            widest = max(reach, key=reach.get)
+            raise ValueError(
+                f"`network` must have potentials of at most {network.code.potential_bits} bits to "
+                f"be written in C, got {reach[widest].bit_length() + 1} at {widest!r}. Call "
+                "`to_integers` with `potential_bits=32`, or `quantize` with fewer `bits` or "
+                "`value_bits` (`--bits`, `--value-bits`)."
             )
         golden = self.golden
         if golden is None:
