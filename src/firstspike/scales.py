@@ -1,5 +1,11 @@
 """How `convert` chooses the scale of a population from its activations."""
 
-from firstspike.conversion.normalization import LeastError, Maximum, Normalization, Percentile
+from firstspike.conversion.normalization import (
+    LeastError,
+    Limit,
+    Maximum,
+    Normalization,
+    Percentile,
+)
 
-__all__ = ["LeastError", "Maximum", "Normalization", "Percentile"]
+__all__ = ["LeastError", "Limit", "Maximum", "Normalization", "Percentile"]

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torch import nn
 from typer.testing import CliRunner
 
 from firstspike.cli.app import app
 from firstspike.measure.result import read_results
+from firstspike.neurons.surrogates import Triangle
 from firstspike.runs import Recipe, Run, train
+from firstspike.runs.recipe import recipe_names
 from firstspike.runs.run import start_model
 
 ANN = {"model": {"name": "digits_cnn", "width": 0.25}, "data": {"name": "digits"}}
@@ -83,6 +86,43 @@ def test_a_recipe_can_train_output_spike_times(tmp_path: Path) -> None:
     run("train", "--recipe", write(tmp_path / "r.yaml", content), "--out", out, "--threads", 1)
     assert Run(out).network.origin["output_window"] == 4.0
     assert Recipe.read(out / "config.yaml").output_window == 4.0
+
+
+def test_few_steps_by_the_papers_pipeline(tmp_path: Path) -> None:
+    """Trained limits, percentile search, training through time: each by `firstspike train`."""
+    ann = tmp_path / "ann"
+    clipped = ANN | {"relu_limit": 2.0, "training": {"epochs": 2, "batch_size": 64}}
+    run("train", "--recipe", write(tmp_path / "a.yaml", clipped), "--out", ann, "--threads", 1)
+    opened = Run(ann)
+    limits = [m.max_val for m in opened.model.modules() if isinstance(m, nn.Hardtanh)]
+    assert len(limits) == 3 and all(x > 0 and x != 2.0 for x in limits), "they are trained"
+    assert Recipe.read(ann / "config.yaml").relu_limit == 2.0
+    content = ANN | {
+        "start": str(ann),
+        "normalization": {"name": "Limit"},
+        "code": {"name": "FewStep", "steps": 2, "thresholds": {"name": "PercentileSearch"}},
+        "method": {"name": "SGL", "surrogate": {"name": "Triangle"}, "unit_slope": True},
+        "training": {"epochs": 1, "batch_size": 64},
+    }
+    out = tmp_path / "few"
+    run("train", "--recipe", write(tmp_path / "b.yaml", content), "--out", out, "--threads", 1)
+    network = Run(out).network
+    scales = [float(network.neuron(name).scale) for name in network.network.populations]
+    assert scales == pytest.approx(limits)
+    assert Run(out).recipe.make_method(None).surrogate == Triangle()
+    with pytest.raises(ValueError, match="`relu_limit` must be left out beside `code`, got 2"):
+        Recipe.read(write(tmp_path / "c.yaml", content | {"relu_limit": 2.0}))
+    with pytest.raises(ValueError, match="`relu_limit` must be positive, got 0"):
+        Recipe.read(write(tmp_path / "c.yaml", ANN | {"relu_limit": 0}))
+
+
+def test_every_recipe_of_the_library_can_be_read() -> None:
+    recipes = {name: Recipe.read(name) for name in recipe_names()}
+    assert recipes["mnist_few_step"].code["name"] == "FewStep"
+    for name, recipe in recipes.items():
+        if recipe.start is not None:
+            made = Path(recipe.start).name
+            assert (recipes[made].model, recipes[made].data) == (recipe.model, recipe.data), name
 
 
 def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -> None:

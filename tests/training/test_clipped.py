@@ -1,5 +1,7 @@
 """Trained ranges: gradients, the quantized ReLU against its spiking read-outs."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from torch import nn
 import firstspike as fs
 from firstspike.codes import FewStep, Fixed
 from firstspike.models import DigitsCNN
+from firstspike.scales import Limit, Maximum
 from firstspike.training.clipped import (
     ClippedReLU,
     InputQuantizer,
@@ -125,6 +128,23 @@ def test_plain_model_is_traced_with_its_clips():
     clips = [network.op(name).hyper["clip"] for name in network.populations]
     limits = [m.limit.item() for m in quantized.modules() if isinstance(m, ClippedReLU)]
     assert clips == limits
+
+
+def test_a_population_that_never_reaches_its_limit_is_scaled_by_it():
+    """Maximum() would take the largest activation of the calibration images."""
+    _, clipped, x = models(None)
+    relu = next(m for m in clipped.modules() if isinstance(m, ClippedReLU))
+    relu.log_limit.data.fill_(3.0)
+    network = read_out(clipped, FewStep(2), x)
+    name = network.network.populations[0]
+    assert float(network.neuron(name).scale) == pytest.approx(math.exp(3.0))
+    other = fs.convert(plain(clipped), FewStep(2), calibration=x, normalization=Maximum())
+    assert float(other.neuron(name).scale) < 10.0
+    with pytest.raises(ValueError, match=r"'_1' must have a limit for the normalization Limit\(\)"):
+        model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+        fs.convert(model, FewStep(2), calibration=torch.rand(50, 2), normalization=Limit())
+    with pytest.raises(ValueError, match="`per_channel` must be False, got True"):
+        Limit(per_channel=True)
 
 
 def test_nonsense_is_refused():

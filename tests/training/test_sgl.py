@@ -1,5 +1,7 @@
 """Surrogate-gradient learning: improves a converted network, learns from scratch, resumes."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -119,6 +121,46 @@ def test_dropout_silences_the_same_neurons_at_every_step(trained, digits):
     assert dropped > 0.5 and not torch.equal(plain, method.loss(network, images, labels)[1])
 
 
+def test_spatial_dropout_silences_convolutions_alike(digits):
+    torch.manual_seed(0)
+    network = convert(DigitsCNN(width=0.5), digits)
+    states = through_time._Chunk(network).start(torch.zeros(4, 1, 8, 8), spatial_dropout=0.5)[1]
+    masks = {name.removesuffix(".mask"): m for name, m in states.items() if name.endswith(".mask")}
+    assert tuple(masks) == network.network.populations[:2]
+    assert all(set(mask.unique().tolist()) == {0.0, 2.0} for mask in masks.values())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_printed_slope_differs_by_the_product_of_betas_behind(steps):
+    """1 or beta on [0, 2 V_th]: between layer k and the readout lies one spike per population."""
+    torch.manual_seed(0)
+    model, x = DigitsCNN(width=0.25, hidden=(16, 16)).double(), torch.rand(16, 1, 8, 8).double()
+    network = fs.convert(model, FewStep(steps), calibration=x)
+    betas = dict(zip(network.network.populations, (1.9, 1.4, 0.7, 1.2)))
+    for name, beta in betas.items():
+        network.neuron(name).beta.fill_(beta)
+    found = []
+    for unit_slope in (False, True):
+        method = SGL(unit_slope=unit_slope)
+        method.start(network, TrainConfig())
+        network.zero_grad()
+        method.loss(network, x, torch.arange(16) % 10)[0].backward()
+        found.append([p.grad for n, p in network.named_parameters() if n.endswith("weight")])
+    products = [math.prod(list(betas.values())[k:]) for k in range(5)]
+    assert len(found[0]) == 5 and products[0] == pytest.approx(2.23, abs=0.01)
+    for ours, printed, product in zip(*found, products):
+        assert ours.abs().max() > 0
+        torch.testing.assert_close(ours, product * printed, rtol=1e-9, atol=1e-12)
+
+
+def test_a_population_that_delivers_nothing_keeps_its_slope(digits):
+    network = convert(DigitsCNN(width=0.25), digits)
+    neuron = network.neuron(network.network.populations[0])
+    neuron.beta.zero_()
+    SGL(unit_slope=True).start(network, TrainConfig())
+    assert neuron.surrogate == Boxcar()
+
+
 def test_thresholds_and_leaks_can_stay(trained, digits):
     network = convert(trained, digits)
     method = SGL(train_thresholds=False, train_leaks=False, neuron_learning_rate=0.1)
@@ -150,6 +192,8 @@ def test_nonsense_is_refused(digits):
         SGL(chunk=0)
     with pytest.raises(ValueError, match=r"`dropout` must lie in \[0, 1\), got 1.0"):
         SGL(dropout=1.0)
+    with pytest.raises(ValueError, match=r"`spatial_dropout` must lie in \[0, 1\), got -0.1"):
+        SGL(spatial_dropout=-0.1)
     with pytest.raises(ValueError, match="`neuron_learning_rate` must be positive"):
         SGL(neuron_learning_rate=0.0)
     reason = SGL().reason_against(nn.Sequential(nn.Linear(2, 2)))

@@ -34,6 +34,10 @@ class FewStep(RepeatingCode):
     chooses (alpha, beta) of every population from its activations; alpha and the leak can be
     trained (see `SGL`), and beta folded into the next weights.
 
+    A potential equal to the threshold fires, in every engine; the paper's fires above it (eq. 3).
+    The two differ where sums hit thresholds exactly: with weights on a grid (quantized, integers),
+    and for the calibration activation that a threshold was taken from.
+
     The paper's network is the default: no bias shift, potentials that start at zero, the image as
     an analogue current. `initial_potential=0.5` and `bias_shift=0.5` both round to the nearest
     instead of down; the search takes either into account.

@@ -3,12 +3,19 @@
 from firstspike.conversion.calibration import Calibration
 from firstspike.conversion.convert import convert
 from firstspike.conversion.kernel_optimization import KernelOptimization
-from firstspike.conversion.normalization import LeastError, Maximum, Normalization, Percentile
+from firstspike.conversion.normalization import (
+    LeastError,
+    Limit,
+    Maximum,
+    Normalization,
+    Percentile,
+)
 
 __all__ = [
     "Calibration",
     "KernelOptimization",
     "LeastError",
+    "Limit",
     "Maximum",
     "Normalization",
     "Percentile",

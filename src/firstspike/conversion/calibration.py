@@ -151,10 +151,8 @@ class Calibration:
         samples: dict[str, Sample] = {}
         for name in network.populations:
             histogram = self.histogram(name, normalization.per_channel)
-            scale = normalization.scale(name, histogram, code.at(network.depth[name]))
             clip = network.op(name).hyper["clip"]
-            if clip is not None:
-                scale = scale.clamp(max=clip)
+            scale = normalization.scale(name, histogram, code.at(network.depth[name]), clip)
             samples[name] = Sample(histogram, torch.zeros_like(scale), scale)
             view = (-1,) + (1,) * (len(network.node[name].shape) - 1)
             scale = scale.reshape(view) if normalization.per_channel else scale.squeeze(0)

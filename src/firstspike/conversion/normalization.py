@@ -33,8 +33,13 @@ class Normalization(ABC):
     def largest(self, histogram: Histogram, code: Code) -> Tensor:
         """Activation that becomes 1 under `code`, one per channel of the histogram, float64."""
 
-    def scale(self, name: str, histogram: Histogram, code: Code) -> Tensor:
+    def scale(
+        self, name: str, histogram: Histogram, code: Code, clip: float | None = None
+    ) -> Tensor:
         """Scale of population `name`, (channels,); silent channels get the mean of the others.
+
+        Args:
+            clip: the largest value that the ANN lets it have; no scale is larger.
 
         Raises:
             ValueError: if the whole population is silent on the calibration data.
@@ -48,7 +53,8 @@ class Normalization(ABC):
                 "are zero: it carries no information and everything behind it sees only biases. "
                 "Pass more varied calibration images, or remove or retrain the dead layer."
             )
-        return torch.where(alive, largest, largest[alive].mean())
+        found = torch.where(alive, largest, largest[alive].mean())
+        return found if clip is None else found.clamp(max=clip)
 
 
 @register
@@ -98,6 +104,40 @@ class Percentile(Normalization):
 
     def largest(self, histogram: Histogram, code: Code) -> Tensor:
         return histogram.quantile(self.percentile / 100).squeeze(1)
+
+
+@register
+@dataclass(frozen=True)
+class Limit(Normalization):
+    """The value at which the ANN itself clips a population becomes 1, whatever the data reach.
+
+    For ANNs whose ReLUs had a trained limit mu (`with_trained_ranges`, `relu_limit` of a recipe).
+
+    Args:
+        per_channel: must be False; a population has one limit.
+
+    Raises:
+        ValueError: if `per_channel` is True, or a population has no limit.
+
+    Source: threshold ReLU, Datta & Beerel 2022, eq. 1 and section III-B.
+    """
+
+    def __post_init__(self) -> None:
+        advice = "Leave it out: a population has one limit."
+        require(not self.per_channel, "per_channel", "be False", self.per_channel, advice)
+
+    def largest(self, histogram: Histogram, code: Code) -> Tensor:
+        return histogram.maximum
+
+    def scale(
+        self, name: str, histogram: Histogram, code: Code, clip: float | None = None
+    ) -> Tensor:
+        if clip is None:
+            raise ValueError(
+                f"population {name!r} must have a limit for the normalization Limit(), its "
+                "activation is a plain ReLU. Train the ANN with `relu_limit`, or pass Maximum()."
+            )
+        return torch.full_like(super().scale(name, histogram, code, clip), clip)
 
 
 @register

@@ -29,7 +29,11 @@ States = dict[str, Tensor]  # potentials and dropout masks; sums and maxima of m
 
 
 def logits(
-    spiking: SpikingNetwork, x: Tensor, chunk: int | None = None, dropout: float = 0.0
+    spiking: SpikingNetwork,
+    x: Tensor,
+    chunk: int | None = None,
+    dropout: float = 0.0,
+    spatial_dropout: float = 0.0,
 ) -> Tensor:
     """Logits (N, classes) after all steps, as `simulate(engine="clock")` gives them.
 
@@ -39,6 +43,7 @@ def logits(
         chunk: steps between the states that are kept; None keeps everything.
         dropout: probability with which neurons of populations without spatial axes are silenced,
             the same at every step (Rathi & Roy 2020), the others delivering more in proportion.
+        spatial_dropout: the same for populations with spatial axes.
 
     Raises:
         ValueError: for other codes and inputs, or if `chunk` is not positive.
@@ -53,7 +58,7 @@ def logits(
         raise ValueError(f"`chunk` must be positive, got {chunk}. Pass steps, e.g. 2, or None.")
     steps = spiking.latency
     run = _Chunk(spiking)
-    constant, states = run.start(spiking.shifted(x), dropout)
+    constant, states = run.start(spiking.shifted(x), dropout, spatial_dropout)
     if chunk is None or chunk >= steps or not torch.is_grad_enabled():
         return run(constant, states, steps)[0] / steps
     total = x.new_zeros(())
@@ -123,7 +128,9 @@ class _Chunk:
                 found.add(node.name)
         return found
 
-    def start(self, x: Tensor, dropout: float = 0.0) -> tuple[dict[str, Tensor], States]:
+    def start(
+        self, x: Tensor, dropout: float = 0.0, spatial_dropout: float = 0.0
+    ) -> tuple[dict[str, Tensor], States]:
         """Values of the constant nodes that others need, and the states before the first step."""
         values = {INPUT: x}
         for node in self.network.nodes[1:]:
@@ -135,8 +142,9 @@ class _Chunk:
         for name in self.network.populations:
             like = x.new_zeros(()).expand(len(x), *self.network.node[name].shape)
             states[name] = self.spiking.neuron(name).initial(like)
-            if dropout and like.ndim == 2:
-                states[f"{name}.mask"] = nn.functional.dropout(torch.ones_like(like), dropout)
+            rate = dropout if like.ndim == 2 else spatial_dropout
+            if rate:
+                states[f"{name}.mask"] = nn.functional.dropout(torch.ones_like(like), rate)
         return {name: value for name, value in values.items() if name in used}, states
 
     def __call__(

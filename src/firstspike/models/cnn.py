@@ -87,6 +87,7 @@ class DigitsCNN(nn.Module):
         width: factor on all channels.
         hidden: neurons of the dense layers before the last.
         dropout: probability, before dense layers.
+        bias: whether layers without batch norm have biases.
 
     Raises:
         ValueError: if the image is too small for two pools.
@@ -102,6 +103,7 @@ class DigitsCNN(nn.Module):
         width: float = 1.0,
         hidden: Sequence[int] = (64,),
         dropout: float = 0.0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         check_options(
@@ -111,12 +113,12 @@ class DigitsCNN(nn.Module):
             raise ValueError(f"`image_size` must be at least 4 for two pools, got {image_size}.")
         first, second = scaled(32, width), scaled(64, width)
         self.features = nn.Sequential(
-            *convolution(in_channels, first, batch_norm=batch_norm),
+            *convolution(in_channels, first, batch_norm=batch_norm, bias=bias),
             pool2(pool),
-            *convolution(first, second, batch_norm=batch_norm),
+            *convolution(first, second, batch_norm=batch_norm, bias=bias),
             pool2(pool),
         )
-        self.classifier = dense(second * (image_size // 4) ** 2, hidden, classes, dropout)
+        self.classifier = dense(second * (image_size // 4) ** 2, hidden, classes, dropout, bias)
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def integrate_and_fire(
     """B steps of `u_t = leak * u_{t-1} + current_t`, spike where `u_t >= threshold`, soft reset.
 
     A spike delivers `output` and lowers the potential by `threshold`; a neuron fires at most once
-    a step. A potential equal to the threshold fires.
+    a step. A potential equal to the threshold fires (the paper's does not; see `FewStep`).
 
     Differentiable in every tensor. In the backward pass the derivative of the spike by
     `z = (u - threshold) / threshold` is `surrogate.derivative(z)`; through time the gradient

@@ -3,7 +3,8 @@
 A neuron fires where `z = (u - theta) / theta >= 0`. The step has no useful derivative, so the
 backward pass uses `derivative(z)`; the forward pass always spikes. Divided by the threshold it is
 the derivative by the potential: with `Boxcar()` a spike of value theta has slope 1 for
-`0 <= u <= 2 theta`, the slope of the ReLU it stands for.
+`0 <= u <= 2 theta`, the slope of the ReLU it stands for, and one of value beta * theta slope beta
+(see `SGL` for the paper's, which is 1 then as well).
 """
 
 from __future__ import annotations

@@ -10,12 +10,13 @@ from torch import nn
 
 from firstspike._reading import read_yaml
 from firstspike.codes import Code
-from firstspike.config import build
+from firstspike.config import build, require
 from firstspike.conversion import convert
 from firstspike.conversion.normalization import Normalization
 from firstspike.data import Dataset, load_dataset
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training import Method, TrainConfig
+from firstspike.training.clipped import with_limits
 from firstspike.training.output_spikes import with_output_spikes
 
 _WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
@@ -79,6 +80,9 @@ class Recipe:
         calibration: images that set the scales.
         normalization: how they do.
         keep_batch_norm: train with batch norm and fold it away at the end.
+        relu_limit: of an ANN: where the trained upper limits of its ReLUs start (threshold ReLU,
+            Datta & Beerel 2022, eq. 1). Spiking recipes that start from it find them there, and
+            `normalization: {name: Limit}` takes them as scales. None leaves plain ReLUs.
         output_window: give `ReLPSP` a spiking output layer with this window
             (`with_output_spikes`), as `method: {name: DTA, output: spike_times}` needs.
         source: the file it was read from.
@@ -96,6 +100,7 @@ class Recipe:
     calibration: int = 1000
     normalization: Any = field(default_factory=lambda: {"name": "Percentile"})
     keep_batch_norm: bool = False
+    relu_limit: float | None = None
     output_window: float | None = None
     source: Path | None = field(default=None, compare=False)
 
@@ -117,6 +122,18 @@ class Recipe:
             raise ValueError(
                 f"a recipe must have `{missing}: {{name: ...}}` to train a spiking network. See "
                 "recipes/mnist_dta.yaml."
+            )
+        if self.relu_limit is not None:
+            advice = "It belongs to the recipe of the ANN in `start`, whose limits are found there."
+            require(
+                self.code is None,
+                "relu_limit",
+                "be left out beside `code`",
+                self.relu_limit,
+                advice,
+            )
+            require(
+                self.relu_limit > 0, "relu_limit", "be positive", self.relu_limit, "4 is usual."
             )
         if self.code is not None:
             build(Code, self.code)
@@ -160,11 +177,14 @@ class Recipe:
     def describe(self) -> dict[str, Any]:
         """Plain data, to be stored with results."""
         keys = _ANN if self.code is None else _ANN + _SPIKING
-        return {key: value for key, value in asdict(self).items() if key in keys}
+        limited = () if self.relu_limit is None else ("relu_limit",)
+        return {key: value for key, value in asdict(self).items() if key in keys + limited}
 
     def settings(self) -> dict[str, Any]:
         """What a run's `config.yaml` says beside the training; options left alone are left out."""
         settings: dict[str, Any] = {"model": self.model, "data": self.data}
+        if self.relu_limit is not None:
+            settings["relu_limit"] = self.relu_limit
         if self.code is not None:
             settings |= {"code": self.code, "start": self.start}
             for name in ("calibration", "normalization", "keep_batch_norm", "output_window"):
@@ -196,7 +216,7 @@ class Recipe:
     def build(self) -> nn.Module:
         """A new model, its weights drawn from torch's current random state."""
         model: nn.Module = build("model", self.model)
-        return model
+        return model if self.relu_limit is None else with_limits(model, self.relu_limit)
 
     def make_method(self, teacher: nn.Module | None) -> Method:
         """The training method; `teacher` is the ANN that `teacher: true` stands for."""

@@ -23,6 +23,7 @@ from firstspike.measure.result import Result
 from firstspike.models.own import is_own
 from firstspike.runs.recipe import Recipe
 from firstspike.training import Callback, TrainConfig, evaluate_accuracy, fit
+from firstspike.training.clipped import plain
 from firstspike.training.distributed import is_first_process
 from firstspike.training.surrogate import folded
 
@@ -70,6 +71,8 @@ class Run:
     def model(self) -> nn.Module:
         """The trained ANN (best on validation images, in evaluation mode).
 
+        Trained limits of its ReLUs (`relu_limit`) are fixed clips, as `convert` takes them.
+
         Raises:
             FileNotFoundError: if the run has not finished an epoch; names the command.
             ValueError: if weights and recipe are not of one run.
@@ -97,7 +100,7 @@ class Run:
                 f"{path} does not fit the model of {config}: {error}. The folder mixes two runs; "
                 "train again into an empty one."
             ) from error
-        return model.eval().to(self.device)
+        return (model if recipe.relu_limit is None else plain(model)).eval().to(self.device)
 
     @cached_property
     def network(self) -> SpikingNetwork:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from firstspike.codes import Code, Kernel, Linear
 from firstspike.config import require, require_integer
-from firstspike.conversion import Maximum, convert
+from firstspike.conversion import Limit, convert
 from firstspike.conversion.statistics import Histogram, calibration_batches
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -126,14 +126,7 @@ def with_trained_ranges(
             quantized.
     """
     body = copy.deepcopy(model)
-    relus: dict[str, nn.Module] = {
-        name: m for name, m in body.named_modules() if isinstance(m, nn.ReLU)
-    }
-    if not relus:
-        raise ValueError(
-            "`model` must have its activations as `nn.ReLU` modules, got none. Replace functional "
-            "calls such as `torch.relu(x)` by modules."
-        )
+    relus = _relus(body)
     like = next(model.parameters())
     images, activations = _histograms(body, relus, calibration, like)
 
@@ -157,6 +150,32 @@ def with_trained_ranges(
     )
     encoder = InputQuantizer(float(images.maximum), levels, kernel).to(like.device, like.dtype)
     return nn.Sequential(OrderedDict(encoder=encoder, model=body))
+
+
+def with_limits(model: nn.Module, limit: float) -> nn.Module:
+    """The model itself, its ReLUs replaced by threshold ReLUs that all start at `limit`.
+
+    Raises:
+        ValueError: if the model has no `nn.ReLU`, or `limit` is not positive.
+
+    >>> with_limits(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), 4.0)[1]
+    ClippedReLU(limit=4)
+    """
+    for name in _relus(model):
+        _replace(model, name, ClippedReLU(limit))
+    return model
+
+
+def _relus(model: nn.Module) -> dict[str, nn.Module]:
+    found: dict[str, nn.Module] = {
+        name: m for name, m in model.named_modules() if isinstance(m, nn.ReLU)
+    }
+    if not found:
+        raise ValueError(
+            "`model` must have its activations as `nn.ReLU` modules, got none. Replace functional "
+            "calls such as `torch.relu(x)` by modules."
+        )
+    return found
 
 
 @torch.no_grad()
@@ -210,10 +229,4 @@ def read_out(model: nn.Module, code: Code, calibration: Any) -> SpikingNetwork:
         code: what to convert to.
         calibration: images as for `convert`; they set the input's scale alone.
     """
-    spiking = convert(plain(model), code, calibration=calibration, normalization=Maximum())
-    for name in spiking.network.populations:
-        clip = spiking.network.op(name).hyper["clip"]
-        if clip is not None:
-            spiking.neuron(name).scale.fill_(clip)
-    spiking.origin["normalization"] = {"name": "trained limits"}
-    return spiking
+    return convert(plain(model), code, calibration=calibration, normalization=Limit())

@@ -64,11 +64,13 @@ class Adam(OptimizerConfig):
         betas: decay of the two moments.
         eps: added to the denominator.
         weight_decay: added to the gradient.
+        amsgrad: divide by the largest second moment so far (Reddi et al. 2018).
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
+    amsgrad: bool = False
 
     def __post_init__(self) -> None:
         _check_adam(self)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -32,19 +32,32 @@ class SGL(Method):
 
     From scratch: convert the untrained model; its scales are those of its first activations.
 
+    By the potential u, what a spike delivers has the derivative
+
+        d(beta V_th spike) / du = beta surrogate((u - V_th) / V_th)
+
+    which with `Boxcar()` is beta on [0, 2 V_th]: the slope of the staircase that the neuron's mean
+    output is (steps of beta V_th / T every V_th / T). The paper prints 1 there, the slope of the
+    ReLU that the staircase stands for: `unit_slope=True`. With detached resets the gradient of a
+    layer's weights is the same but for one factor, the product of the betas from its population to
+    the readout, so that layers far from it learn faster under the default where beta > 1. Adam
+    divides such a factor away; SGD and gradient clipping do not.
+
     Args:
         surrogate: derivative of the spike: `Boxcar()` (the paper's), `Triangle()`,
             `FastSigmoid()` or `ArcTangent()`.
+        unit_slope: leave beta out of the derivative, as the paper prints it.
         detach_reset: whether the gradient leaves the spike in the reset alone, as is usual.
         chunk: keep states every so many steps and compute the rest again in the backward pass:
             less memory for many steps, one more forward pass. None keeps everything.
         dropout: probability with which neurons of layers without spatial axes are silenced in
             training, the same ones at every step.
+        spatial_dropout: the same for layers with spatial axes.
         train_thresholds, train_leaks: what is trained besides the weights.
         neuron_learning_rate: of thresholds and leaks, relative to that of the weights.
 
     Raises:
-        ValueError: if `chunk` is no positive integer, `dropout` lies outside [0, 1), or the rate is
+        ValueError: if `chunk` is no positive integer, a dropout lies outside [0, 1), or the rate is
             not positive.
         TypeError: if `surrogate` is no surrogate.
 
@@ -52,9 +65,11 @@ class SGL(Method):
     """
 
     surrogate: Surrogate = field(default_factory=Boxcar)
+    unit_slope: bool = False
     detach_reset: bool = True
     chunk: int | None = None
     dropout: float = 0.0
+    spatial_dropout: float = 0.0
     train_thresholds: bool = True
     train_leaks: bool = True
     neuron_learning_rate: float = 1.0
@@ -67,7 +82,9 @@ class SGL(Method):
         if self.chunk is not None:
             require_integer("chunk", self.chunk, 1, "Pass steps, e.g. 2, or None.")
         advice = "0.3 is usual, 0 none."
-        require(0 <= self.dropout < 1, "dropout", "lie in [0, 1)", self.dropout, advice)
+        for name in ("dropout", "spatial_dropout"):
+            rate = getattr(self, name)
+            require(0 <= rate < 1, name, "lie in [0, 1)", rate, advice)
         require(
             self.neuron_learning_rate > 0,
             "neuron_learning_rate",
@@ -88,9 +105,14 @@ class SGL(Method):
         super().start(model, config)
         assert isinstance(model, SpikingNetwork)
         for neuron in _neurons(model):
-            neuron.surrogate, neuron.detach_reset = self.surrogate, self.detach_reset
+            neuron.surrogate, neuron.detach_reset = self._derivative(neuron), self.detach_reset
             neuron.alpha.requires_grad_(self.train_thresholds)
             neuron.leak.requires_grad_(self.train_leaks and model.latency > 1)
+
+    def _derivative(self, neuron: FewStepNeuron) -> Surrogate:
+        """Of a neuron's spike; of one that delivers nothing (beta = 0) the slope is left alone."""
+        beta = float(neuron.beta) if self.unit_slope else 1.0
+        return replace(self.surrogate, height=self.surrogate.height / (beta or 1.0))
 
     def parameter_groups(self, model: nn.Module) -> list[dict[str, Any]]:
         groups = super().parameter_groups(model)
@@ -104,7 +126,7 @@ class SGL(Method):
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(model, SpikingNetwork)
-        logits = through_time.logits(model, images, self.chunk, self.dropout)
+        logits = through_time.logits(model, images, self.chunk, self.dropout, self.spatial_dropout)
         loss = nn.functional.cross_entropy(
             logits, labels, label_smoothing=self.config.label_smoothing
         )
