@@ -85,6 +85,11 @@ def decide_by(rule):
     return use
 
 
+def frames_in_a_stream(network, folder):
+    record = fs.simulate_stream(network, X.to(network.input_low))
+    assert record.ready.diff().unique().tolist() == [record.interval]
+
+
 def convert_with(**options):
     def use(network, folder):
         assert fs.convert(model(), network.code, calibration=images(32), **options)(X).shape
@@ -152,6 +157,7 @@ USES = {
     "accuracy over time": over_time,
     "stop on a margin": decide_by(fs.stopping.Margin(0.1)),
     "stop when certain": decide_by(fs.stopping.Certain()),
+    "frames in a stream": frames_in_a_stream,
     "convert": convert_with(),
     "LeastError": convert_with(normalization=LEAST_ERROR),
     "KernelOptimization": convert_with(kernel_optimization=FITTED),

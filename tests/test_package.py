@@ -30,10 +30,10 @@ def test_every_public_name_resolves() -> None:
 def test_the_face_of_the_package() -> None:
     verbs = "check check_engines compare convert evaluate fit from_nir load load_record register"
     codes = "Burst ExactReLU FewStep LIF Phase Rate ReLPSP Reverse TTFS TemporalSwitch"
-    types = "ConversionError Recipe Record Result Run SpikingNetwork TrainConfig"
+    types = "ConversionError Recipe Record Result Run SpikingNetwork StreamRecord TrainConfig"
     spaces = "chip codes data energy engines exchange inputs kernels methods models"
-    verbs = f"{verbs} prepare save_pretrained save_record simulate to_c to_nir to_onnx trace"
-    verbs = f"{verbs} train tune view"
+    verbs = f"{verbs} prepare save_pretrained save_record simulate simulate_stream to_c to_nir"
+    verbs = f"{verbs} to_onnx trace train tune view"
     spaces = (
         f"{spaces} networks plots quantized report scales stopping thresholds training tuning zoo"
     )

@@ -30,6 +30,7 @@ _VERBS = {
     "save_pretrained": "firstspike.exchange.pretrained",
     "save_record": "firstspike.exchange.spike_files",
     "simulate": "firstspike.engines",
+    "simulate_stream": "firstspike.measure.stream",
     "to_c": "firstspike.exchange.c_door",
     "to_nir": "firstspike.exchange.nir_write",
     "to_onnx": "firstspike.exchange.onnx_door",
@@ -49,6 +50,7 @@ _TYPES = {
     "Result": "firstspike.measure.result",
     "Run": "firstspike.runs",
     "SpikingNetwork": "firstspike.engines",
+    "StreamRecord": "firstspike.measure.stream",
     "TrainConfig": "firstspike.training",
 }
 _SPACES = (

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol
 
@@ -56,6 +56,12 @@ class EnergyEstimate:
 
     def __post_init__(self) -> None:
         _check_non_negative("total", self.total, "Are the counts per sample, and in range?")
+
+    def sharing(self, part: float) -> EnergyEstimate:
+        """The same with `part` of what runs with time alone, the terms `static` and `leakage`."""
+        timed = ("static", "leakage")
+        terms = {name: e * part if name in timed else e for name, e in self.terms.items()}
+        return replace(self, terms=terms, total=math.fsum(terms.values()))
 
     def __str__(self) -> str:
         return format_energy(self.total, self.unit)

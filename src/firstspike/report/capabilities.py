@@ -25,6 +25,7 @@ from firstspike.conversion import KernelOptimization, LeastError, convert
 from firstspike.engines import ENGINES, Certain, SpikingNetwork, able_engines
 from firstspike.engines.engine import differentiable_engine
 from firstspike.exchange.doors import DOORS, build_door
+from firstspike.measure import stream
 from firstspike.quantized import Quantization, integers, quantize, to_integers
 from firstspike.report.comparison import markdown
 from firstspike.training.method import Method
@@ -91,6 +92,7 @@ def capabilities() -> tuple[Capability, ...]:
         Capability("run", "accuracy over time", _able("over_time")),
         Capability("run", "stop on a margin", _able("decide")),
         Capability("run", "stop when certain", _certain),
+        Capability("run", "frames in a stream", stream.reason_against),
         Capability("convert", "convert", lambda n: n.code.reason_against_conversion),
         Capability("convert", "LeastError", _least_error),
         Capability("convert", "KernelOptimization", _kernel_optimization),
