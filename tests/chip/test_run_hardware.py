@@ -10,7 +10,19 @@ from torch import nn
 from typer.testing import CliRunner
 
 import firstspike as fs
-from firstspike.chip import Mapping, hardware_tables, load_chip, run_hardware
+from firstspike.chip import (
+    Mapping,
+    fanout,
+    hardware_rows,
+    hardware_tables,
+    load_chip,
+    map_network,
+    record_spikes,
+    run_hardware,
+    simulate_noc,
+    stream_of,
+    traffic_of,
+)
 from firstspike.plots.accuracy_bits import plot_accuracy_bits
 from firstspike.plots.energy_breakdown import plot_energy_breakdown
 from firstspike.plots.hardware import save_hardware_figures
@@ -72,6 +84,43 @@ def test_a_given_mapping_is_used_as_it_is_and_late_packets_change_the_report(cnn
         run_hardware(network, x, chip=CHIP.replace(core__neurons=10), mapping=first.mapping)
 
 
+def test_frames_in_a_stream_share_links_and_static_energy(cnn):
+    model, x, _ = cnn
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)  # latency 24
+    leaky = CHIP.replace(energy__leakage=5.0, energy__neuron_update=1.0)
+    report = run_hardware(network, x[:3], chip=leaky, placement="row-major", stream=2)
+    stream = report.stream
+    assert (stream.interval, report.counts["steps"]) == (8, 24)
+    assert stream.frame_ns == pytest.approx(report.frame_ns / 3)
+    assert stream.frames_per_second == pytest.approx(1e9 / stream.frame_ns)
+    assert stream.noc["hops"] == pytest.approx(report.noc["hops"])
+    assert stream.noc["late_deliveries"] == 0
+    assert stream.noc["congestion_mean_cycles"] >= report.noc["congestion_mean_cycles"]
+    for reading, alone in report.energy.items():
+        factor = {"static": 1 / 3, "leakage": 1 / 3, "neuron_updates": 2 / 3}
+        for term, energy in stream.energy[reading].terms.items():
+            assert energy == pytest.approx(alone.terms[term] * factor.get(term, 1)) and energy > 0
+    titles = [table.title for table in hardware_tables(report)]
+    assert len(titles) == len(set(titles)) == len(hardware_rows(report)) == 4
+    assert json.loads(json.dumps(report.to_dict()))["stream"]["interval"] == 8
+
+
+def test_frames_far_apart_do_not_meet(cnn):
+    model, x, _ = cnn
+    network = fs.convert(model, fs.TTFS(8, fs.kernels.Linear()), calibration=x)
+    mapping = map_network(network, CHIP)
+    fan, record = fanout(network, mapping), record_spikes(network, x[:2])
+    frames = [traffic_of(record, fan, i) for i in range(2)]
+    apart = simulate_noc(stream_of(frames, 30), fan, mapping, CHIP)
+    alone = [simulate_noc(frame, fan, mapping, CHIP) for frame in frames]
+    assert sorted(apart.latency) == sorted([*alone[0].latency, *alone[1].latency])
+    together = simulate_noc(stream_of(frames, 8), fan, mapping, CHIP, cycles_per_step=40)
+    assert together.congestion.sum() > sum(
+        simulate_noc(frame, fan, mapping, CHIP, cycles_per_step=40).congestion.sum()
+        for frame in frames
+    )
+
+
 @pytest.mark.parametrize("code", [fs.Rate(steps=10), fs.TTFS(8, offset=4)], ids=str)
 def test_codes_without_closed_form_run_too(cnn, code):
     model, x, _ = cnn
@@ -126,9 +175,12 @@ def test_command(cnn, tmp_path):
     network.save(tmp_path / "n.safetensors")
     arguments = ["--network", str(tmp_path / "n.safetensors"), "--data", "digits", "--bits", "4"]
     arguments += ["--samples", "3", "--mesh", "3x2", "--json", str(tmp_path / "r.json")]
+    arguments += ["--stream", "1"]
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "out")])
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "r.json").read_text())
+    assert content["stream"]["interval"] == 16  # one potential: a frame every two windows
+    assert "frames per second" in result.output
     assert content["samples"] == 3 and content["mapping"]["width"] == 3
     files = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"mapping.json", "hardware.json", "link_load.svg", "network.safetensors"} <= files

@@ -12,6 +12,7 @@ _PUBLIC: dict[str, str] = {
     **dict.fromkeys(("LinkLoads", "link_loads"), "routing"),
     **dict.fromkeys(("Traffic", "profile_traffic", "record_spikes", "traffic_of"), "traffic"),
     **dict.fromkeys(("NocResult", "simulate_noc"), "noc"),
+    **dict.fromkeys(("MeshStream", "stream_of"), "stream"),
     **dict.fromkeys(("LateResult", "run_late"), "delays"),
     "chip_energy": "frame_energy",
     **dict.fromkeys(("HardwareReport", "run_hardware"), "run"),

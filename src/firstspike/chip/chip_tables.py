@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from firstspike.measure.energy import format_energy
+from firstspike.measure.energy import EnergyEstimate, format_energy
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from firstspike.chip.run import HardwareReport
+    from firstspike.chip.stream import MeshStream
 
 
 def hardware_tables(report: HardwareReport) -> list[Table]:
@@ -18,7 +20,11 @@ def hardware_tables(report: HardwareReport) -> list[Table]:
     Args:
         report: what `run_hardware` returned.
     """
-    return [_summary(report), _energy(report)]
+    title = f"energy per frame, {report.chip.technology}"
+    tables = [_summary(report), _energy(report.energy, title)]
+    if report.stream is not None:
+        tables += [_stream(report.stream), _energy(report.stream.energy, f"{title}, in a stream")]
+    return tables
 
 
 def hardware_rows(report: HardwareReport) -> dict[str, list[dict[str, str]]]:
@@ -29,7 +35,7 @@ def hardware_rows(report: HardwareReport) -> dict[str, list[dict[str, str]]]:
     """
     heads = (("", "value", "note"), ("E_SOP charged", "component", "energy", "constant"))
     made = {}
-    for table, names in zip(hardware_tables(report), heads):
+    for table, names in zip(hardware_tables(report), heads * 2):
         columns = [list(column.cells) for column in table.columns]
         made[str(table.title)] = [dict(zip(names, map(str, row))) for row in zip(*columns)]
     return made
@@ -75,15 +81,37 @@ def _summary(report: HardwareReport) -> Table:
     return table
 
 
-def _energy(report: HardwareReport) -> Table:
+def _stream(stream: MeshStream) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"energy per frame, {report.chip.technology}")
+    noc = stream.noc
+    table = Table(title="frames in a stream", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(style="dim")
+    many = f"{stream.potentials} potential{'s' * (stream.potentials > 1)} per neuron"
+    table.add_row("a new frame every", f"{stream.interval:,} steps", many)
+    table.add_row(
+        "frames per second", f"{stream.frames_per_second:,.4g}", "of a stream without end"
+    )
+    table.add_row(
+        "late deliveries",
+        f"{noc['late_deliveries']:,.0f}",
+        f"of {noc['deliveries']:,.0f} per frame; a step of {noc['needed_cycles_per_step']:,.0f} "
+        f"cycles would do, it has {noc['cycles_per_step']:,.0f}",
+    )
+    return table
+
+
+def _energy(energy: Mapping[str, EnergyEstimate], title: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title)
     table.add_column("E_SOP charged")
     table.add_column("component")
     table.add_column("energy", justify="right")
     table.add_column("constant", style="dim")
-    for name, estimate in report.energy.items():
+    for name, estimate in energy.items():
         for term, value in estimate.terms.items():
             constant = estimate.constants[term]
             unit = "per frame" if term == "static" else "each"

@@ -23,6 +23,7 @@ from firstspike.chip.mapping import Mapping, map_network
 from firstspike.chip.noc import simulate_noc
 from firstspike.chip.placement import PLACEMENTS, Annealed, Placement, place
 from firstspike.chip.routing import LinkLoads, Routing, link_loads
+from firstspike.chip.stream import MeshStream, run_mesh_stream
 from firstspike.chip.traffic import (
     reason_against,
     record_spikes,
@@ -60,6 +61,7 @@ class HardwareReport:
         frame_ns: mean duration of a frame.
         energy: both readings, mean per frame.
         accuracy: of the samples, if labels were given: `ideal` and `with_delays`.
+        stream: the frames as a stream, if it was asked for.
         seconds: of the stages of this run.
         not_counted: what the numbers leave out.
     """
@@ -76,6 +78,7 @@ class HardwareReport:
     frame_ns: float
     energy: dict[str, EnergyEstimate]
     accuracy: dict[str, float] = field(default_factory=dict)
+    stream: MeshStream | None = None
     seconds: dict[str, float] = field(default_factory=dict)
     not_counted: tuple[str, ...] = NOT_COUNTED
 
@@ -98,6 +101,7 @@ class HardwareReport:
             "frame_us": self.frame_ns / 1e3,
             "energy": {name: asdict(estimate) for name, estimate in self.energy.items()},
             "accuracy": self.accuracy,
+            "stream": None if self.stream is None else asdict(self.stream),
             "seconds": self.seconds,
             "not_counted": list(self.not_counted),
         }
@@ -120,6 +124,7 @@ def run_hardware(
     bits: int | None = None,
     mapping: Mapping | None = None,
     late_samples: int = 4,
+    stream: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     say: Callable[[str], None] | None = None,
@@ -138,6 +143,8 @@ def run_hardware(
             network that is quantized already keeps its bits.
         mapping: a mapping made before; it is checked against network and chip, and used as it is.
         late_samples: frames whose late packets are fed back to the spikes, if any are late.
+        stream: also send the frames as a stream, as close together as neurons with so many
+            potentials allow; see `simulate_stream`.
         seed: of the annealing.
         device: where the network itself is simulated; everything else runs on the CPU.
         say: called with a line at the start of each stage, which may take minutes.
@@ -197,9 +204,13 @@ def run_hardware(
         frame_ns=frame_ns,
         neuron_updates=counts["neuron_updates"],
     )
+    flow: MeshStream | None = None
+    if stream is not None:
+        say("sending the frames as a stream")
+        flow = run_mesh_stream(network, record, fan, base, chip, routing, counts, stream)
     return HardwareReport(
         network, chip, base, routing, len(images), loads, counts, baseline_hops, noc, frame_ns,
-        energy, accuracy, {k: round(v, 4) for k, v in seconds.items()},
+        energy, accuracy, flow, {k: round(v, 4) for k, v in seconds.items()},
     )  # fmt: skip
 
 

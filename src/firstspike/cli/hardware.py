@@ -64,6 +64,14 @@ def hardware(
     mapping: Annotated[
         Path | None, typer.Option(help="Use the mapping.json of an earlier run.")
     ] = None,
+    stream: Annotated[
+        int | None,
+        typer.Option(
+            metavar="POTENTIALS",
+            min=1,
+            help="Also send the frames as a stream; neurons have so many potentials (2 is usual).",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for mapping, result and pictures.")
     ] = None,
@@ -98,6 +106,7 @@ def hardware(
         routing=routing.value,
         bits=bits,
         mapping=None if mapping is None else Mapping.load(mapping),
+        stream=stream,
         seed=seed,
         device=device,
         say=lambda line: typer.echo(line, err=True),
