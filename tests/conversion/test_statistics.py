@@ -287,7 +287,9 @@ def test_least_error_needs_a_table() -> None:
 def test_normalizations_by_name() -> None:
     built = build("normalization", {"name": "LeastError", "per_channel": True})
     assert built == LeastError(per_channel=True)
-    with pytest.raises(ValueError, match=r"one of Maximum, Percentile, LeastError, got .*Median"):
+    with pytest.raises(
+        ValueError, match=r"one of Maximum, Percentile, Limit, LeastError, got .*Median"
+    ):
         build("normalization", {"name": "Median"})
     assert build("normalization", "LeastError") == LeastError()
     for wrong in (None, {"percentile": 99}):

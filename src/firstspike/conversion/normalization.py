@@ -111,6 +111,8 @@ class Percentile(Normalization):
 class Limit(Normalization):
     """The value at which the ANN itself clips a population becomes 1, whatever the data reach.
 
+    `s = mu`, where the ANN's activation is clip(a, 0, mu).
+
     For ANNs whose ReLUs had a trained limit mu (`with_trained_ranges`, `relu_limit` of a recipe).
 
     Args:

@@ -163,8 +163,11 @@ class DattaResNet20(_ResNet):
 
     Three 3x3 convolutions of 64 channels and a max pool, two blocks each of 64, 128, 256 and 512
     channels, and one linear layer on all 2,048 features; no batch norm, no biases: 11.25 M
-    weights, where He's ResNet-20 (`ResNet20`) has 0.27 M. Arguments as for `ResNet18`. Start
-    values as for `DattaVGG16`.
+    weights, where He's ResNet-20 (`ResNet20`) has 0.27 M. Start values as for `DattaVGG16`.
+
+    Args:
+        in_channels, classes, image_size, batch_norm, pool, width, dropout, spatial_dropout, bias,
+            normalize: as for `ResNet18`.
 
     Shape: (B, in_channels, image_size, image_size) -> (B, classes).
 
