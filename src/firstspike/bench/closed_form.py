@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
+from firstspike.bench.processors import AVX2, AVX512, X86, target_here
 from firstspike.bench.timing import Row, interleaved, ratio_rows
 from firstspike.models import MNISTCNN, VGG16
 from firstspike.neurons import lookup
@@ -30,6 +31,9 @@ CODES = {
     "linear T=16": fs.TTFS(16, fs.kernels.Linear()),
     "learned T=8": fs.TTFS(8, fs.kernels.Learned()),
 }
+WIDE, NARROW = {AVX512: 1.03, AVX2: 1.00}, {AVX512: 1.03, AVX2: 1.08}  # VGG-16, half of it
+CNN1 = {AVX512: 1.15, AVX2: 1.10}
+WITHOUT_NUMBA = dict.fromkeys(X86, 1.10)
 
 
 def rows(quick: bool = False) -> list[Row]:
@@ -38,15 +42,16 @@ def rows(quick: bool = False) -> list[Row]:
     vgg = VGG16(width=width, head=(512,)).eval()
     cnn = MNISTCNN().eval()
     suffix = f", width {width}" if width != 1 else ""
+    aims = (target_here(NARROW if quick else WIDE), target_here(WITHOUT_NUMBA))
     return [
-        *_rows(vgg, torch.rand(batch, 3, 32, 32), f"VGG-16{suffix}", 1.03, 1.10, repeats),
-        *_rows(cnn, torch.rand(batch, 1, 28, 28), "CNN1", 1.15, None, 5 * repeats),
+        *_rows(vgg, torch.rand(batch, 3, 32, 32), f"VGG-16{suffix}", *aims, repeats),
+        *_rows(cnn, torch.rand(batch, 1, 28, 28), "CNN1", target_here(CNN1), None, 5 * repeats),
     ]
 
 
 @torch.no_grad()
 def _rows(
-    model: nn.Module, x: Tensor, name: str, target: float, plain: float | None, repeats: int
+    model: nn.Module, x: Tensor, name: str, target: float | None, plain: float | None, repeats: int
 ) -> list[Row]:
     ann = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ordered = x.contiguous(memory_format=torch.channels_last)
@@ -59,7 +64,7 @@ def _rows(
         PLAIN: lambda: without_numba(lambda: slow(x)),
     }
     times = interleaved(variants, repeats)
-    targets = dict.fromkeys(CODES, target) | ({} if plain is None else {PLAIN: plain})
+    targets = dict.fromkeys(CODES, target) | {PLAIN: plain}
     extra = {"size": f"{name}, batch {len(x)}", "model": name, "batch": len(x)}
     return [
         replace(row, name=f"{name}: {row.name}", extra={**row.extra, **extra})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from firstspike._reading import read_json
+from firstspike.bench.processors import described, kind_of
 from firstspike.report.table import ratio
 
 
@@ -17,8 +18,9 @@ def markdown_of(path: Path) -> str:
     sizes = {row.get("size") for row in stored["rows"]}
     size = f"{sizes.pop()}; " if len(sizes) == 1 and None not in sizes else ""
     threads = environment["threads"]
+    cpu = described(environment["device_name"], environment["cpu_flags"])
     lines = [
-        f"{size}{environment['device_name']}, {threads} thread{'s' if threads > 1 else ''}, "
+        f"{size}{cpu}, {threads} thread{'s' if threads > 1 else ''}, "
         f"torch {environment['versions']['torch']}.",
         "",
         "| | ratio | quartiles | ms | target | held |",
@@ -31,16 +33,18 @@ def markdown_of(path: Path) -> str:
 
 def targets_of(paths: Sequence[Path]) -> str:
     """Every row of stored parts that has a target, as one table."""
-    lines = ["| part | | measured | target | held |", "|---|---|---|---|---|"]
+    lines = ["| part | | processor | measured | target | held |", "|---|---|---|---|---|---|"]
     for path in paths:
         stored = read_json(path)
+        kind = kind_of(stored["environment"]["cpu_flags"])
         for row in stored["rows"]:
             if row["target"] is not None and row["ratio"] is not None:
                 held = {True: "yes", False: "**no**"}[row["holds"]]
                 part = str(row.get("part", path.stem)).replace("_", " ")
                 name = f"{row['name']}, {row['size']}" if row.get("size") else row["name"]
                 lines.append(
-                    f"| {part} | {name} | {row['ratio']:.3g} | ≤ {row['target']:g} | {held} |"
+                    f"| {part} | {name} | {kind} | {row['ratio']:.3g} | ≤ {row['target']:g} "
+                    f"| {held} |"
                 )
     return "\n".join(lines)
 

@@ -35,7 +35,7 @@ class Row:
         name: what was timed, with its sizes where they are small ones.
         ratio, low, high: median and quartiles of the cost relative to the baseline.
         seconds: median time of one call.
-        target: largest ratio aimed at, if there is one.
+        target: largest ratio aimed at on this kind of processor, if there is one.
         note: one line for people; a row without a ratio says here why there is none.
         extra: further facts, JSON values by name.
 
@@ -134,7 +134,7 @@ def spread(values: Sequence[float]) -> Ratio:
 def ratio_rows(
     times: Mapping[str, Sequence[float]],
     base: str,
-    targets: Mapping[str, float] | None = None,
+    targets: Mapping[str, float | None] | None = None,
     extra: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Row]:
     """A row per variant: its ratio to `base`, its median time, its target and facts by name."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +14,7 @@ from firstspike.cli._options import JsonFile, Seed, Threads, console, prepare
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from firstspike.bench.comparison import Change
     from firstspike.bench.parts import Part
 
 
@@ -26,6 +29,18 @@ def bench(
     folder: Annotated[
         Path | None, typer.Option("--store", help="Also write speed_PART.json into this folder.")
     ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OLD.json",
+            help="Say what became slower or faster since this file of --json or --store was "
+            "written, and exit with 1 if anything became slower. Runs its parts.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Change of a ratio that --compare lets pass: 0.1 is 10 %.", min=0.0),
+    ] = 0.1,
     json_file: JsonFile = None,
     seed: Seed = 0,
     threads: Threads = 1,
@@ -35,14 +50,27 @@ def bench(
     Example: firstspike bench --quick --only training
     """
     from firstspike.bench import store
+    from firstspike.bench.comparison import Stored
     from firstspike.bench.parts import PARTS, run_parts
+    from firstspike.bench.processors import described
     from firstspike.bench.render import draw
+    from firstspike.measure.environment import describe_environment
 
     if show_parts:
         for name, what in PARTS.items():
             typer.echo(f"{name:14s} {what}")
         return
     prepare(seed, "cpu", threads)
+    here = describe_environment()
+    old = None if compare is None else Stored.read(compare)
+    if old is not None:
+        old.check(quick, here.model_dump())
+        only = only or old.parts
+    typer.echo(
+        f"{described(here.cpu, here.cpu_flags)}, {here.threads} thread{'s' * (here.threads > 1)}, "
+        f"torch {here.versions['torch']}"
+    )
+    started = time.perf_counter()
     parts: list[Part] = []
     for part in run_parts(only, quick, seed):
         parts.append(part)
@@ -51,16 +79,36 @@ def bench(
             console().print(line, highlight=False, markup=False)
         if folder is not None and not part.error:
             file = folder / f"speed_{part.name}.json"
-            store(file, part.rows, run_seconds=part.seconds)
+            store(file, part.rows, run_seconds=part.seconds, quick=quick)
             if part.name == "scaling":
                 draw(file)
+    rows = [row for part in parts for row in part.rows]
+    many = f"{len(parts)} part{'s' * (len(parts) != 1)}"
+    typer.echo(f"{many} in {time.perf_counter() - started:.0f} s")
     if json_file is not None:
-        rows = [row for part in parts for row in part.rows]
         facts = {p.name: {"seconds": p.seconds, "error": p.error or None} for p in parts}
         store(json_file, rows, quick=quick, parts=facts)
         typer.echo(f"wrote {json_file}")
-    if any(part.error for part in parts):
+    changes = [] if old is None else old.compare(rows, tolerance)
+    if old is not None:
+        console().print(_changes(changes, f"against {old}, more than {100 * tolerance:g} % apart"))
+    if any(part.error for part in parts) or any(c.verdict == "slower" for c in changes):
         raise typer.Exit(1)
+
+
+def _changes(changes: Sequence[Change], title: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False)
+    table.add_column("", overflow="fold", min_width=30)
+    for heading in ("before", "now", "change", "verdict"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for c in changes:
+        before, now = ("" if r is None else f"{r:.3g}" for r in (c.before, c.now))
+        change = f"{100 * (c.now / c.before - 1):+.0f} %" if c.now and c.before else ""
+        table.add_row(f"{c.part}: {c.name}", before, now, change, c.verdict)
+    return table
 
 
 def _table(part: Part, what: str) -> Table:
