@@ -46,7 +46,7 @@ def test_onnxruntime_computes_the_same_int8_ann(network):
 def test_rows_compare_with_the_float_ann(network, monkeypatch):
     ann, x = network
     variants = {integer.ANN: ann, "again": ann}
-    rows = integer._timed(variants, x[:1], calls=2, rounds=2, size="tiny")
+    rows = integer._timed(variants, x[:1], calls=2, rounds=2, size="tiny", targets={"again": 9.0})
     assert [row.name for row in rows] == ["ANN, float32, batch 1", "again, batch 1"]
-    assert rows[0].ratio == 1.0 and rows[1].seconds > 0
+    assert rows[0].ratio == 1.0 and rows[1].seconds > 0 and rows[1].target == 9.0
     assert all(row.extra["size"] == "tiny" for row in rows)
