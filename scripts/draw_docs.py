@@ -15,7 +15,8 @@ network from that ANN's weights; and without a dynamic threshold, where causal s
 
 `few-steps`, of any trained CNN: the mean of its activations and of what spikes say of them in T
 steps (Datta & Beerel 2022, eqs. 6 and 7 and the inset of Fig. 1(a)), of the first, a middle and
-the last population on validation images.
+the last population on validation images. Prints what their search finds for two steps, and the
+product of the betas behind: what `SGL` and its `unit_slope=True` differ by in a layer's gradients.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.codes.few_step_difference import expected_difference
+from firstspike.codes.few_step_thresholds import PercentileSearch
 from firstspike.data import load_dataset
 from firstspike.models import MNISTCNN
 from firstspike.networks import INPUT, Network, trace
@@ -178,10 +180,18 @@ def few_steps(run: Path) -> None:
 
     with torch.no_grad():
         network.evaluate(images, activate)
-    for name, activations in found.items():
+    product = 1.0
+    for name, activations in reversed(found.items()):
         points = {t: expected_difference(activations, t) for t in (2, 3, 16)}
         share = {t: f"{point.spiking / point.ann:.2f}" for t, point in points.items()}
-        print(f"{name}: K {points[2].ann:.4f}, h / K by T {share}")
+        alpha, beta = PercentileSearch("difference").fit(
+            activations.flatten() / activations.max(), 2, 0.0
+        )
+        product *= beta
+        print(
+            f"{name}: K {points[2].ann:.4f}, h / K by T {share}; T = 2: alpha {alpha:.3f}, beta "
+            f"{beta:.2f}, betas from here to the readout {product:.1f}"
+        )
     names = list(found)
     shown = {name: found[name] for name in (names[0], names[len(names) // 2], names[-1])}
     save_svg(plot_expected_difference(shown)[0], IMAGES / "expected_difference.svg")

@@ -12,9 +12,17 @@ from firstspike.reproduce import SCALES, Reproduction, elsewhere, entry_names, l
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, Row, key_of
 from firstspike.reproduce.registry import build_entry, entry_content, merge, plan_of, recipe_path
-from firstspike.reproduce.scales import Scale, Setting, at_scale, settings_of, spiking_recipe
+from firstspike.reproduce.scales import (
+    CPU_NETWORKS,
+    Scale,
+    Setting,
+    at_scale,
+    held_to,
+    settings_of,
+    spiking_recipe,
+)
 from firstspike.reproduce.tables import claim_rows, goal_rows, table
-from firstspike.reproduce.verdicts import claims_of, judge
+from firstspike.reproduce.verdicts import claims_of, judge, row_of
 from firstspike.runs import Recipe
 
 CPU = SCALES["cpu"]
@@ -55,13 +63,79 @@ def test_the_full_networks_have_the_papers_shape() -> None:
 
 
 def test_at_cpu_scale_the_papers_values_bind_their_own_network_alone(tmp_path: Path) -> None:
+    dta = {s.label: s for s in settings_of(load_entry("dta-table1"), CPU, "vgg11", tmp_path)}
+    assert dta["cifar10 vgg11"].comparable
     entry = load_entry("few-step-table1")
-    (vgg11,) = settings_of(entry, CPU, "vgg11", tmp_path)
-    assert vgg11.label == "cifar10 vgg11" and vgg11.comparable
+    (ours,) = settings_of(entry, CPU, "vgg11", tmp_path)
+    assert ours.label == "cifar10 vgg11" and not ours.comparable, "theirs is vgg11_datta"
     (stand_in,) = settings_of(load_entry("t2fsnn-table1"), CPU, "vgg11", tmp_path)
     assert stand_in.label == "cifar10 vgg11" and not stand_in.comparable
     with pytest.raises(ValueError, match="must be one of resnet20, vgg11 at scale cpu, got 'vgg9'"):
         settings_of(entry, CPU, "vgg9", tmp_path)
+
+
+def test_the_few_step_tables_bind_the_networks_of_their_authors(tmp_path: Path) -> None:
+    """No batch norm, no biases, trained limits, potentials that start at zero, dropout."""
+    for name in ("few-step-table1", "few-step-table2"):
+        entry = load_entry(name)
+        settings = settings_of(entry, SCALES["full"], "vgg11", tmp_path)
+        held = {setting.label for setting in settings if setting.comparable}
+        assert held == set(entry.values) == set(entry.settings) - set(entry.beside)
+        for setting in settings:
+            for network in entry.networks:
+                plan = plan_of(entry, network, setting.label)
+                recipe = (
+                    spiking_recipe(plan, setting, SCALES["full"], tmp_path)
+                    if "train" in plan
+                    else None
+                )
+                code = build("code", plan["code"] if recipe is None else recipe.code)
+                own = (setting.recipe.relu_limit, code.initial_potential)
+                assert own == ((4.0, 0.0) if setting.comparable else (None, 0.5))
+                if setting.comparable:
+                    assert setting.recipe.model["name"].endswith("_datta")
+                    made = plan if recipe is None else recipe.describe()
+                    assert made["normalization"] == {"name": "Limit"}
+                if setting.comparable and recipe is not None:
+                    assert recipe.method["unit_slope"] and recipe.method["spatial_dropout"]
+                    assert not recipe.keep_batch_norm
+
+
+def test_rows_beside_the_papers_networks_say_why_they_are_not_judged() -> None:
+    entry = load_entry("few-step-table1")
+    setting = held_to(
+        entry, Setting("cifar10 vgg11", Recipe({"name": "vgg11"}, {"name": "c"}), True)
+    )
+    row = row_of(entry, CPU, setting, "T = 2 trained", {"accuracy": [84.38]})
+    assert row.place == "Table I, cifar10 vgg11 datta, T = 2 trained"
+    cell = row.cells["accuracy"]
+    assert (cell.paper, cell.passed) == (89.39, None)
+    why = "cpu scale, the paper's network is vgg11_datta, in the rows of cifar10 vgg11 datta"
+    assert cell.reason == f"not judged: {why}"
+    theirs = Setting("cifar10 vgg11 datta", setting.recipe, True)
+    row = row_of(
+        entry, SCALES["full"], held_to(entry, theirs), "T = 2 trained", {"accuracy": [84.38]}
+    )
+    assert row.cells["accuracy"].passed is False
+    assert "beside" not in entry_content("dta-table1")
+    with pytest.raises(ValueError, match="unknown setting 'cifar11'"):
+        build_entry("x", entry_content("few-step-table1") | {"beside": {"cifar10": "cifar11"}})
+
+
+def test_stored_rows_are_judged_as_their_entry_judges_today(tmp_path: Path) -> None:
+    for path in sorted(STORED.glob("*.json")):
+        outcome = Reproduction.from_json(path)
+        scale = SCALES[outcome.scale]
+        entry = at_scale(load_entry(outcome.entry), scale, entry_content(outcome.entry))
+        settings = {
+            setting.label: setting
+            for network in CPU_NETWORKS
+            for setting in settings_of(entry, scale, network, tmp_path)
+        }
+        for row in outcome.rows:
+            ours = {metric: cell.ours for metric, cell in row.cells.items()}
+            now = row_of(entry, scale, settings[row.setting], row.network, ours)
+            assert now == row, f"{path.name}, {row.setting}, {row.network}"
 
 
 def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from firstspike._reading import read_json
 from firstspike.cli.app import app
 from firstspike.reproduce import SCALES, Reproduction, reproduce
 from firstspike.reproduce.tables import markdown_of, table, verdicts
+from firstspike.runs import Run
 from firstspike.runs.export import export
 
 
@@ -94,6 +96,41 @@ def test_an_ann_is_given(digits: Path) -> None:
     (row,) = given.rows
     assert row.setting == "digits-32x32 vgg16" and given.engines[0].passed
     assert not list((digits / "b").rglob("ann")), "no ANN is trained"
+
+
+@pytest.mark.slow
+def test_the_few_step_table_runs_its_authors_network_beside_ours(digits: Path) -> None:
+    """Trained limits, the search between zero and them, fine-tuning: all through `reproduce`."""
+    settings = ["cifar10 vgg11 datta", "cifar10 vgg11"]
+    only = ["T = 2 converted", "T = 2 trained"]
+    outcome = reproduce("few-step-table1", settings=settings, only=only, out=digits / "out")
+    assert [row.setting for row in outcome.rows] == [
+        settings[0],
+        settings[0],
+        settings[1],
+        settings[1],
+    ]
+    for row in outcome.rows:
+        assert (row.cells["steps"].mean, row.cells["accuracy"].passed) == (2, None)
+        why = "small scale, " + (
+            "another network or data set"
+            if row.setting == settings[0]
+            else "the paper's network is vgg11_datta"
+        )
+        assert f"not judged: {why}" in row.cells["accuracy"].reason
+    made = outcome.made["cifar10 vgg11 datta / T = 2 trained / 0"].recipe
+    assert made["normalization"] == {"name": "Limit"} and made["method"]["unit_slope"]
+    ann = Run(digits / "out" / "cifar10-vgg11-datta" / "ann" / "0").model
+    limits = [m.max_val for m in ann.modules() if isinstance(m, torch.nn.Hardtanh)]
+    run = Run(digits / "out" / "cifar10-vgg11-datta" / "t-2-trained" / "0")
+    scales = [float(run.network.neuron(name).scale) for name in run.network.network.populations]
+    assert scales == pytest.approx(limits) and len(limits) == 9
+    both = table(outcome)
+    assert all(line["with the input's"] == line["spikes per image"] for line in both)
+    with pytest.raises(
+        ValueError, match=r"`settings` must name settings .*got \['cifar10 vgg19'\]"
+    ):
+        reproduce("few-step-table1", settings=["cifar10 vgg19"], out=digits / "out")
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -54,6 +54,10 @@ def reproduce(
     only: Annotated[
         str | None, typer.Option(help="Only these networks of the entry, separated by commas.")
     ] = None,
+    settings: Annotated[
+        str | None,
+        typer.Option(help="Only these settings of the entry, separated by commas."),
+    ] = None,
     engines: Annotated[
         bool, typer.Option(help="Compare both engines on test images, in float64.")
     ] = True,
@@ -94,7 +98,8 @@ def reproduce(
         out=out,
         ann=ann,
         network=network.value,
-        only=None if only is None else [label.strip() for label in only.split(",")],
+        only=_labels(only),
+        settings=_labels(settings),
         check_engines=engines,
         device=device,
         progress=True,
@@ -114,6 +119,10 @@ def reproduce(
         if target is not None:
             outcome.to_json(target)
             typer.echo(f"wrote {target}")
+
+
+def _labels(text: str | None) -> list[str] | None:
+    return None if text is None else [label.strip() for label in text.split(",")]
 
 
 def _seeds(text: str) -> list[int]:

@@ -1,7 +1,8 @@
 """Why conversion fails at few steps: the mean of the ANN's and of the spiking activations.
 
 With a the ANN's activations of a population of scale mu, clipped there, and s_T(a) what a spiking
-neuron says of them in T steps (`few_step_thresholds.staircase`), the expected difference is
+neuron says of them in T steps (`few_step_thresholds.staircase`; its current is the ANN's, f_S = f_D
+in the paper), the expected difference is
 
     E[a - s_T(a)] = mu (K(mu) - h(T, mu)),
     K(mu) = E[min(a, mu)] / mu,    h(T, mu) = E[s_T(a)] / mu

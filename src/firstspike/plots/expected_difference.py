@@ -20,9 +20,11 @@ def plot_expected_difference(
     *,
     ax: Axes | Sequence[Axes] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """K(mu), which no number of steps changes, h(T, mu) at the largest activation, and repaired.
+    """K(mu), which no number of steps changes, h(T, mu) as conversion has it, and repaired.
 
-    See `codes.few_step_difference`: the gap between K and h is what every layer loses.
+    See `codes.few_step_difference`: the gap between K and h, times mu, is what every layer loses.
+    mu is the largest activation: of ANNs with trained limits the limit, once it is reached. h is
+    that of potentials with the bias shift mu / 2T; the search does without one, as in the paper.
 
     Args:
         populations: layer -> activations of the ANN, any shape, as from `Network.evaluate`.
@@ -36,7 +38,7 @@ def plot_expected_difference(
     >>> import torch
     >>> figure, axes = plot_expected_difference({"fc1": torch.rand(1000) ** 8}, steps=(1, 2, 4))
     >>> [line.get_label() for line in axes[0].get_lines()]
-    ['ANN, K(μ)', 'h(T, μ)', 'h(T, μ), α and β found']
+    ['K(μ): ANN', 'h(T, μ): spikes, bias shift', 'h(T, μ): spikes, α and β searched']
     """
     require_some("populations", populations)
     rule = PercentileSearch() if search is None else search
@@ -48,15 +50,16 @@ def plot_expected_difference(
             alpha, beta = rule.fit(activations.flatten() / activations.max(), t, 0.0)
             found.append(expected_difference(activations, t, alpha=alpha, beta=beta, offset=0.0))
         lines = (
-            ([point.ann for point in plain], INK, "ANN, K(μ)"),
-            ([point.spiking for point in plain], VERMILION, "h(T, μ)"),
-            ([point.spiking for point in found], BLUE, "h(T, μ), α and β found"),
+            ([point.ann for point in plain], INK, "K(μ): ANN"),
+            ([point.spiking for point in plain], VERMILION, "h(T, μ): spikes, bias shift"),
+            ([point.spiking for point in found], BLUE, "h(T, μ): spikes, α and β searched"),
         )
         for values, color, label in lines:
             panel.plot(list(steps), values, color=color, label=label, marker=".")
         panel.set_title(name)
         panel.set_xscale("log", base=2)
+        panel.set_xticks(list(steps), labels=[str(t) for t in steps])
         panel.set_ylim(bottom=0.0)
-    label_outer(axes, "steps T", "mean activation (scales)")
+    label_outer(axes, "steps T", "mean activation / μ")
     axes[0].legend(frameon=False)
     return figure, axes

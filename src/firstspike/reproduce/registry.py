@@ -36,6 +36,8 @@ class Entry:
         paper, place, shows: where it stands and what it is about.
         settings: label -> name of the ANN recipe under `recipes/`, such as `{"cifar10":
             "cifar10_vgg16"}`.
+        beside: setting -> the paper's setting, for ANNs of ours that stand beside the paper's
+            network: its values are printed there and not held against ours.
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
             with `optimize: true`, or options of `KernelOptimization`, its kernels are fitted; with
             `settle`, options of `Settle`, it runs for as many steps as it needs on validation
@@ -55,7 +57,8 @@ class Entry:
         claims: what the paper says of rows against each other; each gets a verdict at every scale.
         references: setting -> the system whose energy is 1 in the paper's normalized energies.
         scales: scale -> changes of this entry at that scale, merged into it.
-        runs_of: another entry whose networks these are; its runs are used.
+        runs_of: another entry whose networks these are; its runs are used. `settings` and
+            `networks` may then be lists of its labels.
         note: how our set-up differs from the paper's.
     """
 
@@ -69,6 +72,7 @@ class Entry:
     gpu_hours: float
     values: Values = field(default_factory=dict)
     goals: Values = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     references: dict[str, EnergyReference] = field(default_factory=dict)
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -84,6 +88,8 @@ class Entry:
                 _require(setting in self.settings, self.name, "setting", setting, self.settings)
                 for network in rows:
                     _require(network in self.networks, self.name, "row", network, self.networks)
+        for label in (*self.beside, *self.beside.values()):
+            _require(label in self.settings, self.name, "setting", label, self.settings)
         for claim in self.claims:
             for network in (claim.less, claim.more):
                 _require(network in self.networks, self.name, "claim", network, self.networks)
@@ -98,6 +104,10 @@ class Entry:
                     f"{self.name}: network {network!r} must have `code` or `train`, got {plan}. "
                     "Give it one of them."
                 )
+
+    def printed(self, setting: str, network: str) -> dict[str, float]:
+        """What the paper prints of a row, also beside networks of ours."""
+        return self.values.get(self.beside.get(setting, setting), {}).get(network, {})
 
     @property
     def data(self) -> str:
@@ -159,10 +169,13 @@ def load_entry(name: str) -> Entry:
 def entry_content(name: str) -> dict[str, Any]:
     """An entry's YAML, with what it takes from another entry filled in."""
     content = read_yaml(recipe_folder() / "reproduce" / f"{name}.yaml")
+    other = entry_content(content["runs_of"]) if "runs_of" in content else None
+    for key in ("settings", "networks"):
+        if other is not None and isinstance(content.get(key), list):
+            content[key] = {label: other[key][label] for label in content[key]}
     content["networks"] = _one_by_one(content.get("networks", {}))
-    if "runs_of" not in content:
+    if other is None:
         return content
-    other = entry_content(content["runs_of"])
     whole = {key: other[key] for key in _SHARED if key in other} | content
     whole["scales"] = merge(_of_networks(other, whole["networks"]), content.get("scales", {}))
     return whole

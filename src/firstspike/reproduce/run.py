@@ -18,7 +18,15 @@ from firstspike.measure.environment import describe_environment
 from firstspike.measure.result import Result
 from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
 from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of, recipe_path
-from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, Scale, Setting, at_scale, settings_of
+from firstspike.reproduce.scales import (
+    CPU_NETWORKS,
+    SCALES,
+    Scale,
+    Setting,
+    at_scale,
+    held_to,
+    settings_of,
+)
 from firstspike.reproduce.steps import (
     ann_accuracy,
     check_engines_agree,
@@ -41,6 +49,7 @@ def reproduce(
     ann: str | Path | None = None,
     network: str = next(iter(CPU_NETWORKS)),
     only: Sequence[str] | None = None,
+    settings: Sequence[str] | None = None,
     check_engines: bool = True,
     device: str = "cpu",
     progress: bool = False,
@@ -60,6 +69,7 @@ def reproduce(
         ann: folder of a trained ANN to start from, for all seeds, instead of training one.
         network: the stand-in for VGG-16 at scale cpu, "resnet20" or "vgg11".
         only: labels of the networks to make; by default all.
+        settings: labels of the settings, one ANN each; by default all that the scale has.
         check_engines: compare closed form and clock engine on test images, in float64.
         say: called with a line about every step.
 
@@ -76,20 +86,22 @@ def reproduce(
     folder = default_folder(entry, scale, network) if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     work = _Work(entry, networks, SCALES[scale], folder, device, progress, check_engines, say)
-    settings = (
+    places = (
         settings_of(entry, SCALES[scale], network, folder)
         if ann is None
         else [_given(entry, Path(ann))]
     )
-    if any(Path(s.recipe.data["name"]).stem.startswith("digits") for s in settings):
+    if settings is not None:
+        places = _of_labels(places, settings)
+    if any(Path(s.recipe.data["name"]).stem.startswith("digits") for s in places):
         say(
             "The data set was not found: the bundled digits, enlarged to 32x32, stand in. Set "
             f"{ROOT_VARIABLE} to the folder of the real one."
         )
-    for setting in settings:
+    for setting in places:
         for seed in seeds:
             work.setting(setting, seed, None if ann is None else Path(ann))
-    rows = rows_of(entry, SCALES[scale], settings, work.measured, work.anns)
+    rows = rows_of(entry, SCALES[scale], places, work.measured, work.anns)
     outcome = Reproduction(
         entry=entry.name,
         paper=entry.paper,
@@ -131,6 +143,17 @@ def _chosen(entry: Entry, only: Sequence[str] | None) -> list[str]:
     return list(only)
 
 
+def _of_labels(settings: Sequence[Setting], labels: Sequence[str]) -> list[Setting]:
+    known = {setting.label: setting for setting in settings}
+    unknown = [label for label in labels if label not in known]
+    if unknown or not labels:
+        raise ValueError(
+            f"`settings` must name settings of the entry at this scale, got {unknown or 'none'}. "
+            f"It has {'; '.join(known)}."
+        )
+    return [known[label] for label in labels]
+
+
 def _given(entry: Entry, ann: Path) -> Setting:
     """The setting of an ANN that the caller has trained."""
     _, recipe = finished_run(ann)
@@ -138,7 +161,7 @@ def _given(entry: Entry, ann: Path) -> Setting:
     for label, name in entry.settings.items():
         full = Recipe.read(recipe_path(name))
         if (full.model["name"], full.data["name"]) == (model, data):
-            return Setting(label, recipe, True)
+            return held_to(entry, Setting(label, recipe, True))
     return Setting(f"{Path(data).stem} {model}", recipe, False)
 
 

@@ -99,11 +99,13 @@ class Setting:
         recipe: of the ANN.
         comparable: whether network and data set are the paper's, so that its numbers can be held
             against ours.
+        reason: why they cannot.
     """
 
     label: str
     recipe: Recipe
     comparable: bool
+    reason: str = "another network or data set"
 
 
 def at_scale(entry: Entry, scale: Scale, content: Mapping[str, Any]) -> Entry:
@@ -121,7 +123,7 @@ def settings_of(entry: Entry, scale: Scale, network: str, folder: Path) -> list[
     """
     full = {label: Recipe.read(recipe_path(name)) for label, name in entry.settings.items()}
     if scale.name == "full":
-        return [Setting(label, recipe, True) for label, recipe in full.items()]
+        return [held_to(entry, Setting(label, recipe, True)) for label, recipe in full.items()]
     found: dict[str, Setting] = {}
     for label, recipe in full.items():
         if not recipe.data["name"].startswith("cifar"):
@@ -132,10 +134,20 @@ def settings_of(entry: Entry, scale: Scale, network: str, folder: Path) -> list[
             made = Setting(label, recipe, False)
         else:
             made = _in_place_of_cifar100(full, label, recipe)
-        found.setdefault(made.label, made)
+        found.setdefault(made.label, held_to(entry, made))
     if scale.width is None:
         return list(found.values())
     return [replace(s, recipe=_shrunk(s.recipe, scale, folder)) for s in found.values()]
+
+
+def held_to(entry: Entry, setting: Setting) -> Setting:
+    """The setting, not comparable where the paper's network is another one."""
+    papers = entry.beside.get(setting.label)
+    if papers is None:
+        return setting
+    network = Recipe.read(recipe_path(entry.settings[papers])).model["name"]
+    reason = f"the paper's network is {network}, in the rows of {papers}"
+    return replace(setting, comparable=False, reason=reason)
 
 
 def _stand_in(full: Mapping[str, Recipe], network: str) -> Setting:
@@ -158,7 +170,7 @@ def _in_place_of_cifar100(full: Mapping[str, Recipe], label: str, recipe: Recipe
         if same and candidate.data["name"] == "cifar10":
             return Setting(other, candidate, False)
     model = {key: value for key, value in recipe.model.items() if key != "classes"}
-    return Setting("cifar10", Recipe(model, {"name": "cifar10"}, recipe.training), False)
+    return Setting("cifar10", replace(recipe, model=model, data={"name": "cifar10"}), False)
 
 
 def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
@@ -168,7 +180,8 @@ def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
     model["image_size"] = shape[1]
     if model["name"].startswith("vgg"):
         model["head"] = [64]
-    return Recipe(model, {"name": str(data)}, shortened(recipe.training, scale.epochs, scale))
+    training = shortened(recipe.training, scale.epochs, scale)
+    return replace(recipe, model=model, data={"name": str(data)}, training=training)
 
 
 def shortened(training: Mapping[str, Any], epochs: int | None, scale: Scale) -> dict[str, Any]:

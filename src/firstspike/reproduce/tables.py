@@ -161,7 +161,7 @@ def goal_rows(outcomes: Sequence[Reproduction]) -> list[dict[str, str]]:
     for entry in map(load_entry, entry_names()):
         for setting, networks in entry.goals.items() if entry.runs_of is None else ():
             for network, goal in networks.items():
-                paper = entry.values.get(setting, {}).get(network, {})
+                paper = entry.printed(setting, network)
                 mine = [o for o in outcomes if o.entry == entry.name]
                 row = {
                     "entry": entry.name,

@@ -31,22 +31,39 @@ def rows_of(
     rows = []
     for setting in settings:
         for network, results in measured[setting.label].items():
-            paper = entry.values.get(setting.label, {}).get(network, {})
-            goals = _goals(entry, setting, scale, network)
             reference = entry.references.get(setting.label) if setting.comparable else None
-            cells = {}
+            ours: dict[str, list[float]] = {}
             for metric in entry.metrics:
-                ours = [
+                found = [
                     measure(r, metric, a, reference) for r, a in zip(results, ann[setting.label])
                 ]
-                known = [value for value in ours if value is not None]
-                if len(known) == len(ours):
-                    cells[metric] = judge(
-                        metric, known, paper.get(metric), goals.get(metric), setting, scale
-                    )
-            place = f"{entry.place}, {setting.label}, {network}" if paper else ""
-            rows.append(Row(setting=setting.label, network=network, place=place, cells=cells))
+                known = [value for value in found if value is not None]
+                if len(known) == len(found):
+                    ours[metric] = known
+            rows.append(row_of(entry, scale, setting, network, ours))
     return rows
+
+
+def row_of(
+    entry: Entry,
+    scale: Scale,
+    setting: Setting,
+    network: str,
+    ours: Mapping[str, Sequence[float]],
+) -> Row:
+    """A row and its verdicts.
+
+    Args:
+        ours: metric -> what was measured, one value per seed.
+    """
+    paper, goals = entry.printed(setting.label, network), _goals(entry, setting, scale, network)
+    cells = {
+        metric: judge(metric, values, paper.get(metric), goals.get(metric), setting, scale)
+        for metric, values in ours.items()
+    }
+    where = entry.beside.get(setting.label, setting.label)
+    place = f"{entry.place}, {where}, {network}" if paper else ""
+    return Row(setting=setting.label, network=network, place=place, cells=cells)
 
 
 def _goals(entry: Entry, setting: Setting, scale: Scale, network: str) -> dict[str, float]:
@@ -71,7 +88,7 @@ def judge(
     passed: bool | None = None
     reasons = []
     if paper is not None and not setting.comparable:
-        reasons.append(f"not judged: {scale.name} scale, another network or data set")
+        reasons.append(f"not judged: {scale.name} scale, {setting.reason}")
     elif paper is not None:
         bound = rule.bound(paper)
         passed = rule.passes(mean, bound)
