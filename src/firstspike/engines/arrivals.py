@@ -41,6 +41,8 @@ class Source:
         shape: (C, P), channels and positions.
         window: steps in which it may fire.
         delay: steps from its window's start to that of the target's.
+        values: (window + 1,) what a spike stands for that leaves so many steps of the window, in
+            units of the population's scale if that is no number; 0 for spikes that are late.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Source:
     shape: tuple[int, int]
     window: int
     delay: int
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,17 @@ class LateSpikes:
     Attributes:
         sources: whose spikes may be late.
         positions: Q, of the target.
-        start, links, capacity, weights: see `early_firing_loops.walk`.
-        classes: source and factor of every row of amplitudes.
-        steps: steps at which late spikes may arrive, and 0.
+        factor, start, links, capacity, amplitude, weights: see `early_firing_loops.walk`.
     """
 
     sources: tuple[Source, ...]
     positions: int
+    factor: np.ndarray
     start: np.ndarray
     links: np.ndarray
     capacity: int
+    amplitude: np.ndarray
     weights: np.ndarray
-    classes: tuple[tuple[int, float], ...]
-    steps: int
 
 
 @dataclass(frozen=True)
@@ -206,18 +207,31 @@ def _make_target(spiking: SpikingNetwork, spoken: dict[str, str], name: str) -> 
     nodes, below = network.segment(name, spoken)
     depth = network.depth[name] if network.is_population(name) else spiking.depth + 1
     start = spiking.code.window_of(depth).start
-    sources = tuple(
-        Source(
-            node,
-            spoken[node],
-            positions_of(network.node[node].shape),
-            len(spiking.window_of(spoken[node])),
-            start - spiking.window_of(spoken[node]).start,
-        )
-        for node in below
-    )
     hidden = network.is_population(name)
+    sources = tuple(_make_source(spiking, node, spoken[node], start, hidden) for node in below)
     return Target(nodes, sources, _late_spikes(spiking, name, nodes, sources) if hidden else None)
+
+
+def _make_source(
+    spiking: SpikingNetwork, node: str, population: str, start: int, hidden: bool
+) -> Source:
+    """How a target whose window opens at `start` hears `node`; the readout hears all of it."""
+    window = spiking.window_of(population)
+    delay = start - window.start
+    said = _said(spiking, population).flip(0)  # by steps left, 1 ... T
+    values = torch.cat([said.new_zeros(1), said])
+    if hidden:
+        values[: max(len(window) - delay, 0)] = 0
+    shape = positions_of(spiking.network.node[node].shape)
+    return Source(node, population, shape, len(window), delay, values.numpy())
+
+
+def _said(spiking: SpikingNetwork, population: str) -> Tensor:
+    """(T,) what a spike at each step of the window stands for; see `Source.values`."""
+    table, scale = spiking.neuron(population).table(), _value_scale(spiking, population)
+    assert table is not None
+    values = table[1].detach()
+    return values * scale if scale.ndim == 0 else values
 
 
 def _late_spikes(
@@ -234,7 +248,7 @@ def _late_spikes(
     if not used:
         return None
     steps = max(s.window - s.delay for s in used)
-    return _pack(paths, used, steps, spiking.input_low.dtype)
+    return _pack(spiking, name, paths, used, steps)
 
 
 def _find_paths(
@@ -328,20 +342,30 @@ def _probe_paths(
 
 
 def _pack(
-    paths: list[tuple[str, Taps]], sources: tuple[Source, ...], steps: int, dtype: torch.dtype
+    spiking: SpikingNetwork,
+    name: str,
+    paths: list[tuple[str, Taps]],
+    sources: tuple[Source, ...],
+    steps: int,
 ) -> LateSpikes | None:
-    """All paths to one target as one list of links per position and one table of weights."""
+    """All paths to one target as one list of links per position and one table of weights.
+
+    Args:
+        steps: at which late spikes may arrive, and 0.
+    """
     from firstspike.compiled.early_firing_loops import WIDTH
+
+    dtype = spiking.input_low.dtype
 
     index = {source.name: i for i, source in enumerate(sources)}
     sizes = [source.shape[0] * source.shape[1] for source in sources]
     positions = [source.shape[1] for source in sources]
     classes: dict[tuple[int, float], int] = {}
     columns, rows = [], 0
-    for name, taps in paths:
-        i, channels = index[name], taps.shape_in[0]
+    for source, taps in paths:
+        i, channels = index[source], taps.shape_in[0]
         if channels >= _MOST_CHANNELS:
-            raise NoTaps(f"{name!r} has more than {_MOST_CHANNELS - 1} channels")
+            raise NoTaps(f"{source!r} has more than {_MOST_CHANNELS - 1} channels")
         kinds = [classes.setdefault((i, float(f)), len(classes)) for f in taps.f]
         counts = sum(positions[:i]) + taps.p
         events = sum(sizes[:i]) + taps.p * channels
@@ -359,13 +383,20 @@ def _pack(
     table = torch.cat([t.matrices().flatten(0, 1) for _, t in paths]).to(dtype)
     for block, part in enumerate(table.split(WIDTH, 1)):
         weights[block, :, : part.shape[1]] = part
+    amplitude = torch.zeros(len(classes), steps, dtype=dtype)
+    for row, (i, f) in zip(amplitude, classes):
+        said = _said(spiking, sources[i].population)[sources[i].delay :]
+        row[: len(said)] = said * f
+    factor = torch.zeros(blocks * WIDTH, dtype=dtype)
+    scale = spiking.neuron(name).scale.detach().expand(spiking.network.node[name].shape)
+    factor[:neurons] = scale.reshape(neurons, places)[:, 0].reciprocal()
     return LateSpikes(
         sources,
         places,
+        factor.numpy(),
         np.searchsorted(links[0], np.arange(places + 1)),
         np.ascontiguousarray(links[1:]),
         int(np.bincount(order, heard, minlength=1).max()),
+        amplitude.numpy(),
         weights.numpy(),
-        tuple(classes),
-        steps,
     )

@@ -117,7 +117,7 @@ class _Run:
             elif isinstance(op := self.network.op(node.name), MaxPool):
                 self.leads[node.name] = op(self.leads[node.inputs[0]])
         target = plan[self.network.output.name]
-        values = {s.name: self._values(s, s.window) for s in target.sources}
+        values = {s.name: self._values(s) for s in target.sources}
         self.logits = self.network.run_segment(target.nodes, values)
 
     def _table(self, name: str) -> tuple[Tensor, Tensor]:
@@ -137,25 +137,20 @@ class _Run:
         out = None if self.keep else u
         return look_up(u, self.spiking.neuron(name).scale, thresholds, left, 0.0, out)
 
-    def _values(self, source: Source, until: int) -> Tensor:
-        """What the spikes up to the step `until` of their window stand for."""
+    def _values(self, source: Source) -> Tensor:
+        """What the spikes stand for that are not late."""
         from firstspike.compiled import early_firing_loops as kernel
 
         say: Any = kernel.say
-        neuron, lead = self.spiking.neuron(source.population), self.leads[source.name]
-        values = self._table(source.population)[1].flip(0)  # by steps left, 1 ... T
-        values = torch.cat([values.new_zeros(1), values])
-        values[: max(source.window - until, 0)] = 0
-        scale = neuron.value_scale
-        scalar = scale.ndim == 0
-        table = (values * scale if scalar else values).numpy()
+        table, lead = source.values, self.leads[source.name]
         spoken = torch.empty_like(lead)
         flat, target = _in_memory_order(lead), _in_memory_order(spoken)
         in_parts(lambda part: say(flat[part], table, target[part]), len(flat), 1 << 16)
-        return spoken if scalar else spoken * scale
+        scale = self.spiking.neuron(source.population).value_scale
+        return spoken if scale.ndim == 0 else spoken * scale
 
     def _hear(self, name: str, target: Target) -> Tensor:
-        values = {s.name: self._values(s, s.delay) for s in target.sources}
+        values = {s.name: self._values(s) for s in target.sources}
         u = self.network.run_segment(target.nodes, values)
         if any(self.network.op(node.name)._forward_hooks for node in target.nodes):
             u = u.clone()  # what hooks have seen is not overwritten
@@ -170,13 +165,9 @@ class _Run:
         from firstspike.compiled import early_firing_loops as kernel
 
         walk: Any = kernel.walk
-        neuron, rows = self.spiking.neuron(name), _rows(u, late.positions)
+        rows = _rows(u, late.positions)
         left = torch.empty_like(rows)
-        factor = rows.new_zeros(late.weights.shape[0] * kernel.WIDTH)
-        scale = neuron.scale.expand(1, *u.shape[1:])
-        factor[: rows.shape[2]] = _rows(scale, late.positions)[0, 0].reciprocal()
-        arrays = [rows.numpy(), left.numpy(), factor.numpy(), *self._collect(late, len(u))]
-        amplitude = self._amplitudes(late).numpy()
+        arrays = [rows.numpy(), left.numpy(), late.factor, *self._collect(late, len(u))]
         thresholds = self._table(name)[0].numpy()
         in_parts(
             lambda part: walk(
@@ -184,7 +175,7 @@ class _Run:
                 late.start,
                 late.links,
                 late.capacity,
-                amplitude,
+                late.amplitude,
                 late.weights,
                 thresholds,
                 (part.start, part.stop),
@@ -213,19 +204,6 @@ class _Run:
 
             in_parts(work, samples, 2)
         return events, counts
-
-    def _amplitudes(self, late: LateSpikes) -> Tensor:
-        """(classes, steps): what a late spike at each step of the target's window delivers."""
-        result = []
-        for index, factor in late.classes:
-            source = late.sources[index]
-            neuron = self.spiking.neuron(source.population)
-            values = self._table(source.population)[1][source.delay :]
-            scale = neuron.value_scale if neuron.value_scale.ndim == 0 else 1.0
-            row = values.new_zeros(late.steps)
-            row[: len(values)] = values * scale * factor
-            result.append(row)
-        return torch.stack(result)
 
 
 def _rows(x: Tensor, positions: int) -> Tensor:
