@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent / "src" / "firstspike"
@@ -32,6 +33,7 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+@functools.cache
 def graph() -> dict[str, set[str]]:
     """Files as modules, with the files that they import."""
     files = {

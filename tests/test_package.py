@@ -15,7 +15,9 @@ def test_import_is_silent_and_loads_nothing_heavy() -> None:
         "import sys, firstspike\n"
         "assert 'torch' not in sys.modules and 'numba' not in sys.modules\n"
         "firstspike.TTFS\n"
-        "assert 'numba' not in sys.modules and 'matplotlib' not in sys.modules"
+        "assert 'numba' not in sys.modules and 'matplotlib' not in sys.modules\n"
+        "firstspike.load('digits-cnn-ttfs4')\n"  # torch's meta device would import seconds
+        "assert not {'sympy', 'torch._dynamo'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:the spiking network does not fol
 
 @pytest.mark.parametrize(
     ("case", "count"),
-    [(edit, 12), (damage, 40), (small_disk, 3), (read_only, 1), (convert_kill, 1)],
+    [(edit, 4), (damage, 15), (small_disk, 3), (read_only, 1), (convert_kill, 1)],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_nothing_gets_in_and_nothing_gets_lost(case, count, tmp_path):

@@ -25,7 +25,9 @@ def test_engines_agree(name: str, input_window: int) -> None:
 
 @pytest.mark.parametrize("offset", [7, 4, 1])
 @pytest.mark.parametrize("input_window", [8, 10, 30])
-@pytest.mark.parametrize("name", ["branches", "digits CNN", "ResNet-20"])
+@pytest.mark.parametrize(
+    "name", ["branches", "digits CNN", pytest.param("ResNet-20", marks=pytest.mark.slow)]
+)
 def test_early_firing_agrees(name: str, input_window: int, offset: int) -> None:
     network, x = spiking(name, fs.TTFS(8, offset=offset, input_window=input_window))
     early = fs.simulate(network, x, "early_firing", over_time=True)

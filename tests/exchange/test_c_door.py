@@ -100,7 +100,7 @@ def assert_equal(network, x: Tensor, times: dict[str, Tensor], logits: Tensor, u
         (Residual, "exponential", False),
         pytest.param(Residual, "linear, long input", False, marks=pytest.mark.slow),
         pytest.param(pools, "powers of two", True, marks=pytest.mark.slow),
-        (pools, "linear, long", False),
+        pytest.param(pools, "linear, long", False, marks=pytest.mark.slow),
         (dense, "linear", True),
     ],
 )
@@ -114,6 +114,7 @@ def test_spike_times_and_logits_are_those_of_the_clock(
     assert_equal(network, x, times, logits, unit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_clang_and_its_sanitizers_take_it_too(form, tmp_path):
     if not TOOLCHAINS["clang"].available:

@@ -1,8 +1,6 @@
 """Network files are refused where their structure or numbers are not those of a network."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -104,15 +102,6 @@ def test_statistics_of_other_channels_are_refused():
         ValueError, match=r"'norm' cannot run: \(3,\) channels, and statistics of 2"
     ):
         check_shapes(Network(nodes, {"norm": norm}))
-
-
-def test_the_check_of_shapes_imports_nothing_heavy(saved):
-    """The first operation on torch's meta device imports sympy and more: seconds."""
-    program = (
-        "import sys, firstspike as fs; fs.load(sys.argv[1]); "
-        "assert not {'sympy', 'torch._dynamo'} & sys.modules.keys()"
-    )
-    subprocess.run([sys.executable, "-c", program, str(saved)], check=True, timeout=300)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_counts_of_measures_and_chip_are_those_of_the_record(model: nn.Module) -
         for name, synapses in fan_out(network.network, target).items():
             expected += float((record.spike_counts[name].mean(0) * synapses).sum())
     assert fs.evaluate(network, [(x, labels)]).operations["synaptic"] == pytest.approx(expected)
-    counts = run_hardware(network, x, labels).counts
+    counts = run_hardware(network, x, labels, placement="row-major").counts
     assert counts["synaptic_operations"] == pytest.approx(expected)
 
 

@@ -114,7 +114,7 @@ def test_learned_rounding_never_loses_to_nearest_layer_by_layer():
     network, x = converted(fs.TTFS(16, fs.kernels.Linear()))
     nearest = quantize(network, Quantization(bits=3))
     learned = quantize(
-        network, Quantization(3, rounding=LearnedRounding(iterations=80)), calibration=x
+        network, Quantization(3, rounding=LearnedRounding(iterations=30)), calibration=x
     )
     target = power_of_two_network(network, 8).network.op("_0")
     inputs = network.neuron("input").activate(x)
