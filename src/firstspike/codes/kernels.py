@@ -7,6 +7,7 @@ thresholds, so that a potential is rounded to the nearest value and not down.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -36,17 +37,10 @@ class FunctionKernel(KernelModule):
         """k(t) for real `t` in steps."""
 
     def table(self, window: int, half_step: bool) -> tuple[Tensor, Tensor]:
-        t = torch.arange(window, dtype=self.dtype, device=self.device)
+        like = next(itertools.chain(self.parameters(), self.buffers()))
+        t = torch.arange(window, dtype=like.dtype, device=like.device)
         values = self.value(t)
         return (self.value(t + 0.5), values) if half_step else (values, values)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(iter(self.state_dict(keep_vars=True).values())).dtype
-
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.state_dict(keep_vars=True).values())).device
 
 
 @kind("kernel")
