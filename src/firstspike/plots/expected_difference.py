@@ -29,7 +29,7 @@ def plot_expected_difference(
     Args:
         populations: layer -> activations of the ANN, any shape, as from `Network.evaluate`.
         steps: numbers of steps T.
-        search: chooses (alpha, beta) for each T; by default `PercentileSearch()`.
+        search: chooses (alpha, beta) for each T; by default the paper's, which lets K and h meet.
         ax: one axes per layer; None makes a figure.
 
     Raises:
@@ -41,7 +41,7 @@ def plot_expected_difference(
     ['K(μ): ANN', 'h(T, μ): spikes, bias shift', 'h(T, μ): spikes, α and β searched']
     """
     require_some("populations", populations)
-    rule = PercentileSearch() if search is None else search
+    rule = PercentileSearch("difference") if search is None else search
     figure, axes = panel_axes(ax, len(populations), size=(3.0, 2.4))
     for panel, (name, activations) in zip(axes, populations.items()):
         plain = [expected_difference(activations, t) for t in steps]
@@ -61,5 +61,10 @@ def plot_expected_difference(
         panel.set_xticks(list(steps), labels=[str(t) for t in steps])
         panel.set_ylim(bottom=0.0)
     label_outer(axes, "steps T", "mean activation / μ")
-    axes[0].legend(frameon=False)
+    if ax is None:
+        figure.legend(
+            handles=axes[0].get_lines(), loc="outside lower center", ncols=3, frameon=False
+        )
+    else:
+        axes[0].legend(frameon=False)
     return figure, axes
