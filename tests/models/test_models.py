@@ -1,6 +1,7 @@
 """Sizes published for the models, their structure under torch.fx, start values, refusals."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -105,6 +106,7 @@ def test_the_networks_of_datta_and_beerel(name):
     with torch.device("meta"):
         model = build("model", name)
         assert neurons(model, torch.rand(1, 3, 32, 32)) == sizes
+    assert f"{sizes:,}" in (Path(__file__).parents[2] / "docs/reproduce.md").read_text()
     assert sum(p.numel() for p in model.parameters()) == weights
     assert count(model, nn.BatchNorm2d) == 0
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]

@@ -180,6 +180,8 @@ def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
     model["image_size"] = shape[1]
     if model["name"].startswith("vgg"):
         model["head"] = [64]
+    if "spatial_dropout" in model:  # narrow convolutions learn nothing behind it in so few steps
+        model["spatial_dropout"] = 0.0
     training = shortened(recipe.training, scale.epochs, scale)
     return replace(recipe, model=model, data={"name": str(data)}, training=training)
 
