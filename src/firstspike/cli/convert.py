@@ -44,7 +44,8 @@ def convert(
     normalization: Annotated[
         str,
         typer.Option(
-            help="How scales are chosen: 'Percentile(99.9, per_channel=True)', Maximum, LeastError."
+            help="How scales are chosen: 'Percentile(99.9, per_channel=True)', Maximum, "
+            "LeastError, Limit."
         ),
     ] = "Percentile",
     optimize: Annotated[

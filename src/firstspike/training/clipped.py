@@ -27,8 +27,9 @@ from firstspike.neurons.straight_through import straight_through
 class ClippedReLU(nn.Module):
     """`min(max(x, 0), limit)` with trained limit (threshold ReLU).
 
-    The gradient reaches the limit from every activation above it. The parameter is the logarithm
-    of the limit, so that it stays positive and its learning rate is relative.
+    The gradient reaches the limit from every activation above it; one that no activation reaches
+    stays where it started. The parameter is the logarithm of the limit, so that it stays positive
+    and its learning rate is relative; `fit` lets it have no weight decay.
 
     Args:
         limit: mu at the start of training.
