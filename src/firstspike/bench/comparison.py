@@ -23,9 +23,10 @@ class Change:
     """One ratio before and now.
 
     Attributes:
-        part, name: of the row, its size among the name.
+        part, name: of the row, with its size where the name does not say it.
         before, now: the ratio, or the exponent of a row of the part `scaling`; None: not measured.
         verdict: "slower", "faster", "" (neither), "new" or "gone".
+        exponent: whether it is one.
     """
 
     part: str
@@ -33,6 +34,16 @@ class Change:
     before: float | None
     now: float | None
     verdict: str
+    exponent: bool = False
+
+    @property
+    def change(self) -> str:
+        """By how much it changed, of an exponent the difference; empty if there is no telling."""
+        if self.before is None or self.now is None:
+            return ""
+        if self.exponent:
+            return f"{self.now - self.before:+.2f}"
+        return f"{100 * (self.now / self.before - 1):+.0f} %" if self.before else ""
 
 
 @dataclass(frozen=True)
@@ -140,11 +151,13 @@ class Stored:
             before, after = (None if row is None else row["ratio"] for row in (old, new))
             if before is None and after is None:
                 continue
-            name = f"{key[1]}, {key[2]}" if key[2] and key[2] not in key[1] else key[1]
+            told = key[2].split(",")[0] in key[1]
+            name = key[1] if told else f"{key[1]}, {key[2]}"
             verdict = _verdict(old, new, tolerance) if old and new else ""
             if before is None or after is None:
                 verdict = "new" if before is None else "gone"
-            changes.append(Change(key[0], name, before, after, verdict))
+            exponent = "axis" in (new or old or {})
+            changes.append(Change(key[0], name, before, after, verdict, exponent))
         return changes
 
 

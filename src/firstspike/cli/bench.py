@@ -23,7 +23,7 @@ def bench(
         list[str] | None, typer.Option(metavar="NAME", help="A part to run; may be repeated.")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes: all parts in three minutes.")
+        bool, typer.Option("--quick", help="Small sizes: all parts in two to five minutes.")
     ] = False,
     show_parts: Annotated[bool, typer.Option("--list", help="Name the parts and end.")] = False,
     folder: Annotated[
@@ -70,7 +70,7 @@ def bench(
         f"{described(here.cpu, here.cpu_flags)}, {here.threads} thread{'s' * (here.threads > 1)}, "
         f"torch {here.versions['torch']}"
     )
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     parts: list[Part] = []
     for part in run_parts(only, quick, seed):
         parts.append(part)
@@ -83,8 +83,10 @@ def bench(
             if part.name == "scaling":
                 draw(file)
     rows = [row for part in parts for row in part.rows]
-    many = f"{len(parts)} part{'s' * (len(parts) != 1)}"
-    typer.echo(f"{many} in {time.perf_counter() - started:.0f} s")
+    typer.echo(
+        f"{len(parts)} part{'s' * (len(parts) != 1)} in {time.perf_counter() - started:.0f} s, "
+        f"{time.process_time() - worked:.0f} s of them processor time"
+    )
     if json_file is not None:
         facts = {p.name: {"seconds": p.seconds, "error": p.error or None} for p in parts}
         store(json_file, rows, quick=quick, parts=facts)
@@ -106,8 +108,7 @@ def _changes(changes: Sequence[Change], title: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for c in changes:
         before, now = ("" if r is None else f"{r:.3g}" for r in (c.before, c.now))
-        change = f"{100 * (c.now / c.before - 1):+.0f} %" if c.now and c.before else ""
-        table.add_row(f"{c.part}: {c.name}", before, now, change, c.verdict)
+        table.add_row(f"{c.part}: {c.name}", before, now, c.change, c.verdict)
     return table
 
 
