@@ -113,3 +113,17 @@ def test_load_puts_what_it_opens_on_a_device(mine) -> None:
     loaded = fs.load(mine / "n.safetensors", device="cpu")
     assert isinstance(loaded, fs.SpikingNetwork)
     assert {t.device.type for t in loaded.state_dict().values()} == {"cpu"}
+
+
+def test_lines_of_a_check_are_the_users_not_ours(tmp_path):
+    """Layers that call each other have no line in the user's files, nor one of the verb's."""
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def plain(): return nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))\n"
+        "class Own(nn.Module):\n"
+        "    def __init__(self): super().__init__(); self.layer = nn.Linear(4, 2)\n"
+        "    def forward(self, x): return self.layer(x.relu())\n"
+    )
+    for name, line in (("plain", ""), ("Own", "mine.py:5: def forward")):
+        said = run("check", f"{tmp_path}/mine.py:{name}", "--shape", 4)
+        assert line in said and "check.py" not in said

@@ -25,6 +25,13 @@ NOT_THE_USERS = tuple(
 )
 
 
+def calls_for_the_user(path: str) -> bool:
+    """Whether a file is one of ours that converts a model for somebody, not itself a model."""
+    return path.startswith(os.path.join(_HERE, "")) and os.path.dirname(path) != os.path.join(
+        _HERE, "models"
+    )
+
+
 def source_line(node: fx.Node) -> str:
     """Last line of the user's code that created the node, "file.py:12: code"."""
     frames = re.findall(

@@ -20,7 +20,7 @@ from torch.utils import _pytree as pytree
 
 from firstspike.networks.dispatch import LEAVES
 from firstspike.networks.errors import ConversionError
-from firstspike.networks.fx_graph import NOT_THE_USERS, label, raised_at
+from firstspike.networks.fx_graph import NOT_THE_USERS, calls_for_the_user, label, raised_at
 
 _OPERATORS: dict[str, tuple[Any, bool]] = {  # method -> function, whether operands change places
     "__add__": (operator.add, False),
@@ -265,6 +265,8 @@ def _frame() -> str:
     while frame is not None:
         path = frame.f_code.co_filename
         if not path.startswith((*NOT_THE_USERS, "<")):
+            if calls_for_the_user(path):
+                return ""
             import linecache
 
             code = linecache.getline(path, frame.f_lineno).strip()
