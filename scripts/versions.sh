@@ -56,7 +56,7 @@ for name in "${wanted[@]}"; do
             torch=
         fi
         # shellcheck disable=SC2086  # several requirements on purpose
-        if { [ -z "$torch" ] || $install $torch; } && $install --editable . pytest pytest-xdist hypothesis jsonschema pillow; then
+        if { [ -z "$torch" ] || $install $torch; } && $install --editable '.[dev]' $torch; then
             quiet=() # what old releases say of themselves is not ours to mend
             [ "$name" != oldest ] || quiet=(-W default::DeprecationWarning)
             said=$(OMP_NUM_THREADS=1 "$folder/bin/python" -m pytest -q -p no:cacheprovider \
