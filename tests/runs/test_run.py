@@ -93,7 +93,7 @@ def test_few_steps_by_the_papers_pipeline(tmp_path: Path) -> None:
     ann = tmp_path / "ann"
     clipped = ANN | {"relu_limit": 2.0, "training": {"epochs": 2, "batch_size": 64}}
     run("train", "--recipe", write(tmp_path / "a.yaml", clipped), "--out", ann, "--threads", 1)
-    opened = Run(ann)
+    opened = Run(str(ann))  # type: ignore[arg-type]
     limits = [m.max_val for m in opened.model.modules() if isinstance(m, nn.Hardtanh)]
     assert len(limits) == 3 and all(x > 0 and x != 2.0 for x in limits), "they are trained"
     assert Recipe.read(ann / "config.yaml").relu_limit == 2.0

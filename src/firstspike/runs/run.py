@@ -35,12 +35,15 @@ class Run:
     """A run folder, or the file of a network (in a folder that may be a run).
 
     Attributes:
-        path: the folder, or the file.
+        path: the folder, or the file; a string becomes a path.
         device: where what is loaded is put.
     """
 
     path: Path
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
 
     @property
     def folder(self) -> Path:
