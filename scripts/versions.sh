@@ -58,7 +58,7 @@ for name in "${wanted[@]}"; do
         # shellcheck disable=SC2086  # several requirements on purpose
         if { [ -z "$torch" ] || $install $torch; } && $install --editable '.[dev]' $torch; then
             quiet=() # what old releases say of themselves is not ours to mend
-            [ "$name" != oldest ] || quiet=(-W default::DeprecationWarning)
+            [ "$name" != oldest ] || quiet=(-W default::DeprecationWarning -W default::FutureWarning)
             said=$(OMP_NUM_THREADS=1 "$folder/bin/python" -m pytest -q -p no:cacheprovider \
                 "${quiet[@]}" "${tests[@]:--n2}" 2>&1 | tee "$folder.log" | tail -1)
         else

@@ -17,7 +17,8 @@ def test_import_is_silent_and_loads_nothing_heavy() -> None:
         "firstspike.TTFS\n"
         "assert 'numba' not in sys.modules and 'matplotlib' not in sys.modules\n"
         "firstspike.load('digits-cnn-ttfs4')\n"  # torch's meta device would import seconds
-        "assert not {'sympy', 'torch._dynamo'} & sys.modules.keys()"
+        "import torch; old = [int(n) for n in torch.__version__.split('.')[:2]] < [2, 10]\n"
+        "assert old or not {'sympy', 'torch._dynamo'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == done.stderr == ""

@@ -489,6 +489,31 @@ def test_rounding_is_named_for_codes_with_several_spikes() -> None:
         assert found.different == 1 and found.reasons == {reason: 1}
 
 
+@pytest.mark.parametrize("code", [fs.FewStep(4), fs.Rate(8), fs.Burst(8)], ids=str)
+def test_half_precision_excuses_no_missing_spikes(code) -> None:
+    """256 units in the last place are twice a threshold there."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(20, 4)
+    network, x = fs.convert(model, code, calibration=x).bfloat16(), x.bfloat16()
+    a = fs.simulate(network, x, "clock")
+    name = network.network.populations[-1]
+    b = dataclasses.replace(a, spike_counts={**a.spike_counts, name: a.spike_counts[name] + 2})
+    found = fs.engines.compare_records(network, a, b, x).populations[-1]
+    assert found.reasons == {"unexplained": 160}
+
+
+def test_differences_in_continuous_time_stay_unexplained() -> None:
+    """The clock, which tells rounding from more elsewhere, has no such times."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    x = torch.rand(20, 4).double()
+    network = fs.convert(model, fs.ReLPSP(), calibration=x)
+    a = fs.simulate(network, x, "closed_form")
+    (name,) = network.network.populations
+    late = {**a.spike_times, name: a.spike_times[name] + 0.01}
+    found = fs.engines.compare_records(network, a, dataclasses.replace(a, spike_times=late), x)
+    assert found.populations[-1].reasons.keys() == {"unexplained"}
+
+
 def test_records_must_belong_together() -> None:
     network, x = spiking("digits CNN", fs.TTFS(8))
     other, y = spiking("ReLU at the end", fs.TTFS(8))

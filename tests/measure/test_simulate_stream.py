@@ -196,7 +196,7 @@ def test_what_a_stream_says() -> None:
     slow = fs.simulate_stream(network, frames, interval=20)
     assert (slow.throughput, slow.in_flight) == (50.0, 0.9)
     assert str(slow).endswith("0.9 frames in flight, 1 potential per neuron")
-    assert len(stream.record.logits) == 5 and torch.equal(stream.record.logits, slow.record.logits)
+    assert len(stream.record.logits) == 5
 
 
 def test_fewer_potentials_cost_throughput() -> None:

@@ -1,6 +1,7 @@
 """Network files are refused where their structure or numbers are not those of a network."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from firstspike._tensors import load_tensors, save_tensors
 from firstspike.engines.early_firing import EarlyFiring
 from firstspike.engines.event_driven import EventDriven
 from firstspike.networks.network import Network, Node
-from firstspike.networks.ops import BatchNorm, MaxPool
+from firstspike.networks.ops import Add, Affine, BatchNorm, Concatenate, Gather, MaxPool, Sum
 from firstspike.networks.rebuild import check_shapes
 
 X = torch.rand(40, 2, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -71,6 +72,31 @@ def test_engines_check_shapes_of_networks_made_by_hand(saved):
         EventDriven(network)
 
 
+@pytest.mark.parametrize(
+    ("op", "below", "shape", "message"),
+    [
+        (Add({}, coefficients=(1.0, 1.0)), ((1,), (6,)), (6,), "must have one shape"),
+        (Add({}, coefficients=(1.0, 1.0)), ((2, 1), (2, 3)), (2, 3), "must have one shape"),
+        (Affine({"scale": torch.ones(6), "shift": None}), ((1,),), (6,), "does not fit"),
+        (Affine({"scale": None, "shift": torch.ones(0, 6)}), ((6,),), (6,), "does not fit"),
+        (Concatenate({}, dim=1), ((3,), ()), (3,), "cannot be concatenated"),
+    ],
+)
+def test_shapes_that_fit_a_batch_of_none_alone_are_refused(op, below, shape, message):
+    nodes = [Node("input", (), below[0])]
+    ops = {}
+    for i, other in enumerate(below):
+        nodes.append(Node(f"x{i}", ("input",), other))
+        ops[f"x{i}"] = (
+            Sum({}, dim=(1,), keepdim=False)
+            if other == ()
+            else Gather({"index": torch.zeros(math.prod(other)).long()}, shape=other, zeros=False)
+        )
+    nodes.append(Node("last", tuple(f"x{i}" for i in range(len(below))), shape))
+    with pytest.raises(ValueError, match=f"'last' cannot run: .*{message}"):
+        check_shapes(Network(nodes, ops | {"last": op}))
+
+
 def test_one_number_for_all_axes_counts_for_each(tmp_path):
     """torch takes `padding=(1,)` for both axes, and so does every engine."""
 
@@ -121,6 +147,7 @@ def test_statistics_of_other_channels_are_refused():
         (lambda nodes, t: nodes["Dense"].update(op="Rectifier", tensors={}), "has no tensor"),
         (set_tensor("weight", lambda w: w * float("nan")), "must be finite, got .* NaN"),
         (set_tensor("weight", lambda w: w.int()), "must be floating point"),
+        (set_tensor("weight", lambda w: w[:0]), "shape|numbers"),
         (set_tensor("scale", lambda s: -s), "`scale` must be positive"),
         (set_tensor("scale", lambda s: 0 * s), "`scale` must be positive"),
         (set_tensor("tau", lambda t: -t), "must be positive and fall"),

@@ -140,9 +140,13 @@ def test_a_population_that_never_reaches_its_limit_is_scaled_by_it():
     assert float(network.neuron(name).scale) == pytest.approx(math.exp(3.0))
     other = fs.convert(plain(clipped), FewStep(2), calibration=x, normalization=Maximum())
     assert float(other.neuron(name).scale) < 10.0
-    with pytest.raises(ValueError, match=r"'_1' must have a limit for the normalization Limit\(\)"):
-        model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
-        fs.convert(model, FewStep(2), calibration=torch.rand(50, 2), normalization=Limit())
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
+    y = torch.rand(50, 2)
+    a, b = (
+        fs.convert(model, FewStep(2), calibration=y, normalization=made).neuron("_1").scale
+        for made in (Limit(), Maximum())
+    )
+    assert torch.equal(a, b), "a plain ReLU has no limit"
     with pytest.raises(ValueError, match="`per_channel` must be False, got True"):
         Limit(per_channel=True)
 

@@ -109,9 +109,9 @@ class Percentile(Normalization):
 @register
 @dataclass(frozen=True)
 class Limit(Normalization):
-    """The value at which the ANN itself clips a population becomes 1, whatever the data reach.
+    """The value at which the ANN itself clips a population becomes 1, however little data reach.
 
-    `s = mu`, where the ANN's activation is clip(a, 0, mu).
+    `s = mu`, where the ANN's activation is clip(a, 0, mu); a plain ReLU keeps `Maximum`.
 
     For ANNs whose ReLUs had a trained limit mu (`with_trained_ranges`, `relu_limit` of a recipe).
 
@@ -119,7 +119,7 @@ class Limit(Normalization):
         per_channel: must be False; a population has one limit.
 
     Raises:
-        ValueError: if `per_channel` is True, or a population has no limit.
+        ValueError: if `per_channel` is True, or a population is silent on all data.
 
     Source: threshold ReLU, Datta & Beerel 2022, eq. 1 and section III-B.
     """
@@ -134,12 +134,8 @@ class Limit(Normalization):
     def scale(
         self, name: str, histogram: Histogram, code: Code, clip: float | None = None
     ) -> Tensor:
-        if clip is None:
-            raise ValueError(
-                f"population {name!r} must have a limit for the normalization Limit(), its "
-                "activation is a plain ReLU. Train the ANN with `relu_limit`, or pass Maximum()."
-            )
-        return torch.full_like(super().scale(name, histogram, code, clip), clip)
+        scale = super().scale(name, histogram, code, clip)
+        return scale if clip is None else torch.full_like(scale, clip)
 
 
 @register

@@ -150,7 +150,8 @@ def _is_weight(name: str, tensor: Tensor) -> bool:
 
 
 def _digest(spiking: SpikingNetwork, tensors: dict[str, Tensor]) -> bytes:
-    digest = xxhash.xxh3_128(f"{spiking.code} {spiking.network.describe()}".encode())
+    clips = [spiking.neuron(name).clip for name in spiking.populations]
+    digest = xxhash.xxh3_128(f"{spiking.code} {clips} {spiking.network.describe()}".encode())
     add_tensors(digest, tensors)
     return digest.digest()
 

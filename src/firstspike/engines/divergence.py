@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from firstspike.codes import Neuron
-from firstspike.engines import clock
+from firstspike.engines.engine import ENGINES, REFERENCE
 from firstspike.engines.record import Record
+from firstspike.engines.simulate import simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 
 REASONS = ("inherited", "early firing", "rounding", "clipping", "unexplained")
+_MOST = 1e-3  # of a threshold, whatever the type: half precision excuses nothing
 _ROUNDING = 256  # units in the last place by which sums of some thousand terms may differ
 
 
@@ -118,7 +120,8 @@ class Comparison:
             blame = self._sources_differ(name)
             reason = "inherited" if blame else "unexplained"
             reasons = torch.full_like(a, REASONS.index(reason), dtype=torch.long)
-            if not blame and self.x is not None:
+            steps = ENGINES[REFERENCE].reason_against(self.spiking) is None
+            if steps and not blame and self.x is not None:
                 reasons[differs & self._between(name, self.x, a, b)] = REASONS.index("rounding")
         else:
             reasons = self._reasons(self.spiking.neuron(name), (a, b), seen)
@@ -155,10 +158,10 @@ class Comparison:
     def _between(self, name: str, x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Where thresholds that differ by rounding alone let the clock count both a and b."""
         twin, counts = copy.deepcopy(self.spiking), []
-        slack = _ROUNDING * torch.finfo(twin.neuron(name).scale.dtype).eps
+        slack = min(_ROUNDING * torch.finfo(twin.neuron(name).scale.dtype).eps, _MOST)
         for factor in ((1 - slack), (1 + slack) / (1 - slack)):
             twin.neuron(name).scale.mul_(factor)
-            record = clock.run(twin, x)
+            record = simulate(twin, x, REFERENCE)
             counts.append(record.spike_times.get(name, record.spike_counts[name]))
         low, high = torch.minimum(*counts), torch.maximum(*counts)
         return (low <= torch.minimum(a, b)) & (torch.maximum(a, b) <= high)

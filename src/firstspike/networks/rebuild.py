@@ -17,7 +17,10 @@ from torch import Tensor
 from firstspike.networks.network import INPUT, Network, Node
 from firstspike.networks.ops import (
     OPS,
+    Add,
+    Affine,
     BatchNorm,
+    Concatenate,
     Convolution,
     Dense,
     Gather,
@@ -26,6 +29,7 @@ from firstspike.networks.ops import (
     Reshape,
     TransposedConvolution,
 )
+from firstspike.networks.ops.pools import per_axis
 from firstspike.networks.outputs import form_size
 
 Rule = Callable[[Any], bool]
@@ -69,9 +73,9 @@ def rebuild(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ne
 def check_shapes(network: Network) -> None:
     """Run no sample at all through all operations and compare every node's shape.
 
-    torch judges the shapes of a batch of zero samples as it does any other's. Operations that are
-    defined elsewhere may not: they get one sample without data (the meta device, which costs
-    seconds of imports when it is first used).
+    What a batch of zero samples does not show (`_check_size`) is compared by itself. Operations
+    that are defined elsewhere get one sample without data (the meta device, which costs seconds of
+    imports when it is first used).
 
     Raises:
         ValueError: naming the first node whose operation cannot run or gives another shape.
@@ -112,6 +116,14 @@ def _check_shapes(network: Network) -> None:
 def _check_size(op: Op, below: list[tuple[int, ...]]) -> None:
     """What a batch of zero samples does not show."""
     size = sum(math.prod(shape) for shape in below)
+    if isinstance(op, Add) and len(set(below)) > 1:
+        raise ValueError(f"terms of a sum must have one shape, got {below}")
+    if isinstance(op, Concatenate) and () in below:
+        raise ValueError("single numbers cannot be concatenated")
+    if isinstance(op, Affine):
+        for tensor in (op.scale, op.shift):
+            if tensor is not None and torch.broadcast_shapes(below[0], tensor.shape) != below[0]:
+                raise ValueError(f"{tuple(tensor.shape)} does not fit a sample of {below[0]}")
     if isinstance(op, Gather):
         _check_places(op, size, len(below))
     if isinstance(op, Reshape) and math.prod(op.hyper["shape"]) != size:
@@ -176,6 +188,8 @@ def build_op(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> O
         shape = None if tensor is None else list(tensor.shape)
         if shape != described.get(name) or (shape is None and name in _NEEDED.get(kind, ())):
             raise ValueError(f"`{name}` must have the shape {described.get(name)}, got {shape}")
+        if kind in _RULES and tensor is not None and 0 in tensor.shape:
+            raise ValueError(f"`{name}` must hold numbers, got the shape {shape}")
         places = kind == "Gather"
         if tensor is not None and tensor.is_floating_point() is places:
             wanted = "int64" if places else "floating point"
@@ -221,6 +235,14 @@ def _check_fit(op: Op) -> None:
             )
         _check_lengths(kind, op.hyper, axes)
         transposed = isinstance(op, TransposedConvolution)
+        if transposed:
+            for axis in range(axes):
+                names = ("output_padding", "stride", "dilation")
+                extra, *steps = (
+                    per_axis(op.hyper.get(n, int(n != names[0])), axes)[axis] for n in names
+                )
+                if extra >= max(steps):
+                    raise ValueError(f"{kind} must have output_padding below stride or dilation")
         channels = op.weight.shape[1] * groups if transposed else op.weight.shape[0]
     elif isinstance(op, Dense):
         if op.weight.ndim != 2:

@@ -46,7 +46,8 @@ class SGL(Method):
     Args:
         surrogate: derivative of the spike: `Boxcar()` (the paper's), `Triangle()`,
             `FastSigmoid()` or `ArcTangent()`.
-        unit_slope: leave beta out of the derivative, as the paper prints it.
+        unit_slope: leave beta out of the derivative, as the paper prints it; out of that of the
+            reset too, where it is not detached.
         detach_reset: whether the gradient leaves the spike in the reset alone, as is usual.
         chunk: keep states every so many steps and compute the rest again in the backward pass:
             less memory for many steps, one more forward pass. None keeps everything.
