@@ -62,6 +62,8 @@ def test_scales_kernels_and_structure_are_read_as_they_are_too() -> None:
     network.neuron("_1").scale.data.mul_(2.0)
     network.neuron("_4").kernel.tau.data.mul_(1.5)
     torch.testing.assert_close(network(x), fs.simulate(network, x).logits)
+    network.neuron("_1").hold(0.5 * float(network.neuron("_1").scale))  # a ceiling, in no tensor
+    torch.testing.assert_close(network(x), fs.simulate(network, x).logits)
     network.network.op("_0").hyper["padding"] = (1, 1)  # as it is, written otherwise
     network.code = fs.TTFS(16, offset=4)
     torch.testing.assert_close(network(x), fs.simulate(network, x).logits)
