@@ -29,9 +29,10 @@ def write(path: Path, content: dict) -> Path:
     return path
 
 
-def run(*arguments: object) -> None:
+def run(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    return result.output
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,26 @@ def test_one_verb_trains_the_ann_and_the_spiking_network(folder: Path, tmp_path:
     with pytest.raises(ValueError, match=r"cannot resume .* start: "):
         run(*arguments, "--seed", 3, "--start", _copy(ann, tmp_path / "other"))
     run(*arguments, "--seed", 3, "--start", tmp_path / "other", "--restart")
+
+
+def test_a_last_training_takes_every_image(tmp_path: Path) -> None:
+    content = ANN | {"training": RECIPE["training"], "validate": False}
+    recipe = Recipe.read(write(tmp_path / "all.yaml", content))
+    training, validation = recipe.training_sets()
+    assert (len(training), validation) == (1297, None)
+    out = tmp_path / "all"
+    said = run("train", "--recipe", tmp_path / "all.yaml", "--out", out, "--threads", 1)
+    assert f"`firstspike evaluate {out} --split test` measures it" in said
+    made = Run(out)
+    assert made.result is None and not made.recipe.validate
+    assert not any("validation_loss" in record for record in made.curve)
+    assert made.recipe.describe()["validate"] is False
+    assert "validate" not in Recipe(**ANN).describe()
+    with pytest.raises(
+        ValueError, match=r"`split` must not be 'validation': .* Pass `--split test"
+    ):
+        made.dataset("validation")
+    assert len(made.dataset("test")) == 500
 
 
 def _copy(source: Path, target: Path) -> Path:
@@ -141,6 +162,7 @@ def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -
         ({"code": {"name": "Morse"}}, "r.yaml: `code` must be one of .*got 'Morse'"),
         ({"code": {"name": "TTFS", "windows": 4}}, "r.yaml: TTFS cannot be made from"),
         ({"calibration": "all"}, "r.yaml: `calibration` must be a number of images, got 'all'"),
+        ({"validate": "no"}, "r.yaml: `validate` must be true or false, got .no"),
         ({"training": {"epoch": 3}}, "has no option 'epoch'"),
     ],
 )

@@ -12,6 +12,7 @@ from torch import nn
 
 from firstspike._tensors import load_tensors
 from firstspike.data import Cutout
+from firstspike.plots import plot_learning_curve
 from firstspike.training import (
     SGD,
     Adam,
@@ -122,6 +123,24 @@ def test_selects_the_best_epoch(
         assert (result.best_epoch, len(result.history)) == (best, epochs)
         for name, value in model.state_dict().items():
             assert torch.equal(value, seen[best - 1][name])
+
+
+def test_without_validation_the_last_epoch_is_kept(model, train_set, tmp_path):
+    config = TrainConfig(epochs=4, batch_size=16, learning_rate=0.02)
+    with pytest.raises(ValueError, match="`patience` must be None without a validation set, got 2"):
+        fit(model, train_set, None, TrainConfig(epochs=4, patience=2))
+    result = fit(model, train_set, None, config, run_dir=tmp_path)
+    assert (result.best_epoch, result.best_validation_accuracy) == (4, None)
+    assert not any("validation" in key for record in result.history for key in record)
+    last, _ = load_tensors(tmp_path / "last.safetensors")
+    best, about = load_tensors(tmp_path / "model.safetensors")
+    assert about["epoch"] == 4
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, last[f"model.{name}"]) and torch.equal(value, best[name])
+    curves = plot_learning_curve(result.history)[1]
+    assert [line.get_label() for line in curves[0].lines] == ["train"]
+    again = fit(make_model(), train_set, None, config, run_dir=tmp_path)  # resumes at its end
+    assert again.history == result.history
 
 
 class Regularized(Method):
@@ -239,6 +258,11 @@ def test_a_line_per_epoch_away_from_a_terminal(model, train_set, validation_set,
         )
     fit(model, train_set, validation_set, FAST, progress=False)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_line_without_validation_speaks_of_none(model, train_set, capfd):
+    fit(model, train_set, None, TrainConfig(epochs=1, batch_size=30))
+    assert re.search(r"epoch 1/1: loss [\d.]+, \d+ s$", capfd.readouterr().err, re.M)
 
 
 def test_progress_bar_at_a_terminal(model, train_set, validation_set, capfd, monkeypatch):

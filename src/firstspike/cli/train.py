@@ -103,6 +103,9 @@ def train(
         plan = replace(plan, start=str(start))
     told = [build("callback", text) for text in callback or []] if is_first_process() else []
     run = run_training(plan, out, device=device, restart=restart, callbacks=told)
-    if is_first_process():
-        assert run.result is not None
+    if not is_first_process():
+        return
+    if run.result is None:
+        print(f"{out}: trained on all images; `firstspike evaluate {out} --split test` measures it")
+    else:
         show([run.result], json_file, title=f"{out}: best epoch on validation data")

@@ -21,6 +21,7 @@ from firstspike.training.output_spikes import with_output_spikes
 
 _WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
 _ANN = ("model", "data", "training")
+_SELDOM = {"validate": True, "relu_limit": None}  # described where they differ from this
 _SPIKING = ("code", "method", "start", "calibration", "keep_batch_norm", "normalization")
 
 
@@ -74,6 +75,8 @@ class Recipe:
         model: `{"name": "mnist_cnn", option: value, ...}`.
         data: `{"name": ...}` and other arguments of `load_dataset`.
         training: arguments of `TrainConfig` as plain data.
+        validate: whether one image in ten is kept out of the training and selects the epoch. Turn
+            it off when every choice is made: all images train, and the last epoch is kept.
         code: of a spiking network; None trains the ANN.
         method: how it is trained. `teacher: true` learns from the ANN it starts from as well.
         start: folder of a trained ANN of the same model to start from; None starts fresh.
@@ -94,6 +97,7 @@ class Recipe:
     model: dict[str, Any]
     data: dict[str, Any]
     training: dict[str, Any] = field(default_factory=dict)
+    validate: bool = True
     code: Any = None
     method: Any = None
     start: str | None = None
@@ -112,6 +116,8 @@ class Recipe:
                     "Write the name, or a mapping with `name` and parameters."
                 )
         TrainConfig.from_dict(self.training)
+        if not isinstance(self.validate, bool):
+            raise TypeError(f"`validate` must be true or false, got {self.validate!r}.")
         if isinstance(self.calibration, bool) or not isinstance(self.calibration, int):
             raise TypeError(
                 f"`calibration` must be a number of images, got {self.calibration!r}. Try 1000."
@@ -176,15 +182,14 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         """Plain data, to be stored with results."""
-        keys = _ANN if self.code is None else _ANN + _SPIKING
-        limited = () if self.relu_limit is None else ("relu_limit",)
-        return {key: value for key, value in asdict(self).items() if key in keys + limited}
+        keys: tuple[str, ...] = _ANN if self.code is None else _ANN + _SPIKING
+        keys += tuple(key for key in _SELDOM if getattr(self, key) != _SELDOM[key])
+        return {key: value for key, value in asdict(self).items() if key in keys}
 
     def settings(self) -> dict[str, Any]:
         """What a run's `config.yaml` says beside the training; options left alone are left out."""
         settings: dict[str, Any] = {"model": self.model, "data": self.data}
-        if self.relu_limit is not None:
-            settings["relu_limit"] = self.relu_limit
+        settings |= {k: getattr(self, k) for k in _SELDOM if getattr(self, k) != _SELDOM[k]}
         if self.code is not None:
             settings |= {"code": self.code, "start": self.start}
             for name in ("calibration", "normalization", "keep_batch_norm", "output_window"):
@@ -208,6 +213,13 @@ class Recipe:
         return replace(self, data={**(self.data if data is None else {}), **given})
 
     # ---- what it makes --------------------------------------------------------------------------
+    def training_sets(self) -> tuple[Dataset, Dataset | None]:
+        """What to learn from, and what selects the epoch."""
+        if not self.validate:
+            return self.datasets("train+validation")[0], None
+        training, validation = self.datasets("train", "validation")
+        return training, validation
+
     def datasets(self, *splits: str) -> list[Dataset]:
         """The named splits of the recipe's data set."""
         options = {key: value for key, value in self.data.items() if key != "name"}

@@ -133,7 +133,8 @@ class Run:
         """A split of the run's data set, or of `data`.
 
         Raises:
-            ValueError: if neither `data` nor a config names a data set.
+            ValueError: if neither `data` nor a config names a data set, or the run was trained on
+                the images of its validation split (`validate: false`).
         """
         if data is not None:
             return load_dataset(data, split, root=root, size=size)
@@ -142,7 +143,13 @@ class Run:
                 "`data` must name a data set, got None, and there is no config.yaml beside "
                 f"{self.path}. Pass `--data NAME`, an .npz file or a folder."
             )
-        return self.recipe.with_data(None, root, size).datasets(split)[0]
+        recipe = self.recipe
+        if split == "validation" and not recipe.validate:
+            raise ValueError(
+                f"`split` must not be 'validation': {self.folder} was trained on these images too "
+                "(`validate: false`). Pass `--split test`."
+            )
+        return recipe.with_data(None, root, size).datasets(split)[0]
 
 
 def start_model(recipe: Recipe, seed: int) -> nn.Module:
@@ -185,7 +192,8 @@ def train(
 
     The folder holds what `fit` writes (the best epoch on validation data in `model.safetensors`),
     `result.json` on the validation split, and for spiking networks `network.safetensors`, with
-    batch norm folded away. The test split is left for `evaluate`.
+    batch norm folded away. The test split is left for `evaluate`. A recipe with `validate: false`
+    trains on the validation images too, keeps the last epoch and writes no result.
 
     Args:
         recipe: a `Recipe`, or its file.
@@ -201,7 +209,7 @@ def train(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     config = TrainConfig.from_dict(recipe.training)
-    training, validation = recipe.datasets("train", "validation")
+    training, validation = recipe.training_sets()
     ann = start_model(recipe, config.seed)
     prepare = getattr(ann, "prepare", None)  # of layers that are computed, not trained
     if recipe.start is None and prepare is not None:
@@ -223,9 +231,12 @@ def train(
     run, name = Run(Path(run_dir), device), recipe.model["name"]
     if not is_first_process():  # of several under torchrun; one writes
         return run
-    if isinstance(model, SpikingNetwork):
-        network = folded(model)
+    network = folded(model) if isinstance(model, SpikingNetwork) else None
+    if network is not None:
         network.save(run.folder / NETWORK)
+    if validation is None:
+        return run
+    if network is not None:
         result = evaluate(network, validation, model=name, seed=config.seed)
     else:
         result = ann_result(model, validation, name, config.seed)

@@ -53,7 +53,7 @@ class Trainer:
         self,
         model: nn.Module,
         train_set: Dataset,
-        validation_set: Dataset,
+        validation_set: Dataset | None,
         config: TrainConfig,
         method: Method,
         run: RunFolder | None,
@@ -88,7 +88,7 @@ class Trainer:
         self.epoch, self.batch, self.seconds = 1, 0, 0.0
         self.tally = Tally(device)
         self.history: list[dict[str, Any]] = []
-        self.best: dict[str, Any] = {"epoch": 0, "validation_accuracy": -1.0}
+        self.best: dict[str, Any] = {"epoch": 0, "validation_accuracy": None}
         self.best_weights: dict[str, Tensor] = {}
 
     @property
@@ -214,11 +214,7 @@ class Trainer:
         training_seconds = self.seconds
         start = time.perf_counter()
         self._check_weights()
-        accuracy, loss = shared_score(
-            self.model, self.validation_set, _EVALUATION_BATCH, self.world
-        )
-        if not math.isfinite(loss):
-            raise self._diverged(self.steps, ["the validation loss"])
+        validated = self._validated()
         train_loss, train_accuracy = self.tally.means()
         extra = self.method.epoch_metrics(self.model)
         self.history.append(
@@ -227,14 +223,14 @@ class Trainer:
                 "learning_rate": self.rates[0] * self._factor(self.steps),
                 "train_loss": train_loss,
                 "train_accuracy": train_accuracy,
-                "validation_loss": loss,
-                "validation_accuracy": accuracy,
+                **validated,
                 **{k: v if math.isfinite(v) else None for k, v in extra.items()},
                 "seconds": training_seconds + time.perf_counter() - start,
                 "samples_per_second": self.tally.samples / training_seconds,
             }
         )
-        better = accuracy > self.best["validation_accuracy"]
+        accuracy, best = validated.get("validation_accuracy"), self.best["validation_accuracy"]
+        better = accuracy is None or best is None or accuracy > best
         if better:
             self.best = {"epoch": self.epoch, "validation_accuracy": accuracy}
         self.epoch, self.batch, self.seconds = self.epoch + 1, 0, 0.0
@@ -244,6 +240,17 @@ class Trainer:
             self._publish(self.run, better)
         elif better:
             self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
+
+    def _validated(self) -> dict[str, float]:
+        """Loss and accuracy on the validation set; nothing without one."""
+        if self.validation_set is None:
+            return {}
+        accuracy, loss = shared_score(
+            self.model, self.validation_set, _EVALUATION_BATCH, self.world
+        )
+        if not math.isfinite(loss):
+            raise self._diverged(self.steps, ["the validation loss"])
+        return {"validation_loss": loss, "validation_accuracy": accuracy}
 
     def _publish(self, run: RunFolder, better: bool) -> None:
         """Write the files that follow from the checkpoint."""
@@ -344,15 +351,21 @@ class Trainer:
     def epoch_line(self) -> str:
         """The last epoch in one line, for logs."""
         record, best = self.history[-1], self.best
+        validation = (
+            ""
+            if self.validation_set is None
+            else (
+                f"validation {100 * record['validation_accuracy']:.2f} % "
+                f"(best {100 * best['validation_accuracy']:.2f} % in epoch {best['epoch']}), "
+            )
+        )
         return (
             f"epoch {record['epoch']}/{self.config.epochs}: loss {record['train_loss']:.4f}, "
-            f"validation {100 * record['validation_accuracy']:.2f} % "
-            f"(best {100 * best['validation_accuracy']:.2f} % in epoch {best['epoch']}), "
-            f"{record['seconds']:.0f} s"
+            f"{validation}{record['seconds']:.0f} s"
         )
 
     def _caption(self) -> str:
         accuracy = self.best["validation_accuracy"]
-        best = f", best on validation {100 * accuracy:.2f} %" if self.best["epoch"] else ""
+        best = "" if accuracy is None else f", best on validation {100 * accuracy:.2f} %"
         loss = self.tally.means()[0]
         return f"epoch {self.epoch}/{self.config.epochs}, loss {loss:.4f}{best}"

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from firstspike._watch import Watch
+from firstspike.config import require
 from firstspike.data.stream import Stream, as_dataset
 from firstspike.training._checks import check_data, check_device, check_method, check_model
 from firstspike.training._run_folder import open_run
@@ -35,13 +36,13 @@ class FitResult:
 
     Attributes:
         best_epoch: the epoch whose weights were kept, from 1.
-        best_validation_accuracy: its accuracy, a fraction.
+        best_validation_accuracy: its accuracy, a fraction; None without a validation set.
         history: a record per epoch, as in metrics.jsonl.
         run_dir: folder of the run, if there is one.
     """
 
     best_epoch: int
-    best_validation_accuracy: float
+    best_validation_accuracy: float | None
     history: list[dict[str, Any]]
     run_dir: Path | None = None
 
@@ -79,7 +80,8 @@ def fit(
         train_set: images and labels to learn from: a `Dataset`, a pair of arrays, any torch data
             set, or a `DataLoader`, which keeps its batch size, order and `drop_last`. What need
             not fit into memory, or has no end, is a `firstspike.data.Stream`.
-        validation_set: images and labels that select the epoch; never the test set.
+        validation_set: images and labels that select the epoch; never the test set. None, when
+            every choice is made and no image is left out: the last epoch is kept.
         config: how to train.
         method: what the loss is and what else is trained; default: cross entropy (`Method`).
         run_dir: folder of the run; None keeps everything in memory.
@@ -115,15 +117,24 @@ def fit(
     order = torch.channels_last if config.channels_last else torch.preserve_format
     model.to(device=device, memory_format=order)  # type: ignore[call-overload]
     train_set = as_dataset(train_set, "train_set").to(device)
-    validation_set = as_dataset(validation_set, "validation_set").to(device)
+    if validation_set is not None:
+        validation_set = as_dataset(validation_set, "validation_set").to(device)
+    require(
+        validation_set is not None or config.patience is None,
+        "patience",
+        "be None without a validation set",
+        config.patience,
+        "Leave it out.",
+    )
     if isinstance(train_set, Stream) and (own := train_set.own_batches()) is not None:
         config = replace(config, batch_size=own[0], drop_last=own[1])
-    check_data(model, {"train_set": train_set, "validation_set": validation_set}, device)
+    sets = {"train": train_set, "validation": validation_set}
+    check_data(model, {f"{name}_set": s for name, s in sets.items() if s is not None}, device)
     settings = {
         **(description or {}),
         "training": config.to_dict(),
         "method": method.settings(),
-        "sets": {"train": _facts(train_set), "validation": _facts(validation_set)},
+        "sets": {name: None if s is None else _facts(s) for name, s in sets.items()},
     }
     with contextlib.ExitStack() as stack:
         world = stack.enter_context(process_group(device))
