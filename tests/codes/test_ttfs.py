@@ -380,3 +380,29 @@ def test_windows_by_depth_follow_each_other_and_engines_agree() -> None:
 def test_windows_that_no_network_can_have(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         fs.TTFS(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_exponential_table_follows_every_change_of_its_numbers(dtype: torch.dtype) -> None:
+    kernel = fs.kernels.Exponential(tau=5.3, delay=1.7).build(16, None).to(dtype)
+
+    def tables() -> tuple[list[Tensor], list[Tensor]]:
+        computed = [x.detach() for x in kernel.table(16, True)]  # with gradients: never from memory
+        with torch.no_grad():
+            return computed, list(kernel.table(16, True))
+
+    for change in (0.0, 0.25, 1e-6):
+        kernel.tau.data.view(-1)[0] += change
+        kernel.delay.data.view(-1)[0] -= change
+        computed, remembered = tables()
+        assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(computed, remembered))
+        for table in remembered:
+            table.zero_()  # it belongs to whom asked
+        assert all(torch.equal(a, b) for a, b in zip(computed, tables()[1]))
+    with torch.inference_mode():
+        inside = kernel.table(16, True)[1]
+    x = torch.ones(16, dtype=dtype, requires_grad=True)
+    with torch.no_grad():
+        outside = kernel.table(16, True)[1]
+    (x * outside).sum().backward()
+    assert torch.equal(x.grad, inside)

@@ -860,3 +860,26 @@ def test_rounding_of_a_large_constant_is_no_difference() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     model[2].bias.data += 1e5
     trace(model, torch.rand(16, 4))
+
+
+def test_weights_belong_to_one_operation_and_not_to_the_model() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+            self.b = nn.Linear(4, 4)
+            self.b.weight = self.a.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(F.relu(F.linear(F.relu(self.a(x)), self.a.weight.T)))
+
+    model = Tied()
+    network = trace(model, torch.rand(3, 4))
+    weights = [p for p in network.parameters() if p.ndim == 2]
+    places = {p.data_ptr() for p in (*weights, *model.parameters())}
+    assert len(weights) == 3 and len(places) == 3 + 3
+    before = model.a.weight.clone()
+    with torch.no_grad():
+        weights[0].zero_()
+    assert torch.equal(model.a.weight, before)
+    assert torch.equal(weights[1], before.T) and torch.equal(weights[2], before)

@@ -11,10 +11,13 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from firstspike._tracing import is_plain
 from firstspike.config import kind, register, require
 from firstspike.neurons.neuron import Distribution
 
@@ -114,12 +117,35 @@ class ExponentialKernel(FunctionKernel):
     def value(self, t: Tensor) -> Tensor:
         return torch.exp((self.delay - t) / self.tau)
 
+    def table(self, window: int, half_step: bool) -> tuple[Tensor, Tensor]:
+        own = (self.tau, self.delay)
+        plain = all(type(x) in (Tensor, nn.Parameter) for x in own) and is_plain(*own)
+        plain &= self.tau.dtype in (torch.float32, torch.float64)
+        if torch.is_grad_enabled() or not plain or torch._C._len_torch_dispatch_stack():
+            return super().table(window, half_step)
+        numbers = self.tau.item(), self.delay.item()
+        thresholds, values = _exponential_table(*numbers, self.tau.dtype, window, half_step)
+        return torch.from_numpy(thresholds.copy()), torch.from_numpy(values.copy())
+
     def clamp_(self, window: int) -> None:
         """Raise `tau` where a table of `window` steps would leave the range of float32."""
         delay = float(self.delay.detach())
         span = max(window - delay, delay)
         with torch.no_grad():
             self.tau.clamp_(min=max(0.1, span / LARGEST_EXPONENT))
+
+
+@lru_cache(maxsize=1024)
+def _exponential_table(
+    tau: float, delay: float, dtype: torch.dtype, window: int, half_step: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """The table of an exponential kernel by its numbers: calls that repeat need not compute it."""
+    kernel = ExponentialKernel(1.0, 0.0)
+    kernel.tau.data, kernel.delay.data = (
+        torch.tensor(number, dtype=dtype, device="cpu") for number in (tau, delay)
+    )
+    thresholds, values = FunctionKernel.table(kernel, window, half_step)
+    return thresholds.detach().numpy(), values.detach().numpy()
 
 
 @register

@@ -1,8 +1,38 @@
-"""Compiled loop of `SpikePool` for two-dimensional pools."""
+"""Compiled loops of two-dimensional max pools: of numbers, and of spikes (`SpikePool`)."""
 
 from __future__ import annotations
 
 import numba
+import numpy as np
+
+
+@numba.njit(nogil=True, cache=True)
+def largest_of_windows(values, out, window, first, last):
+    """Work on the planes `first` ... `last - 1`: the largest value of every window, or NaN.
+
+    values (P, H, W); out (P, h, w). window: kernel, stride, padding, dilation, two numbers each.
+    """
+    (ky, kx), (sy, sx), (py, px), (dy, dx) = window
+    _, height, width = values.shape
+    _, rows, columns = out.shape
+    highest = np.empty(width, values.dtype)  # of each column within a row of windows
+    for p in range(first, last):
+        for row in range(rows):
+            highest[:] = -np.inf
+            for i in range(ky):
+                y = row * sy - py + i * dy
+                if 0 <= y < height:
+                    line = values[p, y]
+                    for x in range(width):
+                        higher = line[x] > highest[x] or line[x] != line[x]
+                        highest[x] = line[x] if higher else highest[x]
+            for column in range(columns):
+                best = values.dtype.type(-np.inf)
+                for j in range(kx):
+                    x = column * sx - px + j * dx
+                    if 0 <= x < width and (highest[x] > best or highest[x] != highest[x]):
+                        best = highest[x]
+                out[p, row, column] = best
 
 
 @numba.njit(nogil=True, cache=True)

@@ -47,7 +47,8 @@ class Histogram:
     def update(self, values: Tensor) -> None:
         """Add `values` (channels, n)."""
         values = values.detach().cpu()
-        low, high = (bound.double() for bound in values.aminmax(dim=1))
+        extremes = values.aminmax() if len(values) == 1 else values.aminmax(dim=1)
+        low, high = (bound.double().reshape(-1) for bound in extremes)  # of one row all is quicker
         if not bool((low.isfinite() & high.isfinite()).all()):  # NaN is both of them
             raise ValueError(
                 "`values` of a histogram must be finite, got NaN or infinity. Check the weights."

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from firstspike._tracing import is_plain
-from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import MaxPool
 
@@ -59,7 +57,7 @@ class SpikePool:
             self.delivered = torch.zeros(shape, dtype=high, device=values.device)
             self.largest = op(self.delivered)
             self.count = torch.zeros_like(self.largest) if self.counting else None
-        if _fits_compiled_loop(op, values):
+        if values.dtype in _COMPILED and values.numel() > 0 and op.fits_loop(values):
             return self._compiled(op, values, self.delivered, self.largest)
         out = []
         for step in values:
@@ -85,9 +83,8 @@ class SpikePool:
             count.numpy(),
             out.flatten(1, 2).numpy(),
         ]
-        window = tuple(_pair(op, name) for name in ("kernel_size", "stride", "padding", "dilation"))
         in_parts(
-            lambda part: loop(*planes, window, part.start, part.stop),
+            lambda part: loop(*planes, op.windows(), part.start, part.stop),
             len(planes[1]),
             smallest=16,
         )
@@ -98,23 +95,3 @@ class SpikePool:
         if self.delivered is not None and self.largest is not None:
             self.delivered, self.largest = self.delivered[keep], self.largest[keep]
             self.count = None if self.count is None else self.count[keep]
-
-
-def _fits_compiled_loop(op: MaxPool, values: Tensor) -> bool:
-    return (
-        values.dtype in _COMPILED
-        and op.hyper.get("dims") == 2
-        and "output_size" not in op.hyper
-        and values.numel() > 0
-        and is_plain(values)
-        and has_numba()
-    )
-
-
-def _pair(op: MaxPool, name: str) -> tuple[int, int]:
-    """A hyper-parameter of a two-dimensional pool as two numbers."""
-    default = {"stride": None, "padding": 0, "dilation": 1}.get(name)
-    value = op.hyper.get(name, default)
-    if value is None or value == ():  # the stride is the kernel's size by default
-        return _pair(op, "kernel_size")
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))

@@ -24,6 +24,8 @@ from firstspike.networks.ops import (
 )
 from firstspike.networks.ops.maps import gather
 
+_BLOCK = 1 << 16  # weights that are scaled at a time
+
 
 def fold_affine(network: Network) -> Network:
     """Fold every `Affine` into the convolution, dense or affine layer that it alone follows.
@@ -87,19 +89,29 @@ def _fold(below: Op, affine: Affine, shape: tuple[int, ...]) -> Op | None:
     channels = _per_channel(scale, shape, below), _per_channel(shift, shape, below)
     if channels[0] is None or channels[1] is None:
         return None
-    weight = below.weight.detach().double()
+    weight = below.weight.detach()
     bias = 0.0 if below.bias is None else below.bias.detach().double()
     if isinstance(below, TransposedConvolution):
         if below.hyper.get("groups", 1) != 1:
             return None
-        weight = weight * channels[0].reshape(1, -1, *[1] * (weight.ndim - 2))
+        weight = _scaled(weight.transpose(0, 1), channels[0], dtype).transpose(0, 1).contiguous()
     else:
-        weight = weight * channels[0].reshape(-1, *[1] * (weight.ndim - 1))
+        weight = _scaled(weight, channels[0], dtype)
     tensors: dict[str, Tensor | None] = {
-        "weight": weight.to(dtype),
+        "weight": weight,
         "bias": (channels[0] * bias + channels[1]).to(dtype),
     }
     return type(below)(tensors, **below.hyper)
+
+
+def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """`scale * weight` along the first axis in float64, some rows at a time that fit a cache."""
+    result = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    rows = max(1, _BLOCK * len(weight) // max(weight.numel(), 1))
+    factors = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    for target, part, factor in zip(result.split(rows), weight.split(rows), factors.split(rows)):
+        target.copy_(part.double() * factor)
+    return result
 
 
 def _per_channel(value: Tensor, shape: tuple[int, ...], below: Op) -> Tensor | None:

@@ -39,12 +39,12 @@ class Handlers:
         self.builder.add(node, op, (self.source(node),))
 
     def tensors(self, node: fx.Node, a: dict[str, Any]) -> dict[str, Tensor | None]:
-        """Copies of weight and bias, which may not depend on the input."""
+        """Weight and bias, which may not depend on the input, for this operation alone."""
         for name in ("weight", "bias"):
             if isinstance(a.get(name), fx.Node):
                 self.builder.refuse(node, f"its {name} depends on the input", "use fixed weights")
         return {
-            name: a[name].detach().clone() if a.get(name) is not None else None
+            name: self.builder.taken(a[name].detach()) if a.get(name) is not None else None
             for name in ("weight", "bias")
         }
 

@@ -11,7 +11,7 @@ import operator
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -82,13 +82,15 @@ class Recording:
     Attributes:
         module: the model that was run; its layers are the targets of the graph's nodes.
         graph: nodes as `torch.fx` writes them.
-        values: result of every node.
+        values: result of every node, or of those in `keep`.
         in_place: nodes that changed an operand instead of making a new tensor.
         result: what the model returned, with nodes in place of what depends on the input.
     """
 
-    def __init__(self, model: nn.Module, sample: Tensor) -> None:
-        self.module = model
+    def __init__(
+        self, model: nn.Module, sample: Tensor, keep: Collection[str] | None = None
+    ) -> None:
+        self.module, self.keep = model, keep
         self.graph = fx.Graph()
         self.values: dict[fx.Node, Any] = {}
         self.in_place: set[fx.Node] = set()
@@ -174,7 +176,8 @@ class Recording:
                 f"{label(self.module, node)} cannot run on shape {shapes}: {error}. Pass "
                 "calibration images of the shape the model was trained on."
             ) from error
-        self.values[node] = value
+        if self.keep is None or node.name in self.keep:
+            self.values[node] = value
         if versions != [v._version for v in operands]:
             self.in_place.add(node)
         if isinstance(value, _SEVERAL) and not isinstance(value, torch.Size):
@@ -182,7 +185,7 @@ class Recording:
         if isinstance(value, Tensor):
             return self._traced(value, node)
         if value is not None:  # a number or a size: nothing to note
-            del self.values[node]
+            self.values.pop(node, None)
             self.graph.erase_node(node)
         return value
 

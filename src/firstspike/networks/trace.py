@@ -131,9 +131,9 @@ def readied(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
 
 
 def recorded(reference: nn.Module, example: Tensor) -> Recording:
-    """What the model does to the first sample of `example`, twice: the batch axis shows."""
+    """What the model does to two samples of `example`, so that the batch axis shows."""
     try:
-        return Recording(reference, torch.cat([example[:1]] * 2))
+        return Recording(reference, example[:2].repeat(2, *[1] * (example.ndim - 1))[:2])
     except ConversionError as error:
         if not _runs(reference, example) and _runs(reference, example.unsqueeze(0)):
             raise ConversionError(
@@ -173,8 +173,10 @@ class Comparison:
     def __init__(self, builder: Builder, example: Tensor) -> None:
         self.network = fold_affine(pool_after_population(builder.finish())).eval()
         self.samples = example[:_COMPARED]
-        self._builder = builder
         self._unlike = 0.5 * example[:1].flip(-1)
+        self._builder = builder
+        self._wanted = builder.outputs(builder.recording)[: len(self.samples)]
+        builder.values.clear()  # memory that the network's own passes can take
 
     @torch.no_grad()
     def said(self) -> Tensor:
@@ -189,15 +191,15 @@ class Comparison:
             ConversionError: it differs by more than rounding from the model, up to what was left
                 out on purpose.
         """
-        model, x = self._builder.module, torch.cat([self.samples, self._unlike])
-        error, tolerance = (
-            self._error(model, x, torch.cat([said, self.network(self._unlike)])),
-            1e-3,
-        )
-        if not error <= tolerance and x.dtype != torch.float64:
+        again = torch.cat([self._unlike, self.samples[:1]])
+        said = torch.cat([said, self.network(self._unlike), said[:1]])
+        error, tolerance = _error(said, [self._wanted, self._model(again)]), 1e-3
+        if not error <= tolerance and said.dtype != torch.float64:
             with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their type
-                twin, model, x = copy.deepcopy(self.network).double(), model.double(), x.double()
-                error, tolerance = self._error(model, x, twin(x)), 1e-6
+                x = torch.cat([self.samples, self._unlike]).double()
+                self._builder.module.double()
+                said = copy.deepcopy(self.network).double()(x)
+                error, tolerance = _error(said, [self._model(x)]), 1e-6
         if not error <= tolerance:
             raise ConversionError(
                 f"the traced network differs from the model by {error:.2g} of what its outputs "
@@ -207,14 +209,23 @@ class Comparison:
                 "out of it."
             )
 
-    def _error(self, model: nn.Module, x: Tensor, said: Tensor) -> float:
-        """Largest difference of the outputs, in units of the largest deviation from their mean."""
-        wanted = self._builder.outputs(Recording(model, x.clone()))
-        if wanted is None:
-            return float("inf")
-        spread = float((wanted - wanted.mean(0)).abs().max())
-        rounding = 32 * torch.finfo(x.dtype).eps * float(wanted.abs().max())
-        return float(((wanted - said).abs().max() - rounding).clamp(min=0)) / (spread + 1e-30)
+    def _model(self, x: Tensor) -> Tensor:
+        """What the model says when it runs once more; not a number if it takes another path."""
+        builder = self._builder
+        try:
+            return builder.outputs(Recording(builder.module, x.clone(), builder.compared()))
+        except KeyError:
+            return torch.full((len(x), 1), float("nan"), dtype=x.dtype, device=x.device)
+
+
+def _error(said: Tensor, wanted: list[Tensor]) -> float:
+    """Largest difference of the outputs, in units of the largest deviation from their mean."""
+    if any(rows.shape[1:] != said.shape[1:] for rows in wanted):
+        return float("inf")
+    model = torch.cat(wanted)
+    spread = float((model - model.mean(0)).abs().max())
+    rounding = 32 * torch.finfo(said.dtype).eps * float(model.abs().max())
+    return float(((model - said).abs().max() - rounding).clamp(min=0)) / (spread + 1e-30)
 
 
 class Builder:
@@ -222,6 +233,7 @@ class Builder:
 
     def __init__(self, module: nn.Module, recording: Recording, keep_batch_norm: bool) -> None:
         self.module = module
+        self.recording = recording
         self.graph = recording.graph
         self.keep_batch_norm = keep_batch_norm
         self.values = recording.values
@@ -233,6 +245,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.ops: dict[str, Op] = {}
         self.notes: list[str] = []
+        self.unused = {p.data_ptr() for p in module.parameters() if p.is_contiguous()}
         self.handlers = Handlers(self)
 
     def steps(self) -> Iterator[fx.Node]:
@@ -247,6 +260,13 @@ class Builder:
                 and self.depends_on_input(node)
             ):
                 yield node
+
+    def taken(self, tensor: Tensor) -> Tensor:
+        """A parameter of the model's copy itself for whom asks first; else a copy of `tensor`."""
+        if tensor.data_ptr() in self.unused and tensor.untyped_storage().nbytes() == tensor.nbytes:
+            self.unused.remove(tensor.data_ptr())
+            return tensor
+        return tensor.clone()
 
     def take(self, node: fx.Node) -> None:
         """Add what `node` does to the network, or refuse it."""
@@ -271,18 +291,23 @@ class Builder:
         """Whether the model returns the node and nothing else reads it."""
         return node in self.leaves and not node.users
 
-    def outputs(self, recording: Recording) -> Tensor | None:
-        """(N, total) what the network should say for another recording of the same model."""
-        named = {node.name: node for node in recording.graph.nodes}
-        rows = []
-        for leaf in self.leaves:
-            while leaf in self.left_out:
-                leaf = self.left_out[leaf]
-            if leaf.name not in named:  # the model took another path
-                return None
-            value = recording.values[named[leaf.name]]
-            rows.append(value.reshape(len(value), -1))
-        return torch.cat(rows, 1)
+    def compared(self) -> list[str]:
+        """Names of the nodes whose values the network's outputs should have."""
+
+        def last(leaf: fx.Node) -> fx.Node:
+            return last(self.left_out[leaf]) if leaf in self.left_out else leaf
+
+        return [last(leaf).name for leaf in self.leaves]
+
+    def outputs(self, recording: Recording) -> Tensor:
+        """(N, total) what the network should say, from a recording of the model.
+
+        Raises:
+            KeyError: if the model took another path.
+        """
+        values = {node.name: value for node, value in recording.values.items()}
+        rows = [values[name] for name in self.compared()]
+        return torch.cat([row.reshape(len(row), -1) for row in rows], 1)
 
     def _changed(self, node: fx.Node) -> None:
         """Everything that shares the memory `node` wrote to has its value from here on."""

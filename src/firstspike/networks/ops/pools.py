@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from firstspike._tracing import is_plain
+from firstspike.compiled.available import has_numba
+from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops.op import Links, Op, WeightOp
 from firstspike.networks.taps import Shape, Taps, along_axes, positions_of
 
@@ -18,6 +21,7 @@ _AVERAGE = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 _ADAPTIVE_AVERAGE = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 _MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _ADAPTIVE_MAX = {1: F.adaptive_max_pool1d, 2: F.adaptive_max_pool2d, 3: F.adaptive_max_pool3d}
+_COMPILED = (torch.float32, torch.float64)
 
 
 def per_axis(value: int | tuple[int, ...] | list[int], dims: int) -> tuple[int, ...]:
@@ -172,7 +176,31 @@ class MaxPool(Windows):
     def forward(self, x: Tensor) -> Tensor:
         hyper = {key: value for key, value in self.hyper.items() if key != "dims"}
         table = _ADAPTIVE_MAX if "output_size" in hyper else _MAX
-        return table[self.hyper["dims"]](x, **hyper)
+        pool = table[self.hyper["dims"]]
+        differentiable = torch.is_grad_enabled() and x.requires_grad
+        if differentiable or x.dtype not in _COMPILED or not (self.fits_loop(x) and len(x)):
+            return pool(x, **hyper)
+        if not x.is_contiguous():  # torch is quick in channels-last order
+            return pool(x, **hyper)
+        from firstspike.compiled import pool_loops
+
+        loop: Any = pool_loops.largest_of_windows
+        out = x.new_empty(len(x), *pool(x[:0], **hyper).shape[1:])
+        planes = x.detach().flatten(0, 1).numpy(), out.flatten(0, 1).numpy(), self.windows()
+        in_parts(lambda part: loop(*planes, part.start, part.stop), len(planes[0]), smallest=16)
+        return out
+
+    def fits_loop(self, x: Tensor) -> bool:
+        """Whether compiled loops over two-dimensional windows may read `x`."""
+        plane = self.hyper.get("dims") == 2 and "output_size" not in self.hyper
+        return plane and is_plain(x) and has_numba()
+
+    def windows(self) -> tuple[tuple[int, ...], ...]:
+        """Kernel, stride, padding and dilation of a two-dimensional pool, two numbers each."""
+        kernel = per_axis(self.hyper["kernel_size"], 2)
+        stride = self.hyper.get("stride") or kernel
+        others = stride, self.hyper.get("padding", 0), self.hyper.get("dilation", 1)
+        return (kernel, *(per_axis(value, 2) for value in others))
 
     def shares(self, axis: int, size: int) -> Tensor:
         names = ("output_size", "kernel_size", "stride", "padding", "dilation", "ceil_mode")

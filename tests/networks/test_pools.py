@@ -1,0 +1,64 @@
+"""The compiled maximum over windows is torch's, whatever the windows and numbers."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from firstspike.compiled import pool_loops
+from firstspike.networks.ops import MaxPool
+
+WINDOWS = [
+    {"kernel_size": kernel, "padding": padding, "dilation": dilation, "ceil_mode": ceil, **stride}
+    for kernel, stride, padding, dilation, ceil in itertools.product(
+        (2, (3, 2)), ({}, {"stride": 1}, {"stride": (2, 3)}), (0, 1), (1, 2), (False, True)
+    )
+]
+
+
+def images(dtype: torch.dtype) -> Tensor:
+    x = torch.randn(2, 9, 11, 10, dtype=dtype)
+    x[0, 0, 4, 5], x[1, 1], x[1, 2, 0, 0] = float("nan"), -float("inf"), float("inf")
+    return x
+
+
+def same(a: Tensor, b: Tensor) -> bool:
+    """Equal numbers, and NaN in the same places."""
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(0), b.nan_to_num(0))
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A line for every call of the loop."""
+    made, loop = [], pool_loops.largest_of_windows
+    monkeypatch.setattr(
+        pool_loops, "largest_of_windows", lambda *a: (made.append("loop"), loop(*a))[1]
+    )
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equals_torch(dtype: torch.dtype, calls: list[str]) -> None:
+    x = images(dtype)
+    for hyper in WINDOWS:
+        assert same(MaxPool(dims=2, **hyper)(x), F.max_pool2d(x, **hyper)), hyper
+    assert len(calls) == len(WINDOWS)
+
+
+def test_torch_has_what_the_loop_does_not_take(calls: list[str]) -> None:
+    x, op = images(torch.float32).nan_to_num(0).clamp(-9, 9), MaxPool(dims=2, kernel_size=2)
+    ordered = x.contiguous(memory_format=torch.channels_last)
+    assert op(ordered).is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(op(x.bfloat16()), F.max_pool2d(x.bfloat16(), 2))
+    assert op(x[:0]).shape == (0, 9, 5, 5)
+    x.requires_grad_()
+    (gradient,) = torch.autograd.grad(op(x).sum(), x)
+    assert gradient.sum() == 2 * 9 * 5 * 5
+    assert not calls
+    with torch.no_grad():
+        assert torch.equal(op(x), F.max_pool2d(x, 2))
+    assert calls == ["loop"]
