@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
     from firstspike.neurons.neuron import Neuron
 
-_PAYS = 16  # images from which on torch's reordering of the weights at every call pays
-
 
 def logits(
     spiking: SpikingNetwork,
@@ -45,26 +43,19 @@ def logits(
     image = spiking.shifted(x, one_pass=True)
     if activate is not None:
         return spiking.network.evaluate(image, activate, pool_first=pool_first)
-    if len(image) >= _PAYS or _reordered(spiking):
-        image = channels_last(image)
     return spiking.network.evaluate(
-        image,
+        channels_last(image),
         lambda name, u: spiking.neuron(name).activate(u),
         pool_first=pool_first,
         activate_=lambda name, u: spiking.neuron(name).activate_(u),
     )
 
 
-def _reordered(spiking: SpikingNetwork) -> bool:
-    """Whether weights lie in channels-last order."""
-    weights = (p for p in spiking.network.parameters() if p.ndim == 4)
-    return any(not weight.is_contiguous() for weight in weights)
-
-
 def channels_last(x: Tensor) -> Tensor:
     """Images (N, C, H, W) in the memory order that convolutions on the CPU are fastest with.
 
-    Other tensors, and those that need a gradient, are returned as they are.
+    Deep in a network, where maps are small, they may return to the other one by themselves. Other
+    tensors, and those that need a gradient, are returned as they are.
     """
     if x.ndim != 4 or x.device.type != "cpu" or torch.is_grad_enabled() or transformation(x):
         return x

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from firstspike.engines.record import Record
+from firstspike.networks.ops.layers import quicker_in_plain_order
 
 if TYPE_CHECKING:
     from firstspike.engines.engine import Engine
     from firstspike.engines.spiking_network import SpikingNetwork
+
+_IMAGES = 16  # of the batches that weights are ordered for
 
 
 class Prepared:
@@ -50,7 +54,11 @@ def frozen(network: SpikingNetwork) -> SpikingNetwork:
     twin = copy.deepcopy(network).eval().requires_grad_(False)
     for name in twin.populations:
         twin.neuron(name).freeze()
-    for parameter in twin.network.parameters():
-        if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    for node in twin.network.nodes[1:]:
+        weight = twin.network.op(node.name).weights
+        if weight is None or weight.ndim != 4:
+            continue
+        inputs = math.prod(twin.network.node[node.inputs[0]].shape)
+        if not quicker_in_plain_order(_IMAGES * inputs, weight.numel()):
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return twin

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from firstspike._tracing import is_plain
 from firstspike.networks.ops.op import WeightOp
 from firstspike.networks.taps import Axis, Shape, Taps, along_axes, positions_of
 
@@ -28,6 +29,25 @@ def _size(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.abs()
 
 
+def quicker_in_plain_order(inputs: int, weights: int) -> bool:
+    """Whether a convolution of so many numbers is quicker in plain order than channels-last.
+
+    Both are equally quick on AVX-512 where there are about half as many inputs as weights.
+    """
+    return 2 * inputs < weights
+
+
+def _in_quicker_order(x: Tensor, weight: Tensor) -> Tensor:
+    """`x` out of channels-last order, where it is less work than bringing `weight` into it."""
+    if x.ndim != 4 or torch.is_grad_enabled():
+        return x
+    if not quicker_in_plain_order(x.numel(), weight.numel()):
+        return x
+    if not is_plain(x) or x.is_contiguous() or not weight.is_contiguous():
+        return x
+    return x.contiguous()
+
+
 class Convolution(WeightOp):
     """Convolution in 1 to 3 dimensions. `weight` (out, in / groups, *kernel), `bias` (out,)."""
 
@@ -45,7 +65,7 @@ class Convolution(WeightOp):
         return len(self.weight)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _CONVOLUTION[self.axes](x, weight, bias, **self.hyper)
+        return _CONVOLUTION[self.axes](_in_quicker_order(x, weight), weight, bias, **self.hyper)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.weight, self.bias)
