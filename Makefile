@@ -1,5 +1,5 @@
 # Every target sets itself up: .venv is made on first use (see scripts/setup.sh for choices).
-.PHONY: demo test test-all attack lint format docs docs-tools clean
+.PHONY: demo test test-all attack lint loops-1 loops-2 format docs docs-tools clean
 
 PYTHON := .venv/bin/python
 # Two threads are slower than one on small networks when the other core is busy.
@@ -14,9 +14,7 @@ demo: .venv/ready  ## digits: train, convert, compare engines, report
 	$(ONE_THREAD) .venv/bin/firstspike demo --out runs/demo
 
 test: .venv/ready  ## lint, types, fast tests
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	$(MAKE) --jobs=2 lint loops-1 loops-2
 	$(ONE_THREAD) $(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 test-all: .venv/ready docs-tools  ## also the long tests
@@ -29,6 +27,9 @@ lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+loops-1 loops-2: .venv/ready  ## compiled once; workers of a first test run would each compile them
+	$(ONE_THREAD) $(PYTHON) scripts/compile_loops.py $(@:loops-%=%)
 
 format: .venv/ready
 	.venv/bin/ruff check --fix .
