@@ -1,5 +1,5 @@
 # Every target sets itself up: .venv is made on first use (see scripts/setup.sh for choices).
-.PHONY: demo test test-all attack lint loops-1 loops-2 format docs docs-tools clean
+.PHONY: demo test test-all attack lint loops-1 loops-2 collected format docs docs-tools clean
 
 PYTHON := .venv/bin/python
 # Two threads are slower than one on small networks when the other core is busy.
@@ -14,7 +14,7 @@ demo: .venv/ready  ## digits: train, convert, compare engines, report
 	$(ONE_THREAD) .venv/bin/firstspike demo --out runs/demo
 
 test: .venv/ready  ## lint, types, fast tests
-	$(MAKE) --jobs=2 lint loops-1 loops-2
+	$(MAKE) --jobs=2 lint loops-1 loops-2 collected
 	$(ONE_THREAD) $(PYTHON) -m pytest -n $(WORKERS) --dist worksteal
 
 test-all: .venv/ready docs-tools  ## also the long tests
@@ -30,6 +30,9 @@ lint: .venv/ready
 
 loops-1 loops-2: .venv/ready  ## compiled once; workers of a first test run would each compile them
 	$(ONE_THREAD) $(PYTHON) scripts/compile_loops.py $(@:loops-%=%)
+
+collected: .venv/ready  ## test modules as pytest reads them, likewise
+	$(ONE_THREAD) $(PYTHON) -m pytest --collect-only --quiet --quiet
 
 format: .venv/ready
 	.venv/bin/ruff check --fix .

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import firstspike as fs
 from firstspike import chip, methods
 from firstspike.engines import able_engines
+from firstspike.engines.event_driven import EventDriven
 from firstspike.neurons.causal_set import causal_spike_times
 from firstspike.training import TrainConfig
 from firstspike.training.fast_convolution import fast_convolutions
@@ -42,6 +43,10 @@ def engines() -> None:
             with torch.no_grad():
                 fs.simulate(network, x, name)
                 fs.prepare(network, name)(x)
+    model, x = task(torch.float32)
+    network = fs.convert(model, fs.TTFS(4), calibration=x)
+    for precision in ("bfloat16", "int8"):
+        EventDriven(network, weights=precision).run(x)
 
 
 def training_and_chip() -> None:

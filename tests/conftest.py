@@ -13,6 +13,7 @@ from torch import nn
 from firstspike.data import Dataset
 
 torch.set_num_threads(1)
+torch.testing._comparison._HAS_DTENSOR = False  # or `assert_close` imports them, for seconds
 SLOW_MACHINES = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("quick", max_examples=15, derandomize=True, **SLOW_MACHINES)
 settings.register_profile("long", max_examples=300, **SLOW_MACHINES)
@@ -23,11 +24,12 @@ def pytest_collection_finish() -> None:
     """Modules stay until the end; no collection need look through them again."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed notes its callers for every device
 
 
 @pytest.fixture

@@ -117,7 +117,10 @@ class Recipe:
                 )
         TrainConfig.from_dict(self.training)
         if not isinstance(self.validate, bool):
-            raise TypeError(f"`validate` must be true or false, got {self.validate!r}.")
+            raise TypeError(
+                f"`validate` must be true or false, got {self.validate!r}. Leave it out, or write "
+                "`validate: false` to train on the validation images as well."
+            )
         if isinstance(self.calibration, bool) or not isinstance(self.calibration, int):
             raise TypeError(
                 f"`calibration` must be a number of images, got {self.calibration!r}. Try 1000."
