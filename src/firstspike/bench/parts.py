@@ -13,6 +13,7 @@ from firstspike.bench.timing import Row
 PARTS = {
     "limits": "what no engine can beat: forward pass, memory, two weight operations",
     "closed_form": "threshold tables in closed form, against the ANN",
+    "conversion": "what converting costs in forward passes, and the network it gives",
     "early_firing": "overlapping windows without the clock, against the ANN",
     "training": "a training step, against the ANN's",
     "few_step": "training and inference through a few steps, against the ANN",
