@@ -80,30 +80,47 @@ def look_up(
     """`values[t]` with t the first crossing of `u / scale`; `silent` where there is none.
 
     Args:
-        u: (N, ...) potentials.
+        u, out: see `LookUp`, as the others.
+    """
+    return LookUp(scale, thresholds, values, silent)(u, out)
+
+
+class LookUp:
+    """`look_up` with one table, for any number of calls.
+
+    Args:
         scale: () or (C, 1, ...), broadcasts against one sample.
         thresholds: (T,) strictly falling.
         values: (T,) results, any order (values of spikes, or their times).
         silent: result where the neuron never fires.
-        out: where to write the results, in the layout of `u`; may be `u` itself, which saves
-            memory traffic.
     """
-    factor = scale.reciprocal()
-    buckets = _buckets_for(u, thresholds)
-    if buckets is None:
-        padded = torch.cat([values, values.new_full((1,), silent)])
-        unrolled = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        crossing = halve if unrolled else first_crossing
-        result = padded[crossing(u * factor, thresholds)]
-        return result if out is None else out.copy_(result)
-    if factor.ndim:
-        u, factor = torch.mul(u, factor, out=out), factor.new_ones(())
-    u = dense(u)
-    result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
-    results = torch.cat([values, values.new_full((1,), silent)])
-    fill = _look_up_compiled if has_numba() else _look_up_blocks
-    fill(flat(u), flat(result), factor, buckets, results)
-    return result if out is None or out is result else out.copy_(result)
+
+    def __init__(self, scale: Tensor, thresholds: Tensor, values: Tensor, silent: float) -> None:
+        self.thresholds = thresholds
+        self.results = torch.cat([values, values.new_full((1,), silent)])
+        self.factor = scale.reciprocal()
+        self.buckets = _buckets_for(thresholds)
+        self.one = self.factor.new_ones(()) if self.factor.ndim else self.factor
+
+    def __call__(self, u: Tensor, out: Tensor | None = None) -> Tensor:
+        """Results for potentials `u` (N, ...).
+
+        Args:
+            out: where to write them, in the layout of `u`; may be `u` itself, which saves memory
+                traffic.
+        """
+        if self.buckets is None or u.dtype != self.thresholds.dtype or not is_plain(u):
+            unrolled = torch.compiler.is_compiling() or torch.jit.is_tracing()
+            crossing = halve if unrolled else first_crossing
+            result = self.results[crossing(u * self.factor, self.thresholds)]
+            return result if out is None else out.copy_(result)
+        if self.factor.ndim:
+            u = torch.mul(u, self.factor, out=out)
+        u = dense(u)
+        result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
+        fill = _look_up_compiled if has_numba() else _look_up_blocks
+        fill(flat(u), flat(result), self.one, self.buckets, self.results)
+        return result if out is None or out is result else out.copy_(result)
 
 
 def halve(u: Tensor, thresholds: Tensor) -> Tensor:
@@ -121,11 +138,11 @@ def halve(u: Tensor, thresholds: Tensor) -> Tensor:
     return crossing
 
 
-def _buckets_for(u: Tensor, thresholds: Tensor) -> Buckets | None:
+def _buckets_for(thresholds: Tensor) -> Buckets | None:
     """The table for the compiled kernel, or None where it does not fit."""
-    if not is_plain(u, thresholds) or u.dtype not in _BITS or u.dtype != thresholds.dtype:
+    if not is_plain(thresholds) or thresholds.dtype not in _BITS:
         return None
-    return _buckets(thresholds.numpy().tobytes(), u.dtype)
+    return _buckets(thresholds.numpy().tobytes(), thresholds.dtype)
 
 
 @lru_cache(maxsize=256)

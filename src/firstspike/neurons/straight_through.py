@@ -9,7 +9,7 @@ from torch import Tensor
 
 from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
-from firstspike.neurons.lookup import look_up
+from firstspike.neurons.lookup import LookUp, look_up
 
 
 def straight_through(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
@@ -59,11 +59,25 @@ def quantize(
         out: where to write them; may be `u`, which is then overwritten.
         value_scale: what values are multiplied by, if not the scale of the potential.
     """
-    scale, thresholds, values = scale.detach(), thresholds.detach(), values.detach()
-    said = scale if value_scale is None else value_scale.detach()
-    if said.ndim == 0:
-        return look_up(u, scale, thresholds, values * said, 0.0, out)
-    return look_up(u, scale, thresholds, values, 0.0, out).mul_(said)
+    return Quantizer(scale, thresholds, values, value_scale)(u, out)
+
+
+class Quantizer:
+    """`quantize` with one table, for any number of calls."""
+
+    def __init__(
+        self, scale: Tensor, thresholds: Tensor, values: Tensor, value_scale: Tensor | None = None
+    ) -> None:
+        scale, values = scale.detach(), values.detach()
+        said = scale if value_scale is None else value_scale.detach()
+        self.per_channel = said if said.ndim else None
+        results = values if said.ndim else values * said
+        self.look_up = LookUp(scale, thresholds.detach(), results, 0.0)
+
+    def __call__(self, u: Tensor, out: Tensor | None = None) -> Tensor:
+        """Values for potentials `u` (N, ...), written to `out` if there is one."""
+        result = self.look_up(u, out)
+        return result if self.per_channel is None else result.mul_(self.per_channel)
 
 
 class _StraightThrough(torch.autograd.Function):

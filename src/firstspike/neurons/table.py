@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from firstspike.neurons.lookup import look_up
 from firstspike.neurons.neuron import Neuron, State, infinity_like
-from firstspike.neurons.straight_through import quantize, straight_through
+from firstspike.neurons.straight_through import Quantizer, straight_through
 
 
 class Kernel(Protocol):
@@ -51,6 +51,7 @@ class TableNeuron(Neuron):
         self.kernel: Any = kernel.to(scale.dtype)  # a Kernel
         self.window = window
         self.half_step = half_step
+        self._fixed: Quantizer | None = None
 
     def check(self) -> None:
         super().check()
@@ -73,6 +74,7 @@ class TableNeuron(Neuron):
 
     def freeze(self) -> None:
         self.kernel = FixedTable(*self.constant_table())
+        self._fixed = Quantizer(self.scale, *self.constant_table(), self.value_scale)
 
     @torch.no_grad()
     def constant_table(self) -> tuple[Tensor, Tensor]:
@@ -119,13 +121,18 @@ class TableNeuron(Neuron):
         """
         u = u.to(self.scale.dtype)
         if not torch.is_grad_enabled():
-            return quantize(u, self.scale, *self.constant_table())
+            return self._quantizer()(u)
         return straight_through(u, self.scale, *self.table())
 
     def activate_(self, u: Tensor) -> Tensor:
         if torch.is_grad_enabled() or u.dtype != self.scale.dtype:
             return self.activate(u)
-        return quantize(u, self.scale, *self.constant_table(), out=u, value_scale=self.value_scale)
+        return self._quantizer()(u, out=u)
+
+    def _quantizer(self) -> Quantizer:
+        if self._fixed is not None:
+            return self._fixed
+        return Quantizer(self.scale, *self.constant_table(), self.value_scale)
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
