@@ -111,8 +111,11 @@ def make_network(
     run = Run(folder, device)
     curve, network = run.curve, run.network
     (validation,) = setting.recipe.datasets("validation")
+    recipe_made = dict(stamp["recipe"])
+    if recipe_made.get("start"):
+        recipe_made["start"] = Path(recipe_made["start"]).name  # results are read elsewhere
     made = Made(
-        recipe=stamp["recipe"],
+        recipe=recipe_made,
         sha256=sha256_of(folder / NETWORK),
         seconds=sum(line.get("seconds", 0.0) for line in curve),
         curve=curve,
