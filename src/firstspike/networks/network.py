@@ -120,6 +120,7 @@ class Network(nn.Module):
         self.node = {node.name: node for node in self.nodes}
         self.depth = self._depths()
         self._pool_of = self._pools_alone()
+        self._read_last = self._last_reads()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -152,6 +153,14 @@ class Network(nn.Module):
             below = max(depth[name] for name in node.inputs)
             depth[node.name] = below + isinstance(self.op(node.name), Rectifier)
         return depth
+
+    def _last_reads(self) -> dict[str, tuple[str, ...]]:
+        """Of each node, those of its inputs that no later node reads."""
+        left, found = Counter(self._uses), {}
+        for node in self.nodes:
+            left.subtract(node.inputs)
+            found[node.name] = tuple(n for n in dict.fromkeys(node.inputs) if not left[n])
+        return found
 
     def _pools_alone(self) -> dict[str, str]:
         """Populations that feed one max pool and nothing else, with that pool."""
@@ -232,7 +241,6 @@ class Network(nn.Module):
 
         They hold for as long as no hook is added.
         """
-        left = Counter(name for node in self.nodes[1:] for name in node.inputs)
         pools = set(self._pool_of.values()) if pool_first else set()
         steps = []
         for node in self.nodes[1:]:
@@ -246,9 +254,7 @@ class Network(nn.Module):
                     op = partial(_in_turn, self.op(pool), op)
             elif node.name in pools:
                 op = _same
-            left.subtract(node.inputs)
-            read_last = tuple(name for name in dict.fromkeys(node.inputs) if not left[name])
-            steps.append(Step(node.name, op, node.inputs, read_last))
+            steps.append(Step(node.name, op, node.inputs, self._read_last[node.name]))
         return steps
 
     def _owns(self, name: str) -> bool:

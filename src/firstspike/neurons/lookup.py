@@ -97,7 +97,7 @@ class LookUp:
 
     def __init__(self, scale: Tensor, thresholds: Tensor, values: Tensor, silent: float) -> None:
         self.thresholds = thresholds
-        self.results = torch.cat([values, values.new_full((1,), silent)])
+        self.results = torch.constant_pad_nd(values, (0, 1), silent)
         self.factor = scale.reciprocal()
         self.buckets = _buckets_for(thresholds)
         self.one = self.factor.new_ones(()) if self.factor.ndim else self.factor

@@ -132,7 +132,7 @@ class TableNeuron(Neuron):
     def _quantizer(self) -> Quantizer:
         if self._fixed is not None:
             return self._fixed
-        return Quantizer(self.scale, *self.constant_table(), self.value_scale)
+        return Quantizer(self.scale, *self.table(), self.value_scale)
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
