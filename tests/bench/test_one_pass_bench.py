@@ -45,10 +45,10 @@ def test_without_numba_ends_where_it_ends() -> None:
 def test_early_firing_against_the_ann_and_the_clock() -> None:
     rows = early_firing._rows(DigitsCNN(width=0.25).eval(), (1, 8, 8), "tiny", 3.0, repeats=1)
     names = [
-        *(early_firing.ANN, early_firing.EARLY, early_firing.CALLED),
+        *(early_firing.ANN, early_firing.LAST, early_firing.EARLY, early_firing.CALLED),
         *(early_firing.RECORD, early_firing.CLOCK),
     ]
     assert [row.name for row in rows] == [f"tiny: {name}" for name in names]
-    assert rows[1].target == 3.0 and rows[-1].target is None
+    assert rows[2].target == 3.0 and rows[-1].target is None
     assert all(0 < row.extra["late_share"] < 1 for row in rows)
     assert rows[-1].ratio is not None and rows[-1].ratio > 1

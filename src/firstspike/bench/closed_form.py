@@ -9,7 +9,6 @@ preparation as well.
 from __future__ import annotations
 
 import copy
-import statistics
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.bench.processors import AVX2, AVX512, X86, target_here
-from firstspike.bench.timing import Row, interleaved, ratio_rows
+from firstspike.bench.timing import Row, interleaved, quicker, ratio_rows
 from firstspike.models import MNISTCNN, VGG16
 from firstspike.neurons import lookup
 
@@ -67,7 +66,7 @@ def _rows(
         PLAIN: lambda: without_numba(lambda: slow(x)),
     }
     times = interleaved(variants, repeats)
-    floor = min((ANN, LAST), key=lambda name: statistics.median(times[name]))
+    floor = quicker(times, ANN, LAST)
     targets = dict.fromkeys(CODES, target) | {PLAIN: plain}
     extra = {"size": f"{name}, batch {len(x)}", "model": name, "batch": len(x)}
     return [
