@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Container
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 TRACE = "torch.jit.trace"  # TensorBoard's graph and the ONNX exporter with dynamo=False as well
+_PLAIN = (Tensor, nn.Parameter)
 VMAP = "torch.func.vmap"
 GRADIENT = "torch.func (grad, jacrev, jacfwd, ...)"
 
@@ -34,14 +36,23 @@ def transformation(x: Tensor) -> str | None:
 def is_plain(*tensors: Tensor) -> bool:
     """Whether loops may read the memory of these tensors: the one predicate of all fast paths.
 
-    Dense, on the CPU, and outside of compilation, tracing and transformations; operations of torch
-    with the same results take over elsewhere.
+    Dense, on the CPU, of no class of its own, and outside of compilation, tracing, dispatch modes,
+    forward-mode differentiation and transformations; operations of torch with the same results take
+    over elsewhere.
 
     >>> is_plain(torch.ones(2)), is_plain(torch.ones(2, device="meta"))
     (True, False)
     """
-    return not torch.compiler.is_compiling() and all(
-        x.device.type == "cpu" and x.layout is torch.strided and transformation(x) is None
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return False
+    if forward_ad._current_level >= 0:
+        return False
+    return all(
+        type(x) in _PLAIN
+        and x.device.type == "cpu"
+        and x.layout is torch.strided
+        and not x.is_neg()
+        and transformation(x) is None
         for x in tensors
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import firstspike as fs
-from firstspike.codes.kernels import Kernel, lloyd_max
+from firstspike.codes.kernels import ExponentialKernel, Kernel, lloyd_max
 from firstspike.compiled import lookup_loops
 from firstspike.config import build, describe
 from firstspike.neurons import lookup
@@ -406,3 +406,17 @@ def test_an_exponential_table_follows_every_change_of_its_numbers(dtype: torch.d
         outside = kernel.table(16, True)[1]
     (x * outside).sum().backward()
     assert torch.equal(x.grad, inside)
+
+
+def test_a_kernel_made_of_the_exponential_says_its_own_values() -> None:
+    class Half(ExponentialKernel):
+        def value(self, t: Tensor) -> Tensor:
+            return 0.5 * super().value(t)
+
+    kernel = Half(5.0, 0.0)
+    trained = kernel.table(4, True)[1].detach()
+    with torch.no_grad():
+        assert torch.equal(kernel.table(4, True)[1], trained)
+        fresh = fs.kernels.Exponential(tau=4.321).build(6, None)
+        with torch.device("meta"):  # stands for any other default device
+            assert fresh.table(6, True)[0].device.type == "cpu"

@@ -1,5 +1,7 @@
 """Plain calls read the weights as they are; prepared objects keep them, for any threads."""
 
+import copy
+import pickle
 import threading
 
 import pytest
@@ -135,3 +137,31 @@ def test_weights_of_the_event_engine_and_refusals() -> None:
     with pytest.raises(ValueError, match=r"must be 'clock' .* got 'event': DirectNeuron of pop"):
         fs.prepare(converted(CODES["rate"]), "event")
     assert set(ENGINES) >= {"closed_form", "early_firing", "clock", "event"}
+
+
+def test_a_prepared_object_is_one_thing_with_its_network() -> None:
+    """Its calls and its runs agree, whatever is done to the network it keeps, and to its copies."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(6, 1, 4, 4)
+    prepared = fs.prepare(fs.convert(model, fs.TTFS(8), calibration=x))
+    before = prepared(x)
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(prepared)))
+    assert torch.equal(twin(x), before)
+    state = {k: v.clone() for k, v in twin.network.state_dict().items()}
+    for change in (
+        lambda network: network.neuron("_2").scale.mul_(0.5),
+        lambda network: network.load_state_dict(state),
+        lambda network: network.network.op("_1").weight.mul_(2.0),
+    ):
+        with torch.no_grad():
+            change(twin.network)
+        assert torch.equal(twin(x), twin.run(x).logits)
+    assert torch.equal(prepared(x), before) and not torch.equal(twin(x), before)
+    twin.network.double()
+    assert twin(x.double()).dtype == torch.float64
+    seen: list[Tensor] = []
+    prepared.network.network.op("_1").register_forward_hook(lambda op, i, o: seen.append(o))
+    prepared(x)
+    potentials = prepared.run(x, potentials=True).potentials["_2"]
+    assert torch.equal(seen[0], potentials)  # not what the neurons made of them

@@ -8,6 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from firstspike.compiled import pool_loops
 from firstspike.networks.ops import MaxPool
@@ -62,3 +65,18 @@ def test_torch_has_what_the_loop_does_not_take(calls: list[str]) -> None:
     with torch.no_grad():
         assert torch.equal(op(x), F.max_pool2d(x, 2))
     assert calls == ["loop"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_torch_takes_whatever_sees_operations_go_by(calls: list[str]) -> None:
+    x, op = images(torch.float32).nan_to_num(0).clamp(-9, 9), MaxPool(dims=2, kernel_size=2)
+    expected = F.max_pool2d(x, 2)
+    assert torch.equal(make_fx(op)(x)(2 * x), 2 * expected)
+    with FakeTensorMode() as mode:
+        assert op(mode.from_tensor(x)).shape == expected.shape
+    with forward_ad.dual_level():
+        tangent = forward_ad.unpack_dual(op(forward_ad.make_dual(x, torch.ones_like(x)))).tangent
+    assert tangent is not None and bool((tangent == 1).all())
+    assert torch.equal(op(torch._neg_view(x)), F.max_pool2d(-x, 2))
+    assert torch.equal(op(x[0]), expected[0])  # an image by itself
+    assert not calls

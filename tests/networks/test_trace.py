@@ -883,3 +883,41 @@ def test_weights_belong_to_one_operation_and_not_to_the_model() -> None:
         weights[0].zero_()
     assert torch.equal(model.a.weight, before)
     assert torch.equal(weights[1], before.T) and torch.equal(weights[2], before)
+
+
+class Batched(nn.Module):
+    """A classifier whose answer depends on how many samples there are, in one of four ways."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.a, self.c, self.way = nn.Linear(4, 4), nn.Linear(4, 3), way
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        if self.way == "shift":
+            h = h + (0.0 if len(x) == 2 else 1.0)
+        if self.way == "reshape":
+            return self.c(F.relu(h.reshape(2, -1)))
+        said = self.c(F.relu(h))
+        if self.way == "mean":
+            return said / x.shape[0]
+        return said if len(x) < 3 else 2 * said
+
+
+@pytest.mark.parametrize("way", ["mean", "reshape", "shift", "double"])
+def test_models_that_depend_on_the_batch_size_are_refused(way: str) -> None:
+    torch.manual_seed(0)
+    model = Batched(way).eval()
+    with pytest.raises(ConversionError):
+        trace(model, torch.rand(5, 4))
+    assert not fs.check(model, torch.rand(5, 4)).converts
+
+
+def test_a_network_is_traced_as_any_model() -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3))
+    )
+    x = torch.rand(3, 1, 8, 8)
+    network = trace(model, x)
+    with torch.no_grad():
+        assert (trace(network, x)(x) - model(x)).abs().max() < 1e-6

@@ -74,23 +74,33 @@ def test_one_verb_trains_the_ann_and_the_spiking_network(folder: Path, tmp_path:
 
 
 def test_a_last_training_takes_every_image(tmp_path: Path) -> None:
-    content = ANN | {"training": RECIPE["training"], "validate": False}
-    recipe = Recipe.read(write(tmp_path / "all.yaml", content))
+    content = ANN | {"training": RECIPE["training"]}
+    out = tmp_path / "all"
+    earlier = train(Recipe(**content), out, progress=False)
+    assert earlier.result is not None
+    recipe = Recipe.read(write(tmp_path / "all.yaml", content | {"validate": False}))
     training, validation = recipe.training_sets()
     assert (len(training), validation) == (1297, None)
-    out = tmp_path / "all"
-    said = run("train", "--recipe", tmp_path / "all.yaml", "--out", out, "--threads", 1)
-    assert f"`firstspike evaluate {out} --split test` measures it" in said
+    said = run("train", "--recipe", tmp_path / "all.yaml", "--out", out, "--restart")
+    assert "trained on all images, none is left to validate" in said
     made = Run(out)
-    assert made.result is None and not made.recipe.validate
+    assert made.result is None and not made.recipe.validate  # nothing of the earlier run
     assert not any("validation_loss" in record for record in made.curve)
     assert made.recipe.describe()["validate"] is False
     assert "validate" not in Recipe(**ANN).describe()
-    with pytest.raises(
-        ValueError, match=r"`split` must not be 'validation': .* Pass `--split test"
-    ):
+    with pytest.raises(ValueError, match=r"`split` must not be 'validation': .* `--split test`"):
         made.dataset("validation")
     assert len(made.dataset("test")) == 500
+    spiking = RECIPE | {"start": str(out)}
+    with pytest.raises(ValueError, match="`validate` must be false, got true"):
+        train(Recipe(**spiking), tmp_path / "spiking")
+    last = write(tmp_path / "spiking.yaml", spiking | {"validate": False})
+    said = run("train", "--recipe", last, "--out", tmp_path / "spiking")
+    command = f"firstspike evaluate {tmp_path / 'spiking'} --split test"
+    assert f"`{command}` measures the network, once." in said
+    run(*command.split()[1:])
+    assert Run(tmp_path / "spiking").result.split == "test"
+    assert "images that it knows" in run("convert", out, "--code", "TTFS(4)")
 
 
 def _copy(source: Path, target: Path) -> Path:

@@ -31,10 +31,10 @@ ARCHITECTURES: dict[str, dict[int | tuple[int, ...], str]] = {
             dla46_c dla60x hrnet_w18_small selecsls42b regnetx_002 regnetx_004 regnety_002
             xception41 densenet121 fbnetc_100 spnasnet_100 mnasnet_small mobilenetv2_050
             gernet_s mobileone_s0 tf_efficientnet_es efficientnet_es ghostnet_100 resnest14d
-            skresnet18 convmixer_768_32 mixer_s32_224 resnetv2_50 vovnet39a ese_vovnet19b_dw
+            skresnet18 convmixer_768_32 resnetv2_50 vovnet39a ese_vovnet19b_dw
             rexnet_100 tresnet_m seresnet18 lcnet_050""",
         96: "inception_v4 inception_resnet_v2",
-        224: "deit_tiny_patch16_224",
+        224: "deit_tiny_patch16_224 mixer_s32_224",
     },
     "pytorchcv": {
         32: """resnet20_cifar10 preresnet20_cifar10 resnext29_32x4d_cifar10

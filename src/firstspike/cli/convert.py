@@ -81,7 +81,10 @@ def convert(
     prepare(seed, device, threads)
     chosen, scales = build(Code, code), build(Normalization, normalization)
     ann, recipe = subject(run, model, weights, data, root, size, device)
-    training, validation = recipe.datasets("train", "validation")
+    training, checked = recipe.training_sets()
+    if checked is None:
+        typer.echo("trained on all images: the check is on images that it knows", err=True)
+        checked = training
     images = training.subset(min(calibration, len(training)))
     typer.echo(f"calibrating on {len(images):,} images", err=True)
     network = fs.convert(
@@ -96,13 +99,13 @@ def convert(
     console().print(str(network), highlight=False, soft_wrap=True)
     result = fs.evaluate(
         network,
-        validation,
-        samples=min(check, len(validation)),
+        checked,
+        samples=min(check, len(checked)),
         model=recipe.model["name"],
         seed=seed,
         progress=True,
     )
-    show([result], json_file, title="check on validation images")
+    show([result], json_file, title=f"check on {checked.split} images")
     if (result.lost or 0) > 0.01:
         typer.echo(
             f"warning: {100 * (result.lost or 0):.2f} points below the ANN. "

@@ -106,6 +106,8 @@ def train(
     if not is_first_process():
         return
     if run.result is None:
-        print(f"{out}: trained on all images; `firstspike evaluate {out} --split test` measures it")
+        print(f"{out}: trained on all images, none is left to validate.")
+        if plan.code is not None:
+            print(f"`firstspike evaluate {out} --split test` measures the network, once.")
     else:
         show([run.result], json_file, title=f"{out}: best epoch on validation data")

@@ -16,7 +16,6 @@ from firstspike.codes.table_code import TableCode
 from firstspike.codes.ttfs import TTFS
 from firstspike.config import register, require, require_integer
 from firstspike.neurons.neuron import Distribution, State
-from firstspike.neurons.straight_through import quantize
 from firstspike.neurons.table import TableNeuron
 
 MOST_BITS = 53  # integers of float64 have no gaps up to here
@@ -75,7 +74,8 @@ class IntegerNeuron(TableNeuron):
     def activate(self, u: Tensor) -> Tensor:
         """Values of complete potentials; integers have no gradient."""
         u = u.to(self.scale.dtype)
-        return quantize(u, self.scale, *self.constant_table(), value_scale=self.value_scale)
+        with torch.no_grad():
+            return self._quantizer()(u)
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:

@@ -118,10 +118,8 @@ class ExponentialKernel(FunctionKernel):
         return torch.exp((self.delay - t) / self.tau)
 
     def table(self, window: int, half_step: bool) -> tuple[Tensor, Tensor]:
-        own = (self.tau, self.delay)
-        plain = all(type(x) in (Tensor, nn.Parameter) for x in own) and is_plain(*own)
-        plain &= self.tau.dtype in (torch.float32, torch.float64)
-        if torch.is_grad_enabled() or not plain or torch._C._len_torch_dispatch_stack():
+        plain = is_plain(self.tau, self.delay) and self.tau.dtype in (torch.float32, torch.float64)
+        if torch.is_grad_enabled() or not plain or type(self).value is not ExponentialKernel.value:
             return super().table(window, half_step)
         numbers = self.tau.item(), self.delay.item()
         thresholds, values = _exponential_table(*numbers, self.tau.dtype, window, half_step)
@@ -140,11 +138,10 @@ def _exponential_table(
     tau: float, delay: float, dtype: torch.dtype, window: int, half_step: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """The table of an exponential kernel by its numbers: calls that repeat need not compute it."""
-    kernel = ExponentialKernel(1.0, 0.0)
-    kernel.tau.data, kernel.delay.data = (
-        torch.tensor(number, dtype=dtype, device="cpu") for number in (tau, delay)
-    )
-    thresholds, values = FunctionKernel.table(kernel, window, half_step)
+    with torch.device("cpu"):
+        kernel = ExponentialKernel(1.0, 0.0)
+        kernel.tau.data, kernel.delay.data = (torch.tensor(n, dtype=dtype) for n in (tau, delay))
+        thresholds, values = FunctionKernel.table(kernel, window, half_step)
     return thresholds.detach().numpy(), values.detach().numpy()
 
 

@@ -14,6 +14,7 @@ from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 
 _IMAGES = 32  # compared at most
+_LEAST = 2  # compared where variances say nothing
 _STEPS = 512  # image-steps to spend where a code has no closed form
 _FEW = 8  # images below which variances say nothing
 
@@ -22,7 +23,7 @@ _FEW = 8  # images below which variances say nothing
 def check_conversion(
     network: SpikingNetwork, images: Tensor, outputs: Tensor
 ) -> dict[str, Any] | None:
-    """Compare the network with its model on the first of `images`; warn where they part.
+    """Compare the network with its model on the first 32 of `images`, or 2 of fewer than 8.
 
     Args:
         outputs: the model's for `images`, (N, total).
@@ -33,7 +34,8 @@ def check_conversion(
         same largest logit (None for a single output). None where steps are too many to try.
     """
     quick = {"closed_form", "early_firing"} & set(able_engines(network))
-    x = images[: _IMAGES if quick else min(_IMAGES, _STEPS // network.latency)]
+    most = _IMAGES if len(images) >= _FEW else _LEAST
+    x = images[: most if quick else min(most, _STEPS // network.latency)]
     if not len(x):
         return None
     expected, got = outputs[: len(x)], network.readout(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +12,7 @@ from firstspike._tracing import transformation
 from firstspike.engines import moments
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
-from firstspike.networks.network import INPUT, Step, follow
+from firstspike.networks.network import INPUT
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -25,7 +25,6 @@ def logits(
     activate: Callable[[str, Tensor], Tensor] | None = None,
     *,
     pool_first: bool = True,
-    steps: Sequence[Step] | None = None,
 ) -> Tensor:
     """Logits (N, classes), differentiable; nothing is recorded.
 
@@ -37,7 +36,6 @@ def logits(
             neuron's `activate`; training methods use it. Under codes of rank 2 it sees `Moments`.
         pool_first: False where neurons with equal potentials may say different things (`activate`
             disturbs them one by one), so that pools must wait for what each says.
-        steps: what `steps_of` gave for this network, if it has not changed since.
     """
     if spiking.code.rank > 1:
         say = activate or (lambda name, u: spiking.neuron(name).activate(u))
@@ -45,16 +43,11 @@ def logits(
     image = spiking.shifted(x, one_pass=True)
     if activate is not None:
         return spiking.network.evaluate(image, activate, pool_first=pool_first)
-    first = spiking.neuron(INPUT).activate(channels_last(image))
-    return follow(steps_of(spiking, pool_first) if steps is None else steps, first)
-
-
-def steps_of(spiking: SpikingNetwork, pool_first: bool = True) -> list[Step]:
-    """What `logits` does behind the input population."""
-    return spiking.network.steps(
+    return spiking.network.evaluate(
+        channels_last(image),
         lambda name, u: spiking.neuron(name).activate(u),
-        pool_first,
-        lambda name, u: spiking.neuron(name).activate_(u),
+        pool_first=pool_first,
+        activate_=lambda name, u: spiking.neuron(name).activate_(u),
     )
 
 
@@ -93,14 +86,11 @@ class ClosedForm(Engine):
                 return f"{type(neuron).__name__} has no `emit`, which gives its spikes at once"
         return None
 
-    def run(self, network: SpikingNetwork, x: Tensor, steps: Any = None, **options: Any) -> Record:
+    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
         return run(network, x, **options)
 
-    def plan(self, network: SpikingNetwork) -> dict[str, Any]:
-        return {} if network.code.rank > 1 else {"steps": steps_of(network)}
-
     def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
-        return logits(network, x, **plan)
+        return logits(network, x)
 
 
 def run(

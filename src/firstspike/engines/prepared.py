@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from firstspike.engines.record import Record
-from firstspike.networks.ops.layers import quicker_in_plain_order
+from firstspike.networks.ops.layers import TransposedConvolution, quicker_in_plain_order
 
 if TYPE_CHECKING:
     from firstspike.engines.engine import Engine
@@ -55,10 +55,11 @@ def frozen(network: SpikingNetwork) -> SpikingNetwork:
     for name in twin.populations:
         twin.neuron(name).freeze()
     for node in twin.network.nodes[1:]:
-        weight = twin.network.op(node.name).weights
+        op = twin.network.op(node.name)
+        weight, inputs = op.weights, math.prod(twin.network.node[node.inputs[0]].shape)
         if weight is None or weight.ndim != 4:
             continue
-        inputs = math.prod(twin.network.node[node.inputs[0]].shape)
-        if not quicker_in_plain_order(_IMAGES * inputs, weight.numel()):
+        turned = isinstance(op, TransposedConvolution)
+        if turned or not quicker_in_plain_order(_IMAGES * inputs, weight.numel()):
             weight.data = weight.data.contiguous(memory_format=torch.channels_last)
     return twin

@@ -107,7 +107,8 @@ class Check:
 def check(model: nn.Module, example: Tensor) -> Check:
     """Say for everything a model does whether it converts, and if not, why and what to do.
 
-    The model is run on one sample to see what it does; nothing is calibrated.
+    The model is run on two samples to see what it does and on three to compare; nothing is
+    calibrated.
 
     Args:
         model: as for `convert`; it is not changed.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -53,35 +52,6 @@ class Node:
     source: str = ""  # where the model's code asked for it, "file.py:12"
 
 
-class Step(NamedTuple):
-    """One node resolved: what is called with the values of which nodes, some for the last time."""
-
-    name: str
-    call: Callable[..., Tensor]
-    inputs: tuple[str, ...]
-    read_last: tuple[str, ...]
-
-
-def follow(steps: Sequence[Step], first: Tensor) -> Tensor:
-    """The value of the last of `steps`, from that of the input population."""
-    values = {INPUT: first}
-    result = first
-    for name, call, inputs, read_last in steps:
-        arguments = [values[below] for below in inputs]
-        for below in read_last:
-            del values[below]
-        values[name] = result = call(*arguments)
-    return result
-
-
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
-def _in_turn(first: Callable[..., Tensor], then: Callable[..., Tensor], x: Tensor) -> Tensor:
-    return then(first(x))
-
-
 def _take(values: MutableMapping[str, Any], names: Sequence[str], left: Counter[str]) -> list[Any]:
     """What `values` hold under `names`; what is not `left` to read goes."""
     taken = [values.get(name) for name in names]
@@ -120,6 +90,7 @@ class Network(nn.Module):
         self.node = {node.name: node for node in self.nodes}
         self.depth = self._depths()
         self._pool_of = self._pools_alone()
+        self._pools = frozenset(self._pool_of.values())
         self._read_last = self._last_reads()
 
     @property
@@ -229,33 +200,23 @@ class Network(nn.Module):
                 same for monotone activations, and fewer of them are computed.
             activate_: as `activate`, for potentials that nothing else needs; may overwrite them.
         """
-        return follow(self.steps(activate, pool_first, activate_), activate(INPUT, x))
-
-    def steps(
-        self,
-        activate: Callable[[str, Tensor], Tensor],
-        pool_first: bool = False,
-        activate_: Callable[[str, Tensor], Tensor] | None = None,
-    ) -> list[Step]:
-        """What `evaluate` does behind the input, for `follow`: who calls often works it out once.
-
-        They hold for as long as no hook is added.
-        """
-        pools = set(self._pool_of.values()) if pool_first else set()
-        steps = []
+        values = {INPUT: activate(INPUT, x)}
         for node in self.nodes[1:]:
-            op: Callable[..., Tensor] = self.op(node.name)
+            arguments = [values[name] for name in node.inputs]
+            for name in self._read_last[node.name]:
+                del values[name]
+            op = self.op(node.name)
             if isinstance(op, Rectifier):
                 pool = self._pool_of.get(node.name) if pool_first else None
+                u = arguments[0] if pool is None else self.op(pool)(arguments[0])
                 alone = self._owns(node.inputs[0]) if pool is None else not self._watched(pool)
                 act = activate if activate_ is None or not alone else activate_
-                op = partial(act, node.name)
-                if pool is not None:
-                    op = partial(_in_turn, self.op(pool), op)
-            elif node.name in pools:
-                op = _same
-            steps.append(Step(node.name, op, node.inputs, self._read_last[node.name]))
-        return steps
+                values[node.name] = act(node.name, u)
+            elif pool_first and node.name in self._pools:
+                values[node.name] = arguments[0]
+            else:
+                values[node.name] = op(*arguments)
+        return values[self.output.name]
 
     def _owns(self, name: str) -> bool:
         """Whether the node's value lies in memory of its own that one node alone reads."""

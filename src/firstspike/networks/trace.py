@@ -80,7 +80,8 @@ def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -
         model: any feed-forward module of convolutions, linear layers, batch norm, ReLU (module,
             function or method), ReLU6 or clamp from 0, pooling, add, concatenate, reshapes,
             dropout and arithmetic with constants.
-        example: a batch (N, ...) of inputs; only its shape, dtype and device matter.
+        example: a batch (N, ...) of inputs like those to come. The first two make the network and
+            show, with one made of them, whether it does what the model does.
         keep_batch_norm: leave batch norm as operations of its own, to train the network with it;
             `fold_batch_norm` folds it away afterwards.
 
@@ -99,6 +100,7 @@ def taken(model: nn.Module, example: Tensor, keep_batch_norm: bool = False) -> C
     """The network of all that `model` does, not yet compared with it."""
     reference, example = readied(model, example)
     builder = Builder(reference, recorded(reference, example), keep_batch_norm)
+    builder.unused -= {p.data_ptr() for p in model.parameters()}  # what a copy shares on purpose
     for node in builder.steps():
         builder.take(node)
     return Comparison(builder, example)
@@ -162,8 +164,10 @@ class Comparison:
     """A network just made of a model, and whether it computes what the model computes.
 
     Differences are measured against what outputs vary by over the samples, which a large constant
-    cannot hide; one sample more, unlike the others, shows what was taken for a constant. Where
-    float32 rounds too much to tell, float64 decides.
+    cannot hide. What the model says for the samples is known from the recording that made the
+    network. It runs once more, in a batch of another size: on a sample unlike the others, which
+    shows what was taken for a constant, and on the first one, which shows state. Where float32
+    rounds too much to tell, float64 decides.
 
     Attributes:
         network: rewritten for spikes, in evaluation mode.
@@ -191,8 +195,8 @@ class Comparison:
             ConversionError: it differs by more than rounding from the model, up to what was left
                 out on purpose.
         """
-        again = torch.cat([self._unlike, self.samples[:1]])
-        said = torch.cat([said, self.network(self._unlike), said[:1]])
+        again = torch.cat([self._unlike, self.samples[:1], self.samples[:1]])  # of another size
+        said = torch.cat([said, self.network(self._unlike), said[:1], said[:1]])
         error, tolerance = _error(said, [self._wanted, self._model(again)]), 1e-3
         if not error <= tolerance and said.dtype != torch.float64:
             with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their type
@@ -216,6 +220,11 @@ class Comparison:
             return builder.outputs(Recording(builder.module, x.clone(), builder.compared()))
         except KeyError:
             return torch.full((len(x), 1), float("nan"), dtype=x.dtype, device=x.device)
+
+
+def _names(result: Any) -> list[str]:
+    """Of the nodes that a model returned."""
+    return [leaf.name for leaf in pytree.tree_leaves(result) if isinstance(leaf, fx.Node)]
 
 
 def _error(said: Tensor, wanted: list[Tensor]) -> float:
@@ -305,6 +314,8 @@ class Builder:
         Raises:
             KeyError: if the model took another path.
         """
+        if _names(recording.result) != _names(self.result):
+            raise KeyError("another node is what the model returns")
         values = {node.name: value for node, value in recording.values.items()}
         rows = [values[name] for name in self.compared()]
         return torch.cat([row.reshape(len(row), -1) for row in rows], 1)

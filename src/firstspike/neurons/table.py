@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from firstspike._tracing import is_plain
 from firstspike.neurons.lookup import look_up
 from firstspike.neurons.neuron import Neuron, State, infinity_like
 from firstspike.neurons.straight_through import Quantizer, straight_through
@@ -51,7 +52,7 @@ class TableNeuron(Neuron):
         self.kernel: Any = kernel.to(scale.dtype)  # a Kernel
         self.window = window
         self.half_step = half_step
-        self._fixed: Quantizer | None = None
+        self._made: tuple[Any, Quantizer] | None = None  # what a fixed table was looked up with
 
     def check(self) -> None:
         super().check()
@@ -74,7 +75,6 @@ class TableNeuron(Neuron):
 
     def freeze(self) -> None:
         self.kernel = FixedTable(*self.constant_table())
-        self._fixed = Quantizer(self.scale, *self.constant_table(), self.value_scale)
 
     @torch.no_grad()
     def constant_table(self) -> tuple[Tensor, Tensor]:
@@ -130,9 +130,17 @@ class TableNeuron(Neuron):
         return self._quantizer()(u, out=u)
 
     def _quantizer(self) -> Quantizer:
-        if self._fixed is not None:
-            return self._fixed
-        return Quantizer(self.scale, *self.table(), self.value_scale)
+        """For calls without gradients; kept while the tensors of a fixed table are the same."""
+        if not isinstance(self.kernel, FixedTable):
+            return Quantizer(self.scale, *self.table(), self.value_scale)
+        own = (self.scale, self.value_scale, self.kernel.thresholds, self.kernel.values)
+        if not is_plain(*own) or any(x.is_inference() for x in own):
+            return Quantizer(self.scale, *self.table(), self.value_scale)
+        known = [(x.data_ptr(), x._version, x.dtype) for x in own], self.clip
+        made = self._made
+        if made is None or made[0] != known:
+            self._made = made = known, Quantizer(self.scale, *self.table(), self.value_scale)
+        return made[1]
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:

@@ -34,7 +34,7 @@ def analysis(outcome: Reproduction, row: Row) -> str:
     parts = []
     for seed in outcome.seeds:
         made = outcome.made[key_of(row.setting, row.network, seed)]
-        if made.curve:
+        if made.curve and "validation_accuracy" in made.curve[0]:
             points = [f"{100 * line['validation_accuracy']:.2f}" for line in made.curve]
             parts.append(
                 f"{row.setting}: {row.network}, seed {seed}: validation accuracy by epoch "

@@ -39,7 +39,7 @@ from firstspike.runs import Recipe, Run, ann_result, train
 from firstspike.runs.run import NETWORK
 from firstspike.training import TrainConfig
 
-_WATCHED = 200  # validation images that layers are looked at with
+_WATCHED = 200  # images that layers are looked at with
 
 
 def trained_ann(
@@ -110,7 +110,7 @@ def make_network(
         write_json(done, stamp)
     run = Run(folder, device)
     curve, network = run.curve, run.network
-    (validation,) = setting.recipe.datasets("validation")
+    (watched,) = setting.recipe.datasets("validation" if setting.recipe.validate else "train")
     recipe_made = dict(stamp["recipe"])
     if recipe_made.get("start"):
         recipe_made["start"] = Path(recipe_made["start"]).name  # results are read elsewhere
@@ -119,9 +119,7 @@ def make_network(
         sha256=sha256_of(folder / NETWORK),
         seconds=sum(line.get("seconds", 0.0) for line in curve),
         curve=curve,
-        kernels=kernels_of(
-            network, validation.subset(min(_WATCHED, len(validation))).float_images()
-        ),
+        kernels=kernels_of(network, watched.subset(min(_WATCHED, len(watched))).float_images()),
     )
     return network, made
 

@@ -225,6 +225,11 @@ class Recipe:
 
     def datasets(self, *splits: str) -> list[Dataset]:
         """The named splits of the recipe's data set."""
+        if "validation" in splits and not self.validate:
+            raise ValueError(
+                "`split` must not be 'validation': the recipe trains on these images too "
+                "(`validate: false`). Take the test split, once: `--split test`."
+            )
         options = {key: value for key, value in self.data.items() if key != "name"}
         return [load_dataset(self.data["name"], split, **options) for split in splits]
 

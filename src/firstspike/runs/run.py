@@ -72,7 +72,7 @@ class Run:
 
     @cached_property
     def model(self) -> nn.Module:
-        """The trained ANN (best on validation images, in evaluation mode).
+        """The trained ANN (best on validation images, or the last), in evaluation mode.
 
         Trained limits of its ReLUs (`relu_limit`) are fixed clips, as `convert` takes them.
 
@@ -143,13 +143,7 @@ class Run:
                 "`data` must name a data set, got None, and there is no config.yaml beside "
                 f"{self.path}. Pass `--data NAME`, an .npz file or a folder."
             )
-        recipe = self.recipe
-        if split == "validation" and not recipe.validate:
-            raise ValueError(
-                f"`split` must not be 'validation': {self.folder} was trained on these images too "
-                "(`validate: false`). Pass `--split test`."
-            )
-        return recipe.with_data(None, root, size).datasets(split)[0]
+        return self.recipe.with_data(None, root, size).datasets(split)[0]
 
 
 def start_model(recipe: Recipe, seed: int) -> nn.Module:
@@ -175,6 +169,11 @@ def start_model(recipe: Recipe, seed: int) -> nn.Module:
             f"`start` must be a run of the recipe's model {recipe.model}, got "
             f"{run.recipe.model} in {recipe.start}. "
             "Pass the run of that model, or leave `start` to the recipe."
+        )
+    if recipe.validate and not run.recipe.validate:
+        raise ValueError(
+            f"`validate` must be false, got true: {recipe.start} was trained on the validation "
+            "images as well, so they can select no epoch. Write `validate: false`."
         )
     return run.model
 
@@ -211,6 +210,9 @@ def train(
     config = TrainConfig.from_dict(recipe.training)
     training, validation = recipe.training_sets()
     ann = start_model(recipe, config.seed)
+    if is_first_process() and (restart or validation is None):
+        for name in (RESULT, NETWORK):  # of an earlier training
+            (Path(run_dir) / name).unlink(missing_ok=True)
     prepare = getattr(ann, "prepare", None)  # of layers that are computed, not trained
     if recipe.start is None and prepare is not None:
         prepare(training)

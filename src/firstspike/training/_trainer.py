@@ -366,6 +366,7 @@ class Trainer:
 
     def _caption(self) -> str:
         accuracy = self.best["validation_accuracy"]
-        best = "" if accuracy is None else f", best on validation {100 * accuracy:.2f} %"
+        known = self.best["epoch"] and accuracy is not None
+        best = "" if not known else f", best on validation {100 * accuracy:.2f} %"
         loss = self.tally.means()[0]
         return f"epoch {self.epoch}/{self.config.epochs}, loss {loss:.4f}{best}"

@@ -39,13 +39,11 @@ def quicker_in_plain_order(inputs: int, weights: int) -> bool:
 
 def _in_quicker_order(x: Tensor, weight: Tensor) -> Tensor:
     """`x` out of channels-last order, where it is less work than bringing `weight` into it."""
-    if x.ndim != 4 or torch.is_grad_enabled():
+    if x.ndim != 4 or torch.is_grad_enabled() or not is_plain(x):  # before sizes, which guard
         return x
-    if not quicker_in_plain_order(x.numel(), weight.numel()):
+    if x.is_contiguous() or not weight.is_contiguous():
         return x
-    if not is_plain(x) or x.is_contiguous() or not weight.is_contiguous():
-        return x
-    return x.contiguous()
+    return x.contiguous() if quicker_in_plain_order(x.numel(), weight.numel()) else x
 
 
 class Convolution(WeightOp):

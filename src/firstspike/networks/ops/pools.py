@@ -192,7 +192,7 @@ class MaxPool(Windows):
 
     def fits_loop(self, x: Tensor) -> bool:
         """Whether compiled loops over two-dimensional windows may read `x`."""
-        plane = self.hyper.get("dims") == 2 and "output_size" not in self.hyper
+        plane = self.hyper.get("dims") == 2 and "output_size" not in self.hyper and x.ndim >= 4
         return plane and is_plain(x) and has_numba()
 
     def windows(self) -> tuple[tuple[int, ...], ...]:
