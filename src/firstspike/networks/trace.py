@@ -315,7 +315,7 @@ class Builder:
             KeyError: if the model took another path.
         """
         if _names(recording.result) != _names(self.result):
-            raise KeyError("another node is what the model returns")
+            raise KeyError(_names(recording.result))
         values = {node.name: value for node, value in recording.values.items()}
         rows = [values[name] for name in self.compared()]
         return torch.cat([row.reshape(len(row), -1) for row in rows], 1)
