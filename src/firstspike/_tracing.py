@@ -43,18 +43,16 @@ def is_plain(*tensors: Tensor) -> bool:
     >>> is_plain(torch.ones(2)), is_plain(torch.ones(2, device="meta"))
     (True, False)
     """
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    if forward_ad._current_level >= 0:
+    if torch._C._len_torch_dispatch_stack() or forward_ad._current_level >= 0:
         return False
-    return all(
-        type(x) in _PLAIN
-        and x.device.type == "cpu"
-        and x.layout is torch.strided
-        and not x.is_neg()
-        and transformation(x) is None
-        for x in tensors
-    )
+    for x in tensors:
+        if type(x) not in _PLAIN or not x.is_cpu or x.layout is not torch.strided:
+            return False
+        if x.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return False
+    return True
 
 
 def require_plain(x: Tensor, but: Container[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -52,7 +53,7 @@ class TableNeuron(Neuron):
         self.kernel: Any = kernel.to(scale.dtype)  # a Kernel
         self.window = window
         self.half_step = half_step
-        self._made: tuple[Any, Quantizer] | None = None  # what a fixed table was looked up with
+        self._made: tuple[Any, Any, Quantizer] | None = None  # of a fixed table, and what of
 
     def check(self) -> None:
         super().check()
@@ -131,16 +132,18 @@ class TableNeuron(Neuron):
 
     def _quantizer(self) -> Quantizer:
         """For calls without gradients; kept while the tensors of a fixed table are the same."""
-        if not isinstance(self.kernel, FixedTable):
+        kernel = self.kernel
+        if not isinstance(kernel, FixedTable) or torch.compiler.is_compiling():
             return Quantizer(self.scale, *self.table(), self.value_scale)
-        own = (self.scale, self.value_scale, self.kernel.thresholds, self.kernel.values)
-        if not is_plain(*own) or any(x.is_inference() for x in own):
-            return Quantizer(self.scale, *self.table(), self.value_scale)
-        known = [(x.data_ptr(), x._version, x.dtype) for x in own], self.clip
+        own = (self.scale, self.value_scale, kernel.thresholds, kernel.values)
         made = self._made
-        if made is None or made[0] != known:
-            self._made = made = known, Quantizer(self.scale, *self.table(), self.value_scale)
-        return made[1]
+        same = made is not None and all(map(is_, own, made[0]))
+        if made is not None and same and made[1] == ([x._version for x in own], self.clip):
+            return made[2]
+        quantizer = Quantizer(self.scale, *self.table(), self.value_scale)
+        if is_plain(*own) and not any(x.is_inference() for x in own):
+            self._made = own, ([x._version for x in own], self.clip), quantizer
+        return quantizer
 
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
