@@ -196,7 +196,7 @@ def page(report: dict[str, Any]) -> str:
             engines = f"{different:,} differ" if different else "equal"
             lines.append(f"{start} {outcome} | {row['exact']:.0e} | {engines} |")
         else:
-            why = row.get("why", "").replace("|", "\\|").replace("\n", " ")
+            why = row.get("why", "").replace("|", "\\|").replace("\n", " ").replace("](", "] (")
             lines.append(f"{start} {row['outcome']}: {why} | | |")
     return "\n".join(lines) + "\n"
 
