@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 TRACE = "torch.jit.trace"  # TensorBoard's graph and the ONNX exporter with dynamo=False as well
-_PLAIN = (Tensor, nn.Parameter)
 VMAP = "torch.func.vmap"
 GRADIENT = "torch.func (grad, jacrev, jacfwd, ...)"
+_PLAIN = (Tensor, nn.Parameter)  # no class that sees operations go by
 
 
 def transformation(x: Tensor) -> str | None:

@@ -23,7 +23,9 @@ _FEW = 8  # images below which variances say nothing
 def check_conversion(
     network: SpikingNetwork, images: Tensor, outputs: Tensor
 ) -> dict[str, Any] | None:
-    """Compare the network with its model on the first 32 of `images`, or 2 of fewer than 8.
+    """Compare the network with its model on the first 32 of `images`; warn where they part.
+
+    Of fewer than 8 images, which say too little to warn, 2 are compared.
 
     Args:
         outputs: the model's for `images`, (N, total).
