@@ -67,7 +67,7 @@ def training_and_chip() -> None:
             times, torch.rand(4, 64, dtype=dtype, requires_grad=True)
         ).sum().backward()
     model, x = task(torch.float32)
-    with fast_convolutions():
+    with fast_convolutions("winograd"):
         nn.Conv2d(32, 32, 3, padding=1)(
             torch.rand(1, 32, 8, 8, requires_grad=True)
         ).sum().backward()

@@ -94,12 +94,22 @@ def convolution(
     return [conv, *norm, nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
 
 
+_POOLS = {
+    "max": (nn.MaxPool2d, nn.AdaptiveMaxPool2d),
+    "average": (nn.AvgPool2d, nn.AdaptiveAvgPool2d),
+}
+
+
 def pool2(kind: str) -> nn.Module:
     """Pooling of 2x2 pixels, "max" or "average"."""
-    kinds = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
-    if kind not in kinds:
+    if kind not in _POOLS:
         raise ValueError(f'`pool` must be "max" or "average", got {kind!r}.')
-    return kinds[kind](2)
+    return _POOLS[kind][0](2)
+
+
+def pool_to(kind: str, side: int) -> nn.Module:
+    """Pooling to maps of `side` x `side` pixels, whatever comes in; kinds as for `pool2`."""
+    return _POOLS[kind][1](side)
 
 
 def dense(

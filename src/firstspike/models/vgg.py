@@ -15,6 +15,7 @@ from firstspike.models.layers import (
     initialize,
     normalizing,
     pool2,
+    pool_to,
     scaled,
 )
 
@@ -60,8 +61,10 @@ class _VGG(Normalizing):
                     channels, outputs, batch_norm=batch_norm, bias=bias, dropout=spatial_dropout
                 )
                 channels = outputs
-            if number < self._pools:
+            if number + 1 < self._pools:
                 layers.append(pool2(pool))
+            elif number + 1 == self._pools:  # smaller images pass as well, as in `GrowingSize`
+                layers.append(pool_to(pool, side))
         self.normalize = normalizing(normalize, in_channels)
         self.features = nn.Sequential(*layers)
         self.classifier = dense(channels * side**2, head, classes, dropout, bias)

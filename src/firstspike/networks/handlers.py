@@ -135,7 +135,13 @@ class Handlers:
 
     def adaptive_max_pool(self, node: fx.Node, a: dict[str, Any]) -> None:
         dims = self._dims(node)
-        self.add(node, ops.MaxPool(dims=dims, output_size=self.builder.shape(node)[-dims:]))
+        before = self.builder.values[self.source(node)].shape[-dims:]
+        after = self.builder.shape(node)[-dims:]
+        if all(i % o == 0 for i, o in zip(before, after)):
+            equal = tuple(i // o for i, o in zip(before, after))
+            self.add(node, ops.MaxPool(dims=dims, kernel_size=equal))
+        else:
+            self.add(node, ops.MaxPool(dims=dims, output_size=after))
 
     def _dims(self, node: fx.Node) -> int:
         """Pooled axes: all of a sample but its channels."""

@@ -193,8 +193,8 @@ class Trainer:
             images = images.contiguous(memory_format=torch.channels_last)
         half = torch.float16 if precision == "float16" else torch.bfloat16
         with contextlib.ExitStack() as stack:
-            if config.convolutions == "winograd":
-                stack.enter_context(fast_convolutions())
+            if config.convolutions != "direct":
+                stack.enter_context(fast_convolutions(config.convolutions))
             if precision != "float32":
                 stack.enter_context(torch.autocast(self.device.type, half))
             return self.method.loss(self.forward, images, labels)

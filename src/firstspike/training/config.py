@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from firstspike.data.dataset import Augmentation
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Convolutions = Literal["direct", "winograd"]
+Convolutions = Literal["direct", "winograd", "products"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,9 @@ class TrainConfig:
         precision: `"auto"`, `"float32"`, or the type autocast uses in training. "auto" takes
             bfloat16 where the hardware multiplies it and a timed step confirms that it is faster.
             Validation and saved weights are float32. `"float16"` needs a GPU and scales the loss.
-        convolutions: `"winograd"` computes the 3x3 convolutions of a training step on the CPU by
-            `fast_convolutions`, faster where the processor has AVX2 and no more.
+        convolutions: `"winograd"` and `"products"` compute the 3x3 convolutions of a training step
+            on the CPU by `fast_convolutions`: the first is faster where the processor has AVX2 and
+            no more, the second on maps of at most 4x4 pixels.
         synchronize_batch_norm: with several processes, take the statistics of batch norm from all
             of them, not from each one's share of the batch.
         compile: run the training step's model through `torch.compile`.

@@ -1,19 +1,26 @@
-"""3x3 convolutions by Winograd's F(4x4, 3x3): training on CPUs whose convolutions are slow.
+"""3x3 convolutions in training on CPUs, where torch's are slow.
 
-`with fast_convolutions():` sends every 3x3 convolution that fits (stride 1, padding 1, one group,
-float32 on a CPU, channels multiples of 32) through products of matrices with a quarter of the
-multiplications, between the transforms of `compiled.winograd_loops`. Which of its three operations
-takes which way follows from the size of the maps: on wide maps only the gradient of the weights
-gains, on small ones all three do, and on 2x2 maps, where 20 of 36 taps meet padding, a convolution
-is one dense product with a matrix (4 C, 4 K).
+`with fast_convolutions(way):` computes the 3x3 convolutions that fit (stride 1, padding 1, one
+group, channels multiples of 32) in another way than torch:
 
-Results agree with `torch.nn.functional.conv2d` to rounding (relative error about 2e-6).
+- "winograd", for processors with AVX2 and no more (float32): products of matrices with a quarter
+  of the multiplications, Winograd's F(4x4, 3x3), between the transforms of
+  `compiled.winograd_loops`. Which of its three operations takes which way follows from the size of
+  the maps: on wide maps only the gradient of the weights gains, on small ones all three do, and on
+  2x2 maps, where 20 of 36 taps meet padding, a convolution is one dense product with a matrix
+  (4 C, 4 K).
+- "products", for all others (float32, or the type of autocast): on maps of at most 4x4 pixels the
+  gradient of the weights is one product of matrices per tap, and on at most 2x2 pixels output and
+  gradient of the input are one product each. Other maps are torch's.
+
+Results agree with `torch.nn.functional.conv2d` to rounding (relative error about 2e-6 in float32).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +30,10 @@ from torch.overrides import TorchFunctionMode
 
 from firstspike.compiled.available import has_numba
 
-_WIDE = 16  # pixels: from here on the direct convolution is faster, except for weight gradients
+Way = Literal["winograd", "products"]
+_SMALL = 16  # pixels of the largest maps that go through products
+_TINY = 4  # pixels of the largest maps of which all three operations do
+_WIDE = 16  # pixels a side: from here on the direct convolution is faster, weight gradients aside
 _SCRATCH = 6_000_000  # bytes of transformed images at a time, to stay in the caches
 _ROWS = 128  # fewest rows of a matrix product, where there are as many
 _LANES = 32
@@ -43,26 +53,36 @@ _GG = torch.kron(_G, _G)
 
 
 class fast_convolutions(TorchFunctionMode):
-    """Context in which 3x3 convolutions that fit are computed by Winograd's algorithm.
+    """Context in which 3x3 convolutions that fit are computed by products of matrices.
+
+    Args:
+        way: "winograd" or "products".
 
     Raises:
-        ModuleNotFoundError: if numba is missing.
+        ValueError: if `way` is neither.
+        ModuleNotFoundError: if numba is missing for "winograd".
 
     >>> x, weight = torch.randn(2, 32, 8, 8), torch.randn(32, 32, 3, 3)
     >>> direct = torch.nn.functional.conv2d(x, weight, padding=1)
-    >>> with fast_convolutions():
+    >>> with fast_convolutions("winograd"):
     ...     fast = torch.nn.functional.conv2d(x, weight, padding=1)
     >>> bool((fast - direct).norm() < 1e-5 * direct.norm()), torch.equal(fast, direct)
     (True, False)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, way: Way) -> None:
         super().__init__()
-        if not has_numba():
+        if way not in get_args(Way):
+            raise ValueError(
+                f"`way` must be one of {', '.join(get_args(Way))}, got {way!r}. "
+                "Pass 'products' when in doubt."
+            )
+        if way == "winograd" and not has_numba():
             raise ModuleNotFoundError(
                 "`convolutions` 'winograd' needs compiled loops. Run: pip install numba, or train "
                 "with convolutions='direct'."
             )
+        self.way = way
 
     def __torch_function__(
         self,
@@ -72,12 +92,13 @@ class fast_convolutions(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is torch.conv2d and _fits(*args, **kwargs):
-            return _convolution(*args, **kwargs)
+        if func is torch.conv2d and _fits(self.way, *args, **kwargs):
+            return _convolution(self.way, *args, **kwargs)
         return func(*args, **kwargs)
 
 
 def _fits(
+    way: str,
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -87,10 +108,14 @@ def _fits(
     groups: int = 1,
 ) -> bool:
     """Whether the arguments of `conv2d` are those of a convolution this module computes."""
+    products = way == "products"
+    types: tuple[torch.dtype, ...] = (torch.float32,)
+    if torch.is_autocast_enabled("cpu"):
+        types = (torch.float32, torch.bfloat16, torch.float16) if products else ()
     return (
-        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (input, weight))
-        and not torch.is_autocast_enabled("cpu")
+        all(t.device.type == "cpu" and t.dtype in types for t in (input, weight))
         and input.ndim == 4
+        and not (products and input.shape[2] * input.shape[3] > _SMALL)
         and weight.shape[2:] == (3, 3)
         and weight.shape[0] % _LANES == 0
         and weight.shape[1] % _LANES == 0
@@ -107,12 +132,79 @@ def _pair(value: Any) -> tuple[int, ...]:
 
 
 def _convolution(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, *_: Any, **__: Any
+    way: str, input: Tensor, weight: Tensor, bias: Tensor | None = None, *_: Any, **__: Any
 ) -> Tensor:
     side = (input.shape[2], input.shape[3])
-    function = _Dense if side == (2, 2) else _Direct if min(side) >= _WIDE else _Winograd
+    if way == "products":
+        function: type[torch.autograd.Function] = _Products
+        if torch.is_autocast_enabled("cpu"):
+            half = torch.get_autocast_dtype("cpu")
+            input, weight = input.to(half), weight.to(half)
+            bias = None if bias is None else bias.to(half)
+    else:
+        function = _Dense if side == (2, 2) else _Direct if min(side) >= _WIDE else _Winograd
     output: Tensor = function.apply(input, weight)
     return output if bias is None else output + bias[:, None, None]
+
+
+class _Products(torch.autograd.Function):
+    """Small maps: the gradient of the weights a product per tap; tiny ones by products alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight) if _tiny(x) else torch.conv2d(x, weight, padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        need_x, need_weight = ctx.needs_input_grad
+        of_x = None
+        if need_x and _tiny(x):
+            of_x = _product(gradient, weight.flip(2, 3).transpose(0, 1))
+        elif need_x:
+            of_x = conv2d_input(x.shape, weight, gradient, padding=1)
+        return of_x, _weight_gradient_by_taps(x, gradient) if need_weight else None
+
+
+def _tiny(x: Tensor) -> bool:
+    return x.shape[2] * x.shape[3] <= _TINY
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    """`conv2d(x, weight, padding=1)` as one product with all patches of x, in channels_last."""
+    n, c, height, width = x.shape
+    patches = x.new_zeros(n, height + 2, width + 2, c)
+    patches[:, 1:-1, 1:-1] = x.permute(0, 2, 3, 1)
+    rows = patches.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 1, 2, 4, 5, 3)
+    flat = rows.reshape(n * height * width, 9 * c)
+    output = flat @ weight.permute(0, 2, 3, 1).reshape(len(weight), 9 * c).T
+    return output.view(n, height, width, len(weight)).permute(0, 3, 1, 2)
+
+
+def _weight_gradient_by_taps(x: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient of `conv2d(x, weight, padding=1)` by its weight, (K, C, 3, 3), a product per tap.
+
+    Pairs of pixels that a tap does not connect, since one lies in the padding, are left out.
+    """
+    height, width = x.shape[2:]
+    c, k = x.shape[1], gradient.shape[1]
+    pixels = x.permute(2, 3, 0, 1).contiguous()  # (H, W, N, C)
+    slopes = gradient.permute(1, 2, 3, 0).contiguous()  # (K, H, W, N)
+    result = x.new_zeros(k, 3, 3, c)
+    for row, column in itertools.product(range(3), repeat=2):
+        (up, down), (left, right) = _overlap(row - 1, height), _overlap(column - 1, width)
+        result[:, row, column] = slopes[:, down, right].reshape(k, -1) @ pixels[up, left].reshape(
+            -1, c
+        )
+    return result.permute(0, 3, 1, 2)
+
+
+def _overlap(shift: int, length: int) -> tuple[slice, slice]:
+    """Inputs and outputs along an axis that a tap connects, `shift` pixels apart."""
+    first, last = max(0, shift), length + min(0, shift)
+    return slice(first, last), slice(first - shift, last - shift)
 
 
 class _Winograd(torch.autograd.Function):
