@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from firstspike.engines import closed_form
-from firstspike.engines.engine import able_engines
+from firstspike.engines.engine import ENGINES, able_engines
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 
 _IMAGES = 32  # compared at most
 _LEAST = 2  # compared where variances say nothing
 _STEPS = 512  # image-steps to spend where a code has no closed form
+_QUICK = ("closed_form", "early_firing")
 _FEW = 8  # images below which variances say nothing
 
 
@@ -35,7 +36,7 @@ def check_conversion(
         their own standard deviation over these images; `agreement`, the share of images with the
         same largest logit (None for a single output). None where steps are too many to try.
     """
-    quick = {"closed_form", "early_firing"} & set(able_engines(network))
+    quick = any(ENGINES[name].reason_against(network) is None for name in _QUICK)
     most = _IMAGES if len(images) >= _FEW else _LEAST
     x = images[: most if quick else min(most, _STEPS // network.latency)]
     if not len(x):

@@ -11,6 +11,7 @@ import operator
 import os
 import sys
 import types
+import weakref
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
@@ -53,6 +54,7 @@ _MAKES = {  # new tensors that take no more than shape and type from the input
     *("zeros_like", "ones_like", "full_like", "empty_like"),
 }
 _SEVERAL = tuple | list
+_HELD = 2**18  # bytes of a value up to which it is kept
 
 
 class Traced(Tensor):
@@ -82,8 +84,12 @@ class Recording:
     Attributes:
         module: the model that was run; its layers are the targets of the graph's nodes.
         graph: nodes as `torch.fx` writes them.
-        values: result of every node, or of those in `keep`.
-        in_place: nodes that changed an operand instead of making a new tensor.
+        values: result of every node, or of those in `keep`. Large ones that the model does not
+            return live no longer than in the model itself: of them only shape and type stay, as
+            zeros without memory of their own.
+        emptied: the nodes of which that is so.
+        in_place: nodes that changed an operand instead of making a new tensor -> nodes whose
+            values, still in use, are the same memory.
         result: what the model returned, with nodes in place of what depends on the input.
     """
 
@@ -93,7 +99,9 @@ class Recording:
         self.module, self.keep = model, keep
         self.graph = fx.Graph()
         self.values: dict[fx.Node, Any] = {}
-        self.in_place: set[fx.Node] = set()
+        self.emptied: set[fx.Node] = set()
+        self.in_place: dict[fx.Node, list[fx.Node]] = {}
+        self._in_use: list[weakref.ref[Traced]] = []
         with torch.no_grad(), torch.autocast(sample.device.type, enabled=False):
             self._run(sample)
 
@@ -117,6 +125,10 @@ class Recording:
                 del layer.__dict__["forward"]
         self.output = result
         self.result = pytree.tree_map(lambda v: _node_of(v) if isinstance(v, Traced) else v, result)
+        for value in pytree.tree_leaves(result):
+            if isinstance(value, Traced):
+                self.values[_node_of(value)] = value.raw
+                self.emptied.discard(_node_of(value))
 
     # ---- what values do -------------------------------------------------------------------------
     def call(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -176,10 +188,9 @@ class Recording:
                 f"{label(self.module, node)} cannot run on shape {shapes}: {error}. Pass "
                 "calibration images of the shape the model was trained on."
             ) from error
-        if self.keep is None or node.name in self.keep:
-            self.values[node] = value
+        self._keep(node, value)
         if versions != [v._version for v in operands]:
-            self.in_place.add(node)
+            self.in_place[node] = self._sharing(value)
         if isinstance(value, _SEVERAL) and not isinstance(value, torch.Size):
             return self._several(value, node)
         if isinstance(value, Tensor):
@@ -188,6 +199,30 @@ class Recording:
             self.values.pop(node, None)
             self.graph.erase_node(node)
         return value
+
+    def _keep(self, node: fx.Node, value: Any) -> None:
+        """Keep the value of a node, or of a large one shape and type."""
+        if self.keep is not None:
+            if node.name in self.keep:
+                self.values[node] = value
+            return
+        several = isinstance(value, _SEVERAL) and not isinstance(value, torch.Size)
+        self.values[node] = pytree.tree_map(_outline, value) if several else _outline(value)
+        if any(isinstance(v, Tensor) and v.nbytes > _HELD for v in (value if several else [value])):
+            self.emptied.add(node)
+
+    def _sharing(self, value: Any) -> list[fx.Node]:
+        """Nodes with the memory and shape of `value` among those that the model still holds."""
+        if not isinstance(value, Tensor):
+            return []
+        in_use = [traced for ref in self._in_use if (traced := ref()) is not None]
+        return [
+            traced._node
+            for traced in in_use
+            if traced._node is not None
+            and traced.raw.data_ptr() == value.data_ptr()
+            and traced.raw.shape == value.shape
+        ]
 
     def _constants(self, arguments: Any) -> Any:
         """Arguments with tensors that do not depend on the input as nodes with a known value."""
@@ -211,7 +246,7 @@ class Recording:
             def make() -> fx.Node:
                 picked = self.graph.call_function(operator.getitem, (node, index))
                 picked.stack_trace = node.stack_trace
-                self.values[picked] = value
+                self._keep(picked, value)
                 return picked
 
             return self._traced(value, None, make)
@@ -227,6 +262,7 @@ class Recording:
         traced.recording, traced.raw, traced._node = self, raw, node
         if make is not None:
             traced._make = make
+        self._in_use.append(weakref.ref(traced))
         return traced
 
 
@@ -240,6 +276,13 @@ class _Layer:
         if any(isinstance(v, Traced) for v in pytree.tree_leaves((args, kwargs))):
             return self.recording.call_layer(self.path, self.forward, args, kwargs)
         return self.forward(*args, **kwargs)
+
+
+def _outline(value: Any) -> Any:
+    """A large tensor as zeros of its shape and type that share one element; others as they are."""
+    if not isinstance(value, Tensor) or value.nbytes <= _HELD:
+        return value
+    return value.new_zeros(()).expand(value.shape)
 
 
 def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -179,7 +179,7 @@ class Comparison:
         self.samples = example[:_COMPARED]
         self._unlike = 0.5 * example[:1].flip(-1)
         self._builder = builder
-        self._wanted = builder.outputs(builder.recording)[: len(self.samples)]
+        self._wanted = self._recorded()
         builder.values.clear()  # memory that the network's own passes can take
 
     @torch.no_grad()
@@ -212,6 +212,14 @@ class Comparison:
                 "code that torch cannot follow (torch.jit.script, autograd.Function); take that "
                 "out of it."
             )
+
+    def _recorded(self) -> Tensor:
+        """What the model said for the samples, run again if that is no longer known."""
+        builder = self._builder
+        names = builder.compared()
+        if any(node.name in names for node in builder.recording.emptied):
+            return self._model(self.samples)
+        return builder.outputs(builder.recording)[: len(self.samples)]
 
     def _model(self, x: Tensor) -> Tensor:
         """What the model says when it runs once more; not a number if it takes another path."""
@@ -322,12 +330,8 @@ class Builder:
 
     def _changed(self, node: fx.Node) -> None:
         """Everything that shares the memory `node` wrote to has its value from here on."""
-        value = self.values[node]
-        for other in self.alias:
-            seen = self.values[other]
-            if not isinstance(seen, Tensor):
-                continue
-            if seen.data_ptr() == value.data_ptr() and seen.shape == value.shape:
+        for other in self.in_place[node]:
+            if other in self.alias:
                 self.alias[other] = self.alias[node]
 
     def finish(self) -> Network:
