@@ -130,7 +130,7 @@ def check(model: nn.Module, example: Tensor) -> Check:
     if any(step.becomes is None for step in steps):
         return Check(name, steps, None, tuple(builder.notes))
     try:
-        comparison = Comparison(builder, example)
+        comparison = Comparison(builder, model, example)
         comparison.check(comparison.said())
     except ConversionError as error:
         return Check(name, steps, str(error), tuple(builder.notes))

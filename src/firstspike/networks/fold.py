@@ -27,13 +27,17 @@ from firstspike.networks.ops.maps import gather
 _BLOCK = 1 << 16  # weights that are scaled at a time
 
 
-def fold_affine(network: Network) -> Network:
+def fold_affine(network: Network, overwrite: bool = False) -> Network:
     """Fold every `Affine` into the convolution, dense or affine layer that it alone follows.
 
     For a layer `W x + b` with output channels on the first axis of `W`:
     `scale (W x + b) + shift = (scale W) x + (scale b + shift)`. A batch norm that follows an
     activation stays a weight operation of its own: it is affine, so it acts as part of the next
     population's synapses, and its shift becomes a bias current, exact at zero-padded borders too.
+
+    Args:
+        network: is left as it is.
+        overwrite: put folded weights in the place of those of `network`, which nobody needs then.
     """
     nodes = list(network.nodes)
     ops = network.operations()
@@ -48,7 +52,7 @@ def fold_affine(network: Network) -> Network:
             isinstance(op, Affine)
             and below is not None
             and alone
-            and (folded := _fold(below, op, node.shape)) is not None
+            and (folded := _fold(below, op, node.shape, overwrite)) is not None
         ):
             alias[node.name] = node.inputs[0]
             ops[node.inputs[0]] = folded
@@ -57,7 +61,8 @@ def fold_affine(network: Network) -> Network:
         kept.append(node)
     if not alias:
         return network
-    return fold_affine(network.rebuilt(kept, {n.name: ops[n.name] for n in kept[1:]}))
+    rebuilt = network.rebuilt(kept, {n.name: ops[n.name] for n in kept[1:]})
+    return fold_affine(rebuilt, overwrite)
 
 
 def fold_batch_norm(network: Network) -> Network:
@@ -71,7 +76,7 @@ def fold_batch_norm(network: Network) -> Network:
     return fold_affine(network.rebuilt(network.nodes, ops)).train(network.training)
 
 
-def _fold(below: Op, affine: Affine, shape: tuple[int, ...]) -> Op | None:
+def _fold(below: Op, affine: Affine, shape: tuple[int, ...], overwrite: bool) -> Op | None:
     dtype = next(t for t in affine.parameters()).dtype
     scale = torch.ones(()) if affine.scale is None else affine.scale.detach()
     shift = torch.zeros(()) if affine.shift is None else affine.shift.detach()
@@ -94,9 +99,13 @@ def _fold(below: Op, affine: Affine, shape: tuple[int, ...]) -> Op | None:
     if isinstance(below, TransposedConvolution):
         if below.hyper.get("groups", 1) != 1:
             return None
-        weight = _scaled(weight.transpose(0, 1), channels[0], dtype).transpose(0, 1).contiguous()
+        turned = weight.transpose(0, 1)
+        weight = _scaled(turned, channels[0], turned.new_empty(turned.shape, dtype=dtype))
+        weight = weight.transpose(0, 1).contiguous()
     else:
-        weight = _scaled(weight, channels[0], dtype)
+        same = overwrite and weight.dtype == dtype
+        room = weight if same else weight.new_empty(weight.shape, dtype=dtype)
+        weight = _scaled(weight, channels[0], room)
     tensors: dict[str, Tensor | None] = {
         "weight": weight,
         "bias": (channels[0] * bias + channels[1]).to(dtype),
@@ -104,9 +113,8 @@ def _fold(below: Op, affine: Affine, shape: tuple[int, ...]) -> Op | None:
     return type(below)(tensors, **below.hyper)
 
 
-def _scaled(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+def _scaled(weight: Tensor, scale: Tensor, result: Tensor) -> Tensor:
     """`scale * weight` along the first axis in float64, some rows at a time that fit a cache."""
-    result = torch.empty(weight.shape, dtype=dtype, device=weight.device)
     rows = max(1, _BLOCK * len(weight) // max(weight.numel(), 1))
     factors = scale.reshape(-1, *[1] * (weight.ndim - 1))
     for target, part, factor in zip(result.split(rows), weight.split(rows), factors.split(rows)):

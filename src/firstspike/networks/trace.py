@@ -103,7 +103,7 @@ def taken(model: nn.Module, example: Tensor, keep_batch_norm: bool = False) -> C
     builder.unused -= {p.data_ptr() for p in model.parameters()}  # what a copy shares on purpose
     for node in builder.steps():
         builder.take(node)
-    return Comparison(builder, example)
+    return Comparison(builder, model, example)
 
 
 def readied(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
@@ -167,20 +167,23 @@ class Comparison:
     cannot hide. What the model says for the samples is known from the recording that made the
     network. It runs once more, in a batch of another size: on a sample unlike the others, which
     shows what was taken for a constant, and on the first one, which shows state. Where float32
-    rounds too much to tell, float64 decides.
+    rounds too much to tell, float64 decides. The network takes the weights of the model's copy,
+    so the model runs first.
 
     Attributes:
         network: rewritten for spikes, in evaluation mode.
         samples: the first of the example.
     """
 
-    def __init__(self, builder: Builder, example: Tensor) -> None:
-        self.network = fold_affine(pool_after_population(builder.finish())).eval()
+    def __init__(self, builder: Builder, model: nn.Module, example: Tensor) -> None:
         self.samples = example[:_COMPARED]
         self._unlike = 0.5 * example[:1].flip(-1)
-        self._builder = builder
-        self._wanted = self._recorded()
+        self._builder, self._original = builder, model
+        network = builder.finish()
+        first = self.samples[:1]
+        self._wanted = [self._recorded(), self._model(torch.cat([self._unlike, first, first]))]
         builder.values.clear()  # memory that the network's own passes can take
+        self.network = fold_affine(pool_after_population(network), overwrite=True).eval()
 
     @torch.no_grad()
     def said(self) -> Tensor:
@@ -195,13 +198,12 @@ class Comparison:
             ConversionError: it differs by more than rounding from the model, up to what was left
                 out on purpose.
         """
-        again = torch.cat([self._unlike, self.samples[:1], self.samples[:1]])  # of another size
         said = torch.cat([said, self.network(self._unlike), said[:1], said[:1]])
-        error, tolerance = _error(said, [self._wanted, self._model(again)]), 1e-3
+        error, tolerance = _error(said, self._wanted), 1e-3
         if not error <= tolerance and said.dtype != torch.float64:
             with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their type
                 x = torch.cat([self.samples, self._unlike]).double()
-                self._builder.module.double()
+                self._builder.module = readied(self._original, self.samples)[0].double()
                 said = copy.deepcopy(self.network).double()(x)
                 error, tolerance = _error(said, [self._model(x)]), 1e-6
         if not error <= tolerance:
