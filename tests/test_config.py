@@ -15,6 +15,7 @@ from firstspike import data
 from firstspike.codes.kernels import Kernel
 from firstspike.codes.repeating import RepeatingCode
 from firstspike.config import UnknownName, build, describe, known, register, unregister
+from firstspike.training.distillation import Distilled
 from firstspike.training.single_spike import SingleSpikeMethod
 
 WINDOWS = st.integers(1, 24)
@@ -119,7 +120,7 @@ def test_all_of_ours_are_registered() -> None:
                 plain = isinstance(found, type) and get_origin(found) is None  # no Callable[...]
                 if plain and base is not None and issubclass(found, base):
                     ours = found.__module__ == module.__name__ and not inspect.isabstract(found)
-                    shared = found in (base, RepeatingCode, SingleSpikeMethod)
+                    shared = found in (base, RepeatingCode, Distilled, SingleSpikeMethod)
                     assert not ours or shared or found in names, found
     in_public = {getattr(data, n) for n in data.__all__ if n.startswith(("Random", "G", "Cu"))}
     assert in_public <= set(known("augmentation").values())

@@ -85,21 +85,6 @@ def test_tables_stay_falling_and_positive(train_set, validation_set):
         assert float(values[-1]) > 0
 
 
-def test_a_teacher_draws_the_outputs_to_its_own(train_set, validation_set):
-    torch.manual_seed(1)
-    teacher = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    distances = []
-    for share in (0.0, 1.0):
-        network = network_for(train_set, TTFS(8, kernel=Linear()))
-        method = QuantizerAware(teacher=teacher, distillation=share)
-        fit(network, train_set, validation_set, CONFIG, method=method)
-        x = validation_set.float_images()
-        with torch.no_grad():
-            distances.append(float((network(x).softmax(1) - teacher(x).softmax(1)).abs().mean()))
-    assert distances[1] < distances[0]
-    assert QuantizerAware(teacher=teacher).settings()["teacher"] == "Sequential"
-
-
 def test_refusals(train_set, validation_set):
     with pytest.raises(ValueError, match="`dropout` must lie in"):
         QuantizerAware(dropout=1.0)

@@ -49,7 +49,8 @@ class DTA(SingleSpikeMethod):
     output neurons that never fire see `output_times`.
 
     Args:
-        dropout, perturbation: see `SingleSpikeMethod`; output spikes are neither dropped nor moved.
+        teacher, distillation, temperature, dropout, perturbation: see `SingleSpikeMethod`; output
+            spikes are neither dropped nor moved.
         output: what the loss looks at, "potential" or "spike_times".
 
     Raises:

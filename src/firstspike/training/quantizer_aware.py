@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -36,29 +36,22 @@ class QuantizerAware(SingleSpikeMethod):
         fit(network, train_set, validation_set, TrainConfig(epochs=5), method=QuantizerAware())
 
     Args:
-        dropout, perturbation: see `SingleSpikeMethod`.
+        teacher, distillation, temperature, dropout, perturbation: see `SingleSpikeMethod`.
         train_ranges, train_tables: what is trained besides the weights.
         range_learning_rate: of ranges and tables, relative to that of the weights and to the
             range at the start.
-        teacher: an ANN whose outputs are learned along with the labels.
-        distillation: share of the loss that comes from the teacher, in [0, 1].
-        temperature: of the softmax on both sides; the teacher's term is multiplied by its square.
         activity: weight of the mean of `value / scale` over all hidden neurons, added to the loss:
             what a neuron says is small, or it stays silent. Spikes fall long before accuracy does.
 
     Raises:
-        ValueError: if a rate or the temperature is not positive, or a share lies outside [0, 1].
+        ValueError: if a rate is not positive, or a weight negative.
 
-    Source: Esser et al. 2020 (LSQ) and Choi et al. 2018 (PACT) for the ranges; Hinton et al. 2015
-    for distillation.
+    Source: Esser et al. 2020 (LSQ) and Choi et al. 2018 (PACT) for the ranges.
     """
 
     train_ranges: bool = True
     train_tables: bool = True
     range_learning_rate: float = 0.1
-    teacher: nn.Module | None = field(default=None, repr=False)
-    distillation: float = 0.5
-    temperature: float = 4.0
     activity: float = 0.0
 
     def __post_init__(self) -> None:
@@ -71,27 +64,12 @@ class QuantizerAware(SingleSpikeMethod):
             "0.1 is usual; see `train_ranges` to leave ranges alone.",
         )
         require(
-            0 <= self.distillation <= 1,
-            "distillation",
-            "lie in [0, 1]",
-            self.distillation,
-            "0 learns from labels alone, 1 from the teacher alone.",
-        )
-        require(self.temperature > 0, "temperature", "be positive", self.temperature, "4 is usual.")
-        require(
             self.activity >= 0,
             "activity",
             "not be negative",
             self.activity,
             "It is a weight in the loss; 0 leaves spikes as they are.",
         )
-
-    def settings(self) -> dict[str, Any]:
-        names = [name for name in self.__dataclass_fields__ if name != "teacher"]
-        teacher = None if self.teacher is None else type(self.teacher).__name__
-        options = {name: getattr(self, name) for name in names}
-        options["perturbation"] = self.perturbation and vars(self.perturbation)
-        return {"name": type(self).__name__, **options, "teacher": teacher}
 
     def reason_against(self, model: nn.Module) -> str | None:
         if (reason := super().reason_against(model)) is not None:
@@ -109,9 +87,6 @@ class QuantizerAware(SingleSpikeMethod):
         hidden = self._network.network.populations
         self._neurons = sum(self._network.neuron_count(name) for name in hidden)
         self._said = torch.zeros(())
-        if self.teacher is not None:
-            device = next(model.parameters()).device
-            self.teacher.to(device).eval().requires_grad_(False)
 
     @property
     def sees_every_neuron(self) -> bool:
@@ -134,17 +109,6 @@ class QuantizerAware(SingleSpikeMethod):
             return None
         said, self._said = self._said, torch.zeros(())
         return self.activity * said / self._neurons
-
-    def criterion(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        loss = super().criterion(logits, images, labels)
-        if self.teacher is None:
-            return loss
-        with torch.no_grad():
-            target = (self.teacher(images) / self.temperature).log_softmax(1)
-        said = (logits / self.temperature).log_softmax(1)
-        distance = nn.functional.kl_div(said, target, reduction="batchmean", log_target=True)
-        share = self.distillation
-        return (1 - share) * loss + share * self.temperature**2 * distance
 
     def after_step(self, model: nn.Module) -> None:
         super().after_step(model)

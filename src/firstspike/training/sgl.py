@@ -9,18 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes.few_step import FewStepNeuron
-from firstspike.config import describe, register, require, require_integer
+from firstspike.config import register, require, require_integer
 from firstspike.engines import through_time
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.neurons.surrogates import Boxcar, Surrogate
-from firstspike.training.method import Method
+from firstspike.training.distillation import Distilled
 
 _SMALLEST_ALPHA = 0.01  # thresholds stay positive
 
 
 @register
 @dataclass
-class SGL(Method):
+class SGL(Distilled):
     """Fine-tune a few-step network, or train it from scratch, by backpropagation through time.
 
     The network is unrolled over its steps; spikes have the derivative of `surrogate`. Weights,
@@ -44,6 +44,7 @@ class SGL(Method):
     divides such a factor away; SGD and gradient clipping do not.
 
     Args:
+        teacher, distillation, temperature: see `Distilled`.
         surrogate: derivative of the spike: `Boxcar()` (the paper's), `Triangle()`,
             `FastSigmoid()` or `ArcTangent()`.
         unit_slope: leave beta out of the derivative, as the paper prints it; out of that of the
@@ -76,6 +77,7 @@ class SGL(Method):
     neuron_learning_rate: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not isinstance(self.surrogate, Surrogate):
             raise TypeError(
                 f"`surrogate` must be a surrogate config, got {self.surrogate!r}. Pass Boxcar()."
@@ -93,9 +95,6 @@ class SGL(Method):
             self.neuron_learning_rate,
             "1 trains thresholds as fast as weights; see `train_thresholds` to leave them alone.",
         )
-
-    def settings(self) -> dict[str, Any]:
-        return super().settings() | {"surrogate": describe(self.surrogate)}
 
     def reason_against(self, model: nn.Module) -> str | None:
         if not isinstance(model, SpikingNetwork):
@@ -128,10 +127,7 @@ class SGL(Method):
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         assert isinstance(model, SpikingNetwork)
         logits = through_time.logits(model, images, self.chunk, self.dropout, self.spatial_dropout)
-        loss = nn.functional.cross_entropy(
-            logits, labels, label_smoothing=self.config.label_smoothing
-        )
-        return loss, logits
+        return self.criterion(logits, images, labels), logits
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from firstspike.engines.perturb import Perturbation
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.networks import INPUT
 from firstspike.neurons.neuron import Neuron
-from firstspike.training.method import Method
+from firstspike.training.distillation import Distilled
 
 if TYPE_CHECKING:
     from firstspike.training.config import TrainConfig
@@ -24,7 +24,7 @@ _WATCHED = 128  # images of the last batch from which spikes are reported
 
 
 @dataclass
-class SingleSpikeMethod(Method):
+class SingleSpikeMethod(Distilled):
     """Trains a `SpikingNetwork` through its own forward pass, in one pass over the network.
 
     What is validated after every epoch is the spiking network itself. Every epoch also reports
@@ -32,6 +32,7 @@ class SingleSpikeMethod(Method):
     makes fire), both from spike times.
 
     Args:
+        teacher, distillation, temperature: see `Distilled`.
         dropout: probability with which values of hidden layers without spatial axes are dropped in
             training.
         perturbation: disturbances of spikes and weights in every training step, for networks that
@@ -42,6 +43,7 @@ class SingleSpikeMethod(Method):
     perturbation: Perturbation | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if isinstance(self.perturbation, dict):  # from a recipe
             self.perturbation = Perturbation(**self.perturbation)
         require(
@@ -80,12 +82,6 @@ class SingleSpikeMethod(Method):
     def penalty(self, network: SpikingNetwork) -> Tensor | None:
         """What is added to the loss, if anything."""
         return None
-
-    def criterion(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Loss of a batch."""
-        return nn.functional.cross_entropy(
-            logits, labels, label_smoothing=self.config.label_smoothing
-        )
 
     # ---- hooks of the loop ----------------------------------------------------------------------
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

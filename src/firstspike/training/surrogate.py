@@ -54,7 +54,7 @@ class Surrogate(SingleSpikeMethod):
     Every epoch reports the state of the kernels and their errors (`kernel_errors`, eqs. 10-13).
 
     Args:
-        dropout, perturbation: see `SingleSpikeMethod`.
+        teacher, distillation, temperature, dropout, perturbation: see `SingleSpikeMethod`.
         relaxed_epochs: e_tar; None switches SR off.
         kernel_pull: lambda_TR; 0 switches TR off.
         pruning: lambda_TB; 0 switches TB off.
