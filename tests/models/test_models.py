@@ -231,3 +231,22 @@ def test_normalize():
 def test_nonsense_is_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
         build("model", {"name": name, **options})
+
+
+def test_vgg_takes_images_of_other_sizes_where_its_pools_fit():
+    """As `GrowingSize` makes them; at its own size it is what plain pools make of it."""
+    options = {"width": 0.125, "head": (8,)}
+    for size, adaptive in ((32, 1), (64, 1), (48, 0)):
+        model = build("model", {"name": "vgg16", **options, "image_size": size}).eval()
+        assert count(model, nn.AdaptiveMaxPool2d) == adaptive
+        plain = nn.Sequential(
+            *(nn.MaxPool2d(2) if isinstance(m, nn.AdaptiveMaxPool2d) else m for m in model.features)
+        )
+        x = torch.rand(2, 3, size, size)
+        with torch.no_grad():
+            assert torch.equal(model.features(x), plain(x))
+    model = build("model", {"name": "vgg16", **options}).eval()
+    for size in (16, 24, 40):
+        assert model(torch.rand(2, 3, size, size)).shape == (2, 10)
+    with pytest.raises(RuntimeError):
+        build("model", {"name": "vgg16", **options, "pool": "average"})(torch.rand(2, 3, 16, 16))

@@ -161,3 +161,21 @@ def test_refusals():
         fast_convolutions("direct")
     with pytest.raises(ValueError, match="`convolutions` must be 'direct' with compile=True"):
         TrainConfig(convolutions="winograd", compile=True)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_the_memory_order_is_the_one_asked_in(way, side):
+    x, weight = torch.randn(3, 32, side, side), torch.randn(64, 32, 3, 3)
+    with fast_convolutions(way):
+        assert F.conv2d(x, weight, padding=1).is_contiguous()
+        last = F.conv2d(x.to(memory_format=torch.channels_last), weight, padding=1)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("weights", "bias"), [((32, 64, 3, 3), None), ((32, 32, 3, 3), 1)])
+def test_bad_arguments_get_torchs_own_message(weights, bias):
+    x, weight = torch.randn(2, 32, 2, 2), torch.randn(weights)
+    bias = None if bias is None else torch.randn(bias)
+    with fast_convolutions("products"), pytest.raises(RuntimeError, match="Given "):
+        F.conv2d(x, weight, bias, padding=1)

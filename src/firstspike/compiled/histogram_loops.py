@@ -13,7 +13,7 @@ _BLOCK = 512  # values whose bins are found together, by vector instructions
 def count(values, counts, low, width):
     """Add `values` (channels, n) to `counts` (channels, bins) of `width` each, from `low` on."""
     start, size = values.dtype.type(low), values.dtype.type(width)
-    last = counts.shape[1] - 1
+    last = values.dtype.type(counts.shape[1] - 1)
     parts = np.zeros((_PARTS, counts.shape[1]), counts.dtype)
     found = np.empty(_BLOCK, np.int32)
     for channel in range(len(values)):
@@ -22,7 +22,8 @@ def count(values, counts, low, width):
         for first in range(0, len(row), _BLOCK):
             block = min(_BLOCK, len(row) - first)
             for i in range(block):
-                found[i] = min(max(np.int32((row[first + i] - start) / size), 0), last)
+                at = (row[first + i] - start) / size
+                found[i] = np.int32(min(max(at, values.dtype.type(0)), last))
             shared = block - block % _PARTS if several else 0
             for i in range(0, shared, _PARTS):
                 for k in range(_PARTS):

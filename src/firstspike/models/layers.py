@@ -94,22 +94,12 @@ def convolution(
     return [conv, *norm, nn.ReLU(), *([nn.Dropout(dropout)] if dropout else [])]
 
 
-_POOLS = {
-    "max": (nn.MaxPool2d, nn.AdaptiveMaxPool2d),
-    "average": (nn.AvgPool2d, nn.AdaptiveAvgPool2d),
-}
-
-
 def pool2(kind: str) -> nn.Module:
     """Pooling of 2x2 pixels, "max" or "average"."""
-    if kind not in _POOLS:
+    kinds = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+    if kind not in kinds:
         raise ValueError(f'`pool` must be "max" or "average", got {kind!r}.')
-    return _POOLS[kind][0](2)
-
-
-def pool_to(kind: str, side: int) -> nn.Module:
-    """Pooling to maps of `side` x `side` pixels, whatever comes in; kinds as for `pool2`."""
-    return _POOLS[kind][1](side)
+    return kinds[kind](2)
 
 
 def dense(

@@ -15,7 +15,6 @@ from firstspike.models.layers import (
     initialize,
     normalizing,
     pool2,
-    pool_to,
     scaled,
 )
 
@@ -61,10 +60,11 @@ class _VGG(Normalizing):
                     channels, outputs, batch_norm=batch_norm, bias=bias, dropout=spatial_dropout
                 )
                 channels = outputs
-            if number + 1 < self._pools:
+            if number < self._pools:
                 layers.append(pool2(pool))
-            elif number + 1 == self._pools:  # smaller images pass as well, as in `GrowingSize`
-                layers.append(pool_to(pool, side))
+        if pool == "max" and side * 2**self._pools == image_size:  # other sizes pass as well
+            last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))
+            layers[last] = nn.AdaptiveMaxPool2d(side)
         self.normalize = normalizing(normalize, in_channels)
         self.features = nn.Sequential(*layers)
         self.classifier = dense(channels * side**2, head, classes, dropout, bias)
@@ -105,7 +105,9 @@ class VGG16(_VGG):
         bias: whether layers without batch norm have biases.
         normalize: the images, by mean and deviation of the training set's channels (`prepare`).
 
-    Shape: (B, in_channels, image_size, image_size) -> (B, classes).
+    Shape: (B, in_channels, image_size, image_size) -> (B, classes). With max pools and an
+    `image_size` that they halve without a rest, the last one brings images of other sizes to the
+    map of the head, as `GrowingSize` needs it.
     """
 
     _stages = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))

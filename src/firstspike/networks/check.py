@@ -11,7 +11,7 @@ from firstspike.networks.errors import ConversionError
 from firstspike.networks.fx_graph import kind_of, source_line
 from firstspike.networks.network import Node, free_name
 from firstspike.networks.ops import Rectifier, Reshape
-from firstspike.networks.trace import Builder, Comparison, readied, recorded
+from firstspike.networks.trace import Builder, Comparison, own_weights, readied, recorded
 
 SAME = "the same value"
 
@@ -123,7 +123,8 @@ def check(model: nn.Module, example: Tensor) -> Check:
     name = type(model).__name__
     try:
         reference, example = readied(model, example)
-        builder = Builder(reference, recorded(reference, example), False)
+        own = own_weights(reference, model)
+        builder = Builder(reference, recorded(reference, example), False, own)
     except ConversionError as error:
         return Check(name, (), str(error))
     steps = tuple(_steps(builder))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 
@@ -27,7 +30,7 @@ from firstspike.networks.ops.maps import gather
 _BLOCK = 1 << 16  # weights that are scaled at a time
 
 
-def fold_affine(network: Network, overwrite: bool = False) -> Network:
+def fold_affine(network: Network, own: Collection[int] = ()) -> Network:
     """Fold every `Affine` into the convolution, dense or affine layer that it alone follows.
 
     For a layer `W x + b` with output channels on the first axis of `W`:
@@ -36,9 +39,11 @@ def fold_affine(network: Network, overwrite: bool = False) -> Network:
     population's synapses, and its shift becomes a bias current, exact at zero-padded borders too.
 
     Args:
-        network: is left as it is.
-        overwrite: put folded weights in the place of those of `network`, which nobody needs then.
+        network: keeps its weights, except those in `own`.
+        own: addresses (`data_ptr`) of weights that may be overwritten, where one operation alone
+            has them.
     """
+    own = {at for at, count in _addresses(network).items() if at in own and count == 1}
     nodes = list(network.nodes)
     ops = network.operations()
     alias: dict[str, str] = {}
@@ -52,7 +57,7 @@ def fold_affine(network: Network, overwrite: bool = False) -> Network:
             isinstance(op, Affine)
             and below is not None
             and alone
-            and (folded := _fold(below, op, node.shape, overwrite)) is not None
+            and (folded := _fold(below, op, node.shape, own)) is not None
         ):
             alias[node.name] = node.inputs[0]
             ops[node.inputs[0]] = folded
@@ -62,7 +67,14 @@ def fold_affine(network: Network, overwrite: bool = False) -> Network:
     if not alias:
         return network
     rebuilt = network.rebuilt(kept, {n.name: ops[n.name] for n in kept[1:]})
-    return fold_affine(rebuilt, overwrite)
+    return fold_affine(rebuilt, own)
+
+
+def _addresses(network: Network) -> Counter[int]:
+    """Where the tensors of all operations lie, and how many lie there."""
+    ops = (network.op(node.name) for node in network.nodes[1:])
+    tensors = (t for op in ops for t in itertools.chain(op.parameters(), op.buffers()))
+    return Counter(t.untyped_storage().data_ptr() for t in tensors)
 
 
 def fold_batch_norm(network: Network) -> Network:
@@ -76,7 +88,7 @@ def fold_batch_norm(network: Network) -> Network:
     return fold_affine(network.rebuilt(network.nodes, ops)).train(network.training)
 
 
-def _fold(below: Op, affine: Affine, shape: tuple[int, ...], overwrite: bool) -> Op | None:
+def _fold(below: Op, affine: Affine, shape: tuple[int, ...], own: Collection[int]) -> Op | None:
     dtype = next(t for t in affine.parameters()).dtype
     scale = torch.ones(()) if affine.scale is None else affine.scale.detach()
     shift = torch.zeros(()) if affine.shift is None else affine.shift.detach()
@@ -103,8 +115,8 @@ def _fold(below: Op, affine: Affine, shape: tuple[int, ...], overwrite: bool) ->
         weight = _scaled(turned, channels[0], turned.new_empty(turned.shape, dtype=dtype))
         weight = weight.transpose(0, 1).contiguous()
     else:
-        same = overwrite and weight.dtype == dtype
-        room = weight if same else weight.new_empty(weight.shape, dtype=dtype)
+        mine = weight.data_ptr() in own and weight.dtype == dtype
+        room = weight if mine else weight.new_empty(weight.shape, dtype=dtype)
         weight = _scaled(weight, channels[0], room)
     tensors: dict[str, Tensor | None] = {
         "weight": weight,

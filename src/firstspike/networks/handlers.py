@@ -120,8 +120,6 @@ class Handlers:
         self.add(node, ops.AveragePool(dims=dims, **hyper))
 
     def max_pool(self, node: fx.Node, a: dict[str, Any]) -> None:
-        if a.get("return_indices"):
-            self.builder.refuse(node, "it returns indices", "pool with return_indices=False")
         dims = self._dims(node)
         names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
         hyper = {name: a[name] for name in names if a.get(name) is not None}
@@ -145,6 +143,8 @@ class Handlers:
 
     def _dims(self, node: fx.Node) -> int:
         """Pooled axes: all of a sample but its channels."""
+        if not isinstance(self.builder.values[node], Tensor):
+            self.builder.refuse(node, "it returns indices", "pool with return_indices=False")
         dims = len(self.builder.shape(node)) - 1
         if dims < 1:
             self.builder.refuse(
@@ -223,14 +223,14 @@ class Handlers:
     def constant_tensor(self, node: fx.Node, value: Any) -> Tensor:
         """A constant operand as a tensor that broadcasts against one sample."""
         like = self.builder.values[node]
-        tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach().clone()
+        tensor = torch.as_tensor(value, dtype=like.dtype, device=like.device).detach()
         if tensor.ndim == like.ndim:
-            if tensor.shape[0] != 1:
+            if tensor.shape[0] != 1 and tensor.stride(0) != 0:  # 0: expanded, all rows are one
                 self.builder.refuse(
                     node, "the constant has a batch axis", "use a constant per feature"
                 )
             tensor = tensor[0]
-        return tensor
+        return tensor.clone()
 
     def final(self, node: fx.Node, a: dict[str, Any]) -> None:
         """An activation of the output alone: the readout is what it is applied to."""

@@ -53,6 +53,7 @@ _MAKES = {  # new tensors that take no more than shape and type from the input
     *("new_zeros", "new_ones", "new_full", "new_empty", "new_tensor"),
     *("zeros_like", "ones_like", "full_like", "empty_like"),
 }
+_LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}  # the same of their second operand
 _SEVERAL = tuple | list
 _PLAIN = {type(None), bool, int, float, str, torch.dtype, torch.device}
 _HELD = 2**18  # bytes of a value up to which it is kept
@@ -65,6 +66,7 @@ class Traced(Tensor):
     raw: Tensor
     _node: fx.Node | None
     _make: Callable[[], fx.Node]
+    _operands: list[Traced]  # of the call that gave this one and other results
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -89,7 +91,8 @@ class Recording:
             zeros without memory of their own.
         emptied: the nodes of which that is so.
         in_place: nodes that changed an operand instead of making a new tensor -> nodes whose
-            values, still in use, are the same memory.
+            values, still in use or the source of one of several results that is, are the same
+            memory.
         result: what the model returned, with nodes in place of what depends on the input.
     """
 
@@ -143,7 +146,8 @@ class Recording:
             )
         if name == "__iter__":
             return iter(torch.unbind(args[0]))
-        if name in _MAKES or name == "__format__" or name == "__repr__":
+        made = name in _MAKES or (name in _LIKE and not isinstance(args[0], Traced))
+        if made or name == "__format__" or name == "__repr__":
             return self._plain(func, args, kwargs)
         op, target, args = _target(func, name, args)
         return self._noted(op, target, args, kwargs, func)
@@ -187,7 +191,7 @@ class Recording:
         if versions != [v._version for v in operands]:
             self.in_place[node] = self._sharing(value)
         if isinstance(value, _SEVERAL) and not isinstance(value, torch.Size):
-            return self._several(value, node)
+            return self._several(value, node, _traced_in((args, kwargs)))
         if isinstance(value, Tensor):
             return self._traced(value, node)
         if value is not None:  # a number or a size: nothing to note
@@ -229,8 +233,11 @@ class Recording:
         self.values[node] = value
         return node
 
-    def _several(self, values: Any, node: fx.Node) -> Any:
-        """Each of several results; those that are not used leave no trace."""
+    def _several(self, values: Any, node: fx.Node, operands: list[Traced]) -> Any:
+        """Each of several results; those that are not used leave no trace.
+
+        A result holds the operands: whoever uses it later asks what became of them.
+        """
 
         def part(index: int, value: Any) -> Any:
             if not isinstance(value, Tensor):
@@ -242,7 +249,9 @@ class Recording:
                 self._keep(picked, value)
                 return picked
 
-            return self._traced(value, None, make)
+            made = self._traced(value, None, make)
+            made._operands = operands
+            return made
 
         parts = [part(i, v) for i, v in enumerate(values)]
         kind = type(values)
@@ -285,9 +294,11 @@ def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
 
 def _traced_in(value: Any) -> list[Traced]:
     """The tensors under way in any structure of arguments or results."""
-    found: list[Traced] = []
-    _mapped(lambda v: found.append(v) if isinstance(v, Traced) else None, value)
-    return found
+    kind = type(value)
+    if kind is tuple or kind is list or kind is dict:
+        return [t for v in (value.values() if kind is dict else value) for t in _traced_in(v)]
+    leaves = [value] if kind in _PLAIN or isinstance(value, Tensor) else pytree.tree_leaves(value)
+    return [v for v in leaves if isinstance(v, Traced)]
 
 
 def _outline(value: Any) -> Any:

@@ -99,8 +99,8 @@ def trace(model: nn.Module, example: Tensor, *, keep_batch_norm: bool = False) -
 def taken(model: nn.Module, example: Tensor, keep_batch_norm: bool = False) -> Comparison:
     """The network of all that `model` does, not yet compared with it."""
     reference, example = readied(model, example)
-    builder = Builder(reference, recorded(reference, example), keep_batch_norm)
-    builder.unused -= {p.data_ptr() for p in model.parameters()}  # what a copy shares on purpose
+    own = own_weights(reference, model)
+    builder = Builder(reference, recorded(reference, example), keep_batch_norm, own)
     for node in builder.steps():
         builder.take(node)
     return Comparison(builder, model, example)
@@ -130,6 +130,16 @@ def readied(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
             "with a single input."
         )
     return reference, example
+
+
+def own_weights(reference: nn.Module, model: nn.Module) -> set[int]:
+    """Addresses of the parameters that the copy of `model` alone has, each in memory of its own."""
+    copied = {
+        p.data_ptr()
+        for p in reference.parameters()
+        if p.is_contiguous() and p.untyped_storage().nbytes() == p.nbytes
+    }
+    return copied - {p.data_ptr() for p in model.parameters()}  # what a copy shares on purpose
 
 
 def recorded(reference: nn.Module, example: Tensor) -> Recording:
@@ -183,7 +193,7 @@ class Comparison:
         first = self.samples[:1]
         self._wanted = [self._recorded(), self._model(torch.cat([self._unlike, first, first]))]
         builder.values.clear()  # memory that the network's own passes can take
-        self.network = fold_affine(pool_after_population(network), overwrite=True).eval()
+        self.network = fold_affine(pool_after_population(network), builder.own).eval()
 
     @torch.no_grad()
     def said(self) -> Tensor:
@@ -204,6 +214,7 @@ class Comparison:
             with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their type
                 x = torch.cat([self.samples, self._unlike]).double()
                 self._builder.module = readied(self._original, self.samples)[0].double()
+                self._model(x)  # the copy comes into the state that its predecessor was recorded in
                 said = copy.deepcopy(self.network).double()(x)
                 error, tolerance = _error(said, [self._model(x)]), 1e-6
         if not error <= tolerance:
@@ -250,7 +261,9 @@ def _error(said: Tensor, wanted: list[Tensor]) -> float:
 class Builder:
     """Turns fx nodes into network nodes with the help of the handler tables."""
 
-    def __init__(self, module: nn.Module, recording: Recording, keep_batch_norm: bool) -> None:
+    def __init__(
+        self, module: nn.Module, recording: Recording, keep_batch_norm: bool, own: set[int]
+    ) -> None:
         self.module = module
         self.recording = recording
         self.graph = recording.graph
@@ -264,7 +277,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.ops: dict[str, Op] = {}
         self.notes: list[str] = []
-        self.unused = {p.data_ptr() for p in module.parameters() if p.is_contiguous()}
+        self.own, self.unused = own, set(own)
         self.handlers = Handlers(self)
 
     def steps(self) -> Iterator[fx.Node]:
@@ -282,7 +295,7 @@ class Builder:
 
     def taken(self, tensor: Tensor) -> Tensor:
         """A parameter of the model's copy itself for whom asks first; else a copy of `tensor`."""
-        if tensor.data_ptr() in self.unused and tensor.untyped_storage().nbytes() == tensor.nbytes:
+        if tensor.data_ptr() in self.unused and tensor.is_contiguous():
             self.unused.remove(tensor.data_ptr())
             return tensor
         return tensor.clone()

@@ -9,8 +9,8 @@ group, channels multiples of 32) in another way than torch:
   the maps: on wide maps only the gradient of the weights gains, on small ones all three do, and on
   2x2 maps, where 20 of 36 taps meet padding, a convolution is one dense product with a matrix
   (4 C, 4 K).
-- "products", for all others (float32, or the type of autocast): on maps of at most 4x4 pixels the
-  gradient of the weights is one product of matrices per tap, and on at most 2x2 pixels output and
+- "products", for all others (float32, or the type of autocast): on maps of at most 16 pixels the
+  gradient of the weights is one product of matrices per tap, and on at most 4 pixels output and
   gradient of the input are one product each. Other maps are torch's.
 
 Results agree with `torch.nn.functional.conv2d` to rounding (relative error about 2e-6 in float32).
@@ -28,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
+from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 
 Way = Literal["winograd", "products"]
@@ -113,10 +114,13 @@ def _fits(
     if torch.is_autocast_enabled("cpu"):
         types = (torch.float32, torch.bfloat16, torch.float16) if products else ()
     return (
-        all(t.device.type == "cpu" and t.dtype in types for t in (input, weight))
+        is_plain(input, weight)
+        and all(t.dtype in types for t in (input, weight))
         and input.ndim == 4
         and not (products and input.shape[2] * input.shape[3] > _SMALL)
         and weight.shape[2:] == (3, 3)
+        and weight.shape[1] == input.shape[1]
+        and (bias is None or bias.shape == weight.shape[:1])
         and weight.shape[0] % _LANES == 0
         and weight.shape[1] % _LANES == 0
         and _pair(stride) == _pair(dilation) == (1, 1)
@@ -144,6 +148,8 @@ def _convolution(
     else:
         function = _Dense if side == (2, 2) else _Direct if min(side) >= _WIDE else _Winograd
     output: Tensor = function.apply(input, weight)
+    if input.is_contiguous():  # as torch answers in the order it is asked in
+        output = output.contiguous()
     return output if bias is None else output + bias[:, None, None]
 
 
