@@ -420,3 +420,16 @@ def test_a_kernel_made_of_the_exponential_says_its_own_values() -> None:
         fresh = fs.kernels.Exponential(tau=4.321).build(6, None)
         with torch.device("meta"):  # stands for any other default device
             assert fresh.table(6, True)[0].device.type == "cpu"
+
+
+def test_a_kernel_may_have_no_tensors():
+    """Its table follows the network's type all the same."""
+
+    class Hyperbola(fs.kernels.FunctionKernel):
+        def value(self, t):
+            return 1 / (1 + t / 4)
+
+    for dtype in (torch.float32, torch.float64):
+        thresholds, values = Hyperbola().to(dtype).table(4, half_step=True)
+        torch.testing.assert_close(values, 1 / (1 + torch.arange(4, dtype=dtype) / 4))
+        torch.testing.assert_close(thresholds, 1 / (1 + (torch.arange(4, dtype=dtype) + 0.5) / 4))

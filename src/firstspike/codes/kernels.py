@@ -35,6 +35,12 @@ class KernelModule(nn.Module, ABC):
 class FunctionKernel(KernelModule):
     """A kernel given by a function of real time."""
 
+    _like: Tensor  # type and device of the table, also of a kernel without tensors
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
     @abstractmethod
     def value(self, t: Tensor) -> Tensor:
         """k(t) for real `t` in steps."""

@@ -238,7 +238,7 @@ class Trainer:
         if self.run is not None:
             self._save_checkpoint()
             self._publish(self.run, better)
-        elif better:
+        elif better and self.validation_set is not None:
             self.best_weights = {k: v.clone() for k, v in self.model.state_dict().items()}
 
     def _validated(self) -> dict[str, float]:
@@ -261,8 +261,10 @@ class Trainer:
         run.save_metrics(self.history)
 
     def load_best(self) -> None:
-        """Give the model the weights of the best epoch."""
+        """Give the model the weights of the best epoch; without validation that is the last."""
         run = self.run
+        if run is None and self.validation_set is None:
+            return
         weights = self.best_weights if run is None else self.world.from_first(run.load_best)
         self.model.load_state_dict(weights)
 
