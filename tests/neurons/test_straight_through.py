@@ -123,15 +123,21 @@ def test_nan_potentials_stay_silent_and_have_no_gradient():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("shape", [(), (3, 1, 1)])
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("size", [(5, 3, 4, 6), (1, 3, 20, 20), (2, 300), (2, 300, 1, 2)])
+@pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("steps", [1, 4, 255])
-def test_one_pass_gives_the_gradients_of_the_formulas(monkeypatch, dtype, order, shape, steps):
+def test_one_pass_gives_the_gradients_of_the_formulas(
+    monkeypatch, dtype, last, size, per_channel, steps
+):
     from firstspike.neurons import straight_through as module
 
     generator = torch.Generator().manual_seed(steps)
-    u = torch.randn(5, 3, 4, 6, dtype=dtype, generator=generator).contiguous(memory_format=order)
-    arriving = torch.randn(5, 3, 4, 6, dtype=dtype, generator=generator)
+    u = torch.randn(size, dtype=dtype, generator=generator)
+    if last and u.ndim == 4:
+        u = u.contiguous(memory_format=torch.channels_last)
+    arriving = torch.randn(size, dtype=dtype, generator=generator)
+    shape = (size[1], *[1] * (len(size) - 2)) if per_channel else ()
     scale = torch.rand(shape, dtype=dtype, generator=generator) + 0.5
     values = torch.linspace(1, 0, steps + 1, dtype=dtype)[:-1]
     thresholds = values - 0.5 / steps

@@ -133,15 +133,17 @@ def _in_one_pass(
     channels = max(scale.numel(), 1)
     if last:  # channels lie closest
         arrays = [x.permute(0, 2, 3, 1) for x in arrays]
-    shape = (1, 1, -1) if scale.ndim == 0 else (-1, channels, 1) if last else (len(u), channels, -1)
+    columns = scale.ndim > 0 and (last or u.ndim == 2)
+    shape = (1, -1) if scale.ndim == 0 else (-1, channels) if columns else (len(u) * channels, -1)
     target = (passed.permute(0, 2, 3, 1) if last else passed).view(shape)
     by_scale = torch.zeros(channels, dtype=torch.float64)
     by_values = torch.zeros(len(values) + 1, dtype=torch.float64)
     numbers = (scale.reshape(-1), values, _between(values))
-    given = [x.reshape(shape) for x in arrays] + [x.to(u.dtype) for x in numbers]
-    results = (target, by_scale, by_values)
+    signals = [x.reshape(shape).numpy() for x in arrays]
+    scales, *table = (x.to(u.dtype).numpy() for x in numbers)
     loop: Any = gradients_in_one_pass
-    loop(*(x.numpy() for x in (*given, *results)))
+    results = (target.numpy(), by_scale.numpy(), by_values.numpy())
+    loop(*signals, scales, columns, *table, *results)
     by_scale = (by_scale.to(scale.dtype) / scale.reshape(-1)).view(scale.shape)
     return passed, by_scale, by_values[:-1].to(values.dtype)
 
