@@ -56,7 +56,7 @@ def rows(quick: bool) -> list[Row]:
     precision = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32"
     found: list[Row] = []
     for title, make in list(MODELS.items())[: 1 if quick else None]:
-        step = training_step(make(), Method(), precision, *batch)
+        step = training_step(make(), Method(), *batch, precision=precision)
         times = interleaved({"step": step, **serve}, repeats, warmup=1)
         for name in serve:
             epoch = [a + b for a, b in zip(times[name], times["step"])]

@@ -36,8 +36,8 @@ def rows(quick: bool) -> list[Row]:
     model = nn.Sequential(nn.Flatten(), nn.Linear(*SIZES[:2]), nn.ReLU(), nn.Linear(*SIZES[1:]))
     ours = fs.convert(model, fs.ReLPSP(input=fs.inputs.Regular()), calibration=images)
     steps = {
-        ANN: training_step(model, Method(), "float32", images, labels),
-        OURS: training_step(ours, DTA(), "float32", images, labels),
+        ANN: training_step(model, Method(), images, labels),
+        OURS: training_step(ours, DTA(), images, labels),
     }
     absent = []
     for name, (package, make) in PEERS.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,10 @@ def rows(quick: bool) -> list[Row]:
     model = build(batch_norm=False, width=width)
     images, labels = torch.rand(batch, 3, 32, 32), torch.randint(10, (batch,))
     networks = _networks(model, images, quick)
-    steps = {key: training_step(*made, images, labels) for key, made in networks.items()}
+    steps = {
+        key: training_step(made, method, images, labels, **options)
+        for key, (made, method, options) in networks.items()
+    }
     saved = {key: saved_bytes(step, networks[key][0].parameters()) for key, step in steps.items()}
     times = interleaved(steps, repeats, warmup=1)
     extra = {
@@ -62,15 +66,10 @@ def rows(quick: bool) -> list[Row]:
 
 
 def training_step(
-    model: nn.Module, method: Method, precision: str, images: Tensor, labels: Tensor
+    model: nn.Module, method: Method, images: Tensor, labels: Tensor, **options: Any
 ) -> Callable[[], None]:
-    """One step of `fit` on a batch, as a function."""
-    config = TrainConfig(
-        learning_rate=1e-4,
-        batch_size=len(images),
-        channels_last=True,
-        precision=precision,  # type: ignore[arg-type]
-    )
+    """One step of `fit` on a batch, as a function; `options` of `TrainConfig`."""
+    config = TrainConfig(learning_rate=1e-4, batch_size=len(images), channels_last=True, **options)
     data = Dataset(images, labels)
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trainer = Trainer(model, data, data, config, method, None, images.device, float("inf"))
@@ -79,24 +78,28 @@ def training_step(
 
 def _networks(
     model: nn.Module, images: Tensor, quick: bool
-) -> dict[str, tuple[nn.Module, Method, str]]:
-    """name -> model, method and precision of a training."""
+) -> dict[str, tuple[nn.Module, Method, dict[str, Any]]]:
+    """name -> model, method and options of a training."""
     exponential = fs.TTFS(16, fs.kernels.Exponential(tau=4.0))
     convert = lambda code: fs.convert(model, code, calibration=images)  # noqa: E731
-    found: dict[str, tuple[nn.Module, Method, str]] = {
-        ANN: (copy.deepcopy(model), Method(), "float32"),
-        "surrogate T=16": (convert(exponential), Surrogate(), "float32"),
-        "quantizer-aware T=4": (
-            convert(fs.TTFS(4, fs.kernels.Linear())),
-            QuantizerAware(),
-            "float32",
-        ),
-        "DTA": (convert(fs.ReLPSP()), DTA(), "float32"),
+    linear = convert(fs.TTFS(4, fs.kernels.Linear()))
+    products = {"convolutions": "products"}
+    found: dict[str, tuple[nn.Module, Method, dict[str, Any]]] = {
+        ANN: (copy.deepcopy(model), Method(), {}),
+        f"{ANN}, products": (copy.deepcopy(model), Method(), products),
+        "surrogate T=16": (convert(exponential), Surrogate(), {}),
+        "quantizer-aware T=4": (linear, QuantizerAware(), {}),
+        "DTA": (convert(fs.ReLPSP()), DTA(), {}),
     }
     if multiplies_bfloat16(images.device):
-        found["DTA, bfloat16"] = (convert(fs.ReLPSP()), DTA(), "bfloat16")
+        half = {"precision": "bfloat16"}
+        found |= {
+            f"{ANN}, bfloat16": (copy.deepcopy(model), Method(), half),
+            f"{ANN}, bfloat16, products": (copy.deepcopy(model), Method(), half | products),
+            "DTA, bfloat16": (convert(fs.ReLPSP()), DTA(), half),
+        }
     if not quick and (peer := unrolled(model, UNROLLED)) is not None:
-        found[f"snnTorch T={UNROLLED}"] = (peer, Method(), "float32")
+        found[f"snnTorch T={UNROLLED}"] = (peer, Method(), {})
     return found
 
 

@@ -40,7 +40,7 @@ class TrainConfig:
             Validation and saved weights are float32. `"float16"` needs a GPU and scales the loss.
         convolutions: `"winograd"` and `"products"` compute the 3x3 convolutions of a training step
             on the CPU by `fast_convolutions`: the first is faster where the processor has AVX2 and
-            no more, the second on maps of at most 16 pixels (4x4).
+            no more, the second on maps of at most 16 pixels (4x4) and 128 channels or more.
         synchronize_batch_norm: with several processes, take the statistics of batch norm from all
             of them, not from each one's share of the batch.
         compile: run the training step's model through `torch.compile`.

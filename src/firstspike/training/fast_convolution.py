@@ -9,9 +9,9 @@ group, channels multiples of 32) in another way than torch:
   the maps: on wide maps only the gradient of the weights gains, on small ones all three do, and on
   2x2 maps, where 20 of 36 taps meet padding, a convolution is one dense product with a matrix
   (4 C, 4 K).
-- "products", for all others (float32, or the type of autocast): on maps of at most 16 pixels the
-  gradient of the weights is one product of matrices per tap, and on at most 4 pixels output and
-  gradient of the input are one product each. Other maps are torch's.
+- "products", for all others (float32, or the type of autocast): on maps of at most 16 pixels and
+  128 channels or more the gradient of the weights is one product of matrices per tap, and on at
+  most 4 pixels output and gradient of the input are one product each. Other maps are torch's.
 
 Results agree with `torch.nn.functional.conv2d` to rounding (relative error about 2e-6 in float32).
 """
@@ -37,7 +37,8 @@ _TINY = 4  # pixels of the largest maps of which all three operations do
 _WIDE = 16  # pixels a side: from here on the direct convolution is faster, weight gradients aside
 _SCRATCH = 6_000_000  # bytes of transformed images at a time, to stay in the caches
 _ROWS = 128  # fewest rows of a matrix product, where there are as many
-_LANES = 32
+_LANES = 32  # channels are multiples of it
+_CHANNELS = 128  # from which products pay
 
 # G of F(4x4, 3x3), (6, 3), and what it makes of 3x3 weights as (36, 9)
 _G = torch.tensor(
@@ -118,6 +119,7 @@ def _fits(
         and all(t.dtype in types for t in (input, weight))
         and input.ndim == 4
         and not (products and input.shape[2] * input.shape[3] > _SMALL)
+        and not (products and min(weight.shape[:2]) < _CHANNELS)
         and weight.shape[2:] == (3, 3)
         and weight.shape[1] == input.shape[1]
         and (bias is None or bias.shape == weight.shape[:1])
