@@ -107,12 +107,71 @@ def test_parts_see_what_became_of_the_whole(between, side):
     torch.testing.assert_close(network(other).view(4, 5, side, side), model(other))
 
 
+def _clips_a_view(model, h):
+    F.relu6(h[:, :4], inplace=True)
+    return F.relu(h)
+
+
+def _clips_a_part(model, h):
+    left, _ = h.chunk(2, 1)
+    left.clamp_(max=4.0)
+    return F.relu(h)
+
+
+def _clips_flat(model, h):
+    h.flatten(1).clamp_(max=4.0)
+    return F.relu(h)
+
+
+def _reads_an_old_view(model, h):
+    left = h[:, :4]
+    h.clamp_(max=5.0)
+    return F.relu(torch.cat([left, left], 1))
+
+
+def _sets_a_part(model, h):
+    h[:, :2] = 4.0
+    return F.relu(h)
+
+
+def _transposed(model, h):
+    turned = h.transpose(2, 3)
+    h.clamp_(max=4.0)
+    return F.relu(turned)
+
+
+VIEWS = (_clips_a_view, _clips_a_part, _clips_flat, _reads_an_old_view, _sets_a_part, _transposed)
+
+
+@pytest.mark.parametrize("between", VIEWS)
+def test_memory_changed_through_another_view_is_refused_by_name(between):
+    """Also where the samples do not show the difference."""
+    model, x = Model(between).eval(), torch.rand(4, 3, 6, 6)
+    with pytest.raises(ConversionError, match=r"changes memory in place .* another view") as error:
+        trace(model, x)
+    assert "test_models_left_alone.py" in str(error.value)
+    assert not check(model, x).converts
+
+
+@torch.no_grad()
+def test_other_parts_of_changed_memory_may_be_read():
+    torch.manual_seed(0)
+
+    def between(model, h):
+        left, right = h.chunk(2, 1)
+        left.clamp_(max=0.3)
+        return F.relu(torch.cat([right, left], 1))
+
+    model, x = Model(between).eval(), torch.randn(4, 3, 6, 6)
+    torch.testing.assert_close(trace(model, x)(x).view(4, 5, 6, 6), model(x))
+
+
 class Sharing(Model):
     """Copies share a layer on purpose."""
 
     def __deepcopy__(self, memo):
-        twin = Model(self.between, norm=copy.deepcopy(self.norm), relu=nn.ReLU()).eval()
-        twin.first, twin.last = self.first, self.last
+        twin = Model(self.between, norm=copy.deepcopy(self.norm), relu=nn.ReLU())
+        twin.first, twin.last, twin.last.bias = self.first, self.last, self.last.bias
         return twin
 
 
@@ -136,6 +195,14 @@ def test_weights_outside_the_copy_stay_as_they_are(look):
     for model in (shared, lazy):
         look(model, x)
     assert all(torch.equal(a, b) for a, b in zip(tensors, before))
+
+
+def test_layers_that_a_copy_shares_keep_their_mode_and_type():
+    model = Sharing(lambda m, h: F.relu(m.norm(h)) + m.calls, norm=batch_norm()).train()
+    with pytest.raises(ConversionError, match="The model may keep state"):  # float64 decides
+        trace(model, torch.rand(4, 3, 6, 6))
+    assert all(module.training for module in model.modules())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_a_registered_operation_keeps_its_tensors(monkeypatch):

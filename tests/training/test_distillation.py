@@ -60,3 +60,5 @@ def test_refusals(method):
         method(distillation=2.0)
     with pytest.raises(ValueError, match="`temperature` must be positive, got 0"):
         method(temperature=0)
+    with pytest.raises(TypeError, match=r"`teacher` must be a torch.nn.Module, got 0.3"):
+        method(teacher=0.3)

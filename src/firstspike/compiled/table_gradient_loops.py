@@ -19,50 +19,53 @@ def add_by_step(steps, x, sums):
 
 @numba.njit(nogil=True, cache=True)
 def gradients_in_one_pass(
-    arriving, u, y, scale, columns, values, between, passed, by_scale, by_values
+    arriving, u, y, scale, inner, values, between, passed, by_scale, by_values
 ):
     """Gradients of `straight_through` by potential, scale and values, in one pass over memory.
 
     Args:
-        arriving, u, y, passed: (rows, length) gradient, potentials, results; what passes on.
+        arriving, u, y, passed: (n,) gradient, potentials, results; what passes on.
         scale: (C,), and `by_scale` (C,) float64.
-        columns: whether a column has a channel (length = C), or a row: row r has channel r % C.
+        inner: neighbours in memory that share a channel; neuron i has channel (i // inner) % C.
         values, between: (T,) falling: what spikes say, and bounds that tell neighbours apart.
         by_values: (T + 1,) float64; the last for neurons that stay silent.
     """
-    rows, length = u.shape
     channels, steps = len(scale), len(values)
     scales, slopes = np.empty(_BLOCK, u.dtype), np.empty(_BLOCK, u.dtype)
-    step = np.empty(_BLOCK, np.int32)
-    sums = np.zeros(_BLOCK)
-    parts = np.zeros((_PARTS, steps + 1))
-    for r in range(rows):
-        widest = min(_BLOCK, length)
-        scales[:widest] = scale[r % channels]
-        for first in range(0, length, _BLOCK):
-            n = min(_BLOCK, length - first)
-            a, v = arriving[r, first : first + n], u[r, first : first + n]
-            said, through = y[r, first : first + n], passed[r, first : first + n]
-            if columns:
-                scales[:n] = scale[first : first + n]
-            for i in range(n):
-                inside = (v[i] > 0) & (v[i] <= values[0] * scales[i])
-                through[i] = a[i] if inside else 0 * a[i]
-                slopes[i] = a[i] * said[i] - through[i] * v[i]
-            _first_reached(said, scales, between, step[:n])
-            for i in range(n):
-                parts[i % _PARTS, step[i]] += a[i] * scales[i]
-            if columns:
-                for i in range(n):
-                    by_scale[first + i] += slopes[i]
+    step, of = np.empty(_BLOCK, np.int32), np.empty(_BLOCK, np.int32)
+    values_in_parts = np.zeros((_PARTS, steps + 1))
+    scales_in_parts = np.zeros((_PARTS, channels))
+    every = np.arange(channels).astype(np.int32)
+    channel, left = 0, inner
+    for first in range(0, len(u), _BLOCK):
+        n = min(_BLOCK, len(u) - first)
+        a, v = arriving[first : first + n], u[first : first + n]
+        said, through = y[first : first + n], passed[first : first + n]
+        i = 0
+        while i < n:  # the channels of this block
+            if inner == 1:
+                run = min(channels - channel, n - i)
+                scales[i : i + run] = scale[channel : channel + run]
+                of[i : i + run] = every[channel : channel + run]
+                channel = (channel + run) % channels
             else:
-                for i in range(n):
-                    sums[i] += slopes[i]
-        if not columns:
-            by_scale[r % channels] += sums[:widest].sum()
-            sums[:widest] = 0
+                run = min(left, n - i)
+                scales[i : i + run], of[i : i + run] = scale[channel], channel
+                left -= run
+                if left == 0:
+                    channel, left = (channel + 1) % channels, inner
+            i += run
+        for i in range(n):
+            inside = (v[i] > 0) & (v[i] <= values[0] * scales[i])
+            through[i] = a[i] if inside else 0 * a[i]
+            slopes[i] = a[i] * said[i] - through[i] * v[i]
+        _first_reached(said, scales, between, step[:n])
+        for i in range(n):
+            values_in_parts[i % _PARTS, step[i]] += a[i] * scales[i]
+            scales_in_parts[i % _PARTS, of[i]] += slopes[i]
     for k in range(_PARTS):
-        by_values += parts[k]
+        by_values += values_in_parts[k]
+        by_scale += scales_in_parts[k]
 
 
 @numba.njit(nogil=True, inline="always")

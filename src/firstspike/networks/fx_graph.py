@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 import os
 import re
 import traceback
@@ -81,6 +82,21 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
+def _own(twin: nn.Module, model: nn.Module) -> nn.Module:
+    """The copy with copies of what its `__deepcopy__` left shared with the model."""
+    layers = {id(module) for module in model.modules()}
+    tensors = {id(t) for t in itertools.chain(model.parameters(), model.buffers())}
+    for module in list(twin.modules()):
+        for name, layer in module.named_children():
+            if id(layer) in layers:
+                setattr(module, name, copy.deepcopy(layer))
+        for held in (module._parameters, module._buffers):
+            for name, tensor in held.items():
+                if id(tensor) in tensors:
+                    held[name] = copy.deepcopy(tensor)  # type: ignore[assignment]
+    return twin
+
+
 def evaluation_copy(model: nn.Module) -> nn.Module:
     """A copy of `model` in evaluation mode."""
     if isinstance(model, torch.jit.ScriptModule):
@@ -89,7 +105,7 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
             "scripted."
         )
     try:
-        twin = copy.deepcopy(model)
+        twin = _own(copy.deepcopy(model), model)
         with contextlib.suppress(NotImplementedError):  # exported programs have one mode
             twin.eval()
         return twin

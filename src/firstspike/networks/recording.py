@@ -67,6 +67,7 @@ class Traced(Tensor):
     _node: fx.Node | None
     _make: Callable[[], fx.Node]
     _operands: list[Traced]  # of the call that gave this one and other results
+    _stale: fx.Node  # what changed its memory through another view
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -92,7 +93,7 @@ class Recording:
         emptied: the nodes of which that is so.
         in_place: nodes that changed an operand instead of making a new tensor -> nodes whose
             values, still in use or the source of one of several results that is, are the same
-            memory.
+            view of the same memory. Other views that overlap it may not be read any more.
         result: what the model returned, with nodes in place of what depends on the input.
     """
 
@@ -126,6 +127,8 @@ class Recording:
         finally:
             for layer in layers.values():
                 del layer.__dict__["forward"]
+        for value in _traced_in(result):
+            self._check_fresh(value)
         self.output = result
         self.result = _mapped(lambda v: _node_of(v) if isinstance(v, Traced) else v, result)
         for value in _traced_in(result):
@@ -174,7 +177,8 @@ class Recording:
         as_nodes = _mapped(self._as_node, (tuple(args), dict(kwargs)))
         node = self.graph.create_node(op, target, *as_nodes)
         node.stack_trace = _frame()
-        operands = [v.raw for v in _traced_in((args, kwargs))]
+        traced = _traced_in((args, kwargs))
+        operands = [v.raw for v in traced]
         versions = [v._version for v in operands]
         try:
             call = func if op in ("call_module", "call_method") else target
@@ -189,9 +193,9 @@ class Recording:
             ) from error
         self._keep(node, value)
         if versions != [v._version for v in operands]:
-            self.in_place[node] = self._sharing(value)
+            self.in_place[node] = self._changed(operands, value, node)
         if isinstance(value, _SEVERAL) and not isinstance(value, torch.Size):
-            return self._several(value, node, _traced_in((args, kwargs)))
+            return self._several(value, node, traced)
         if isinstance(value, Tensor):
             return self._traced(value, node)
         if value is not None:  # a number or a size: nothing to note
@@ -210,28 +214,52 @@ class Recording:
         if any(isinstance(v, Tensor) and v.nbytes > _HELD for v in (value if several else [value])):
             self.emptied.add(node)
 
-    def _sharing(self, value: Any) -> list[fx.Node]:
-        """Nodes with the memory and shape of `value` among those that the model still holds."""
-        if not isinstance(value, Tensor):
-            return []
+    def _changed(self, operands: list[Tensor], value: Any, node: fx.Node) -> list[fx.Node]:
+        """Nodes that are what `node` changed in place and now have its value.
+
+        Whatever else overlaps that memory is marked. What was changed is what is returned, or the
+        first operand (`x[...] = y`).
+        """
+        returned = isinstance(value, Tensor) and any(_same_view(value, o) for o in operands)
+        written = value if returned else operands[0]
         in_use = [traced for ref in self._in_use if (traced := ref()) is not None]
-        return [
-            traced._node
-            for traced in in_use
-            if traced._node is not None
-            and traced.raw.data_ptr() == value.data_ptr()
-            and traced.raw.shape == value.shape
-        ]
+        self._in_use = [weakref.ref(traced) for traced in in_use]
+        memory = written.untyped_storage().data_ptr()
+        near = [t for t in in_use if t.raw.untyped_storage().data_ptr() == memory]
+        equal = [t for t in near if returned and _same_view(t.raw, written)]
+
+        def follows(traced: Traced) -> bool:
+            """Whether it is one of several results, not used yet, of what is known to change."""
+            sources = traced._operands if traced._node is None else []
+            return any(any(o is t for t in equal) or follows(o) for o in sources)
+
+        for traced in near:
+            known = any(traced is t for t in equal) or follows(traced)
+            if not known and _overlap(traced.raw, written):
+                traced._stale = node
+        return [t._node for t in equal if t._node is not None]
 
     def _as_node(self, value: Any) -> Any:
         """The node of a tensor; one that does not depend on the input has a known value."""
         if isinstance(value, Traced):
+            self._check_fresh(value)
             return _node_of(value)
         if not isinstance(value, Tensor):
             return value
         node = self.graph.create_node("call_function", torch.as_tensor, (), {}, "constant")
         self.values[node] = value
         return node
+
+    def _check_fresh(self, value: Traced) -> None:
+        """Refuse to read memory that was changed in place through another view of it."""
+        if (changed := getattr(value, "_stale", None)) is not None:
+            why = "it changes memory in place that is read again through another view"
+            what = "change it out of place"
+            raise ConversionError(
+                f"{label(self.module, changed)} cannot be converted: {why}. To convert the model, "
+                f"{what}.",
+                *(why, what),
+            )
 
     def _several(self, values: Any, node: fx.Node, operands: list[Traced]) -> Any:
         """Each of several results; those that are not used leave no trace.
@@ -299,6 +327,20 @@ def _traced_in(value: Any) -> list[Traced]:
         return [t for v in (value.values() if kind is dict else value) for t in _traced_in(v)]
     leaves = [value] if kind in _PLAIN or isinstance(value, Tensor) else pytree.tree_leaves(value)
     return [v for v in leaves if isinstance(v, Traced)]
+
+
+def _same_view(a: Tensor, b: Tensor) -> bool:
+    return (a.data_ptr(), a.shape, a.stride()) == (b.data_ptr(), b.shape, b.stride())
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    """Whether two views of one storage have an element in common."""
+    touched = torch.zeros(a.untyped_storage().nbytes() // a.element_size(), dtype=torch.bool)
+    for view in (a, b):
+        if view.element_size() != a.element_size():
+            return True  # seen as another type
+    touched.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
+    return bool(touched.as_strided(b.shape, b.stride(), b.storage_offset()).any())
 
 
 def _outline(value: Any) -> Any:

@@ -139,7 +139,7 @@ def own_weights(reference: nn.Module, model: nn.Module) -> set[int]:
         for p in reference.parameters()
         if p.is_contiguous() and p.untyped_storage().nbytes() == p.nbytes
     }
-    return copied - {p.data_ptr() for p in model.parameters()}  # what a copy shares on purpose
+    return copied - {p.data_ptr() for p in model.parameters()}
 
 
 def recorded(reference: nn.Module, example: Tensor) -> Recording:
@@ -211,7 +211,7 @@ class Comparison:
         said = torch.cat([said, self.network(self._unlike), said[:1], said[:1]])
         error, tolerance = _error(said, self._wanted), 1e-3
         if not error <= tolerance and said.dtype != torch.float64:
-            with contextlib.suppress(RuntimeError, TypeError):  # models that insist on their type
+            with contextlib.suppress(RuntimeError, ConversionError):  # insists on its type
                 x = torch.cat([self.samples, self._unlike]).double()
                 self._builder.module = readied(self._original, self.samples)[0].double()
                 self._model(x)  # the copy comes into the state that its predecessor was recorded in

@@ -131,19 +131,14 @@ def _in_one_pass(
     arrays = [x.detach().to(u.dtype).contiguous(memory_format=order) for x in (arriving, u, y)]
     passed = torch.empty_like(arrays[1])
     channels = max(scale.numel(), 1)
-    if last:  # channels lie closest
-        arrays = [x.permute(0, 2, 3, 1) for x in arrays]
-    columns = scale.ndim > 0 and (last or u.ndim == 2)
-    shape = (1, -1) if scale.ndim == 0 else (-1, channels) if columns else (len(u) * channels, -1)
-    target = (passed.permute(0, 2, 3, 1) if last else passed).view(shape)
+    inner = u.numel() if scale.ndim == 0 else 1 if last else u[0, 0].numel()
     by_scale = torch.zeros(channels, dtype=torch.float64)
     by_values = torch.zeros(len(values) + 1, dtype=torch.float64)
+    flat = [(x.permute(0, 2, 3, 1) if last else x).view(-1).numpy() for x in (*arrays, passed)]
     numbers = (scale.reshape(-1), values, _between(values))
-    signals = [x.reshape(shape).numpy() for x in arrays]
     scales, *table = (x.to(u.dtype).numpy() for x in numbers)
     loop: Any = gradients_in_one_pass
-    results = (target.numpy(), by_scale.numpy(), by_values.numpy())
-    loop(*signals, scales, columns, *table, *results)
+    loop(*flat[:3], scales, inner, *table, flat[3], by_scale.numpy(), by_values.numpy())
     by_scale = (by_scale.to(scale.dtype) / scale.reshape(-1)).view(scale.shape)
     return passed, by_scale, by_values[:-1].to(values.dtype)
 

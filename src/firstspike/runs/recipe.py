@@ -17,6 +17,7 @@ from firstspike.data import Dataset, load_dataset
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training import Method, TrainConfig
 from firstspike.training.clipped import with_limits
+from firstspike.training.distillation import Distilled
 from firstspike.training.output_spikes import with_output_spikes
 
 _WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
@@ -243,8 +244,20 @@ class Recipe:
         options = dict(self.method) if isinstance(self.method, dict) else self.method
         taught = isinstance(options, dict) and options.pop("teacher", False)
         method = build(Method, options)
-        if taught and teacher is not None:
-            method.teacher = teacher  # type: ignore[attr-defined]
+        if not taught:
+            return method
+        if not isinstance(method, Distilled):
+            raise ValueError(
+                f"`teacher` must go with a method that learns from one, got "
+                f"{type(method).__name__}. Leave it out, or take QuantizerAware, SGL, Surrogate or "
+                "DTA."
+            )
+        if self.start is None:
+            raise ValueError(
+                "`teacher: true` must have a trained ANN to learn from, got no `start`. Write "
+                "`start: RUN`."
+            )
+        method.teacher = teacher
         return method
 
     def network(self, model: nn.Module) -> SpikingNetwork:

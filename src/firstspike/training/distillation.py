@@ -25,21 +25,28 @@ class Distilled(Method):
                + share tau^2 KL(softmax(z' / tau) || softmax(z / tau)).
 
     Args:
-        teacher: an ANN whose outputs are learned; None learns from labels alone.
+        teacher: an ANN whose outputs are learned; None learns from labels alone. `fit` freezes it,
+            in evaluation mode and on the device of what it trains.
         distillation: the share, in [0, 1].
         temperature: tau.
 
     Raises:
+        TypeError: if the teacher is no module.
         ValueError: if the share lies outside [0, 1], or the temperature is not positive.
 
     Source: Hinton et al. 2015, "Distilling the knowledge in a neural network".
     """
 
-    teacher: nn.Module | None = field(default=None, repr=False)
-    distillation: float = 0.5
-    temperature: float = 4.0
+    teacher: nn.Module | None = field(default=None, repr=False, kw_only=True)
+    distillation: float = field(default=0.5, kw_only=True)
+    temperature: float = field(default=4.0, kw_only=True)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.teacher, nn.Module | None):
+            raise TypeError(
+                f"`teacher` must be a torch.nn.Module, got {self.teacher!r}. Pass the ANN itself; "
+                "in a recipe `teacher: true` stands for the one it starts from."
+            )
         require(
             0 <= self.distillation <= 1,
             "distillation",
