@@ -190,6 +190,7 @@ def _summary(values: Mapping[str, float]) -> str:
     """`91.43 %, 680 steps, 68,810 spikes`, as far as known."""
     forms = {
         "accuracy": "{:.2f} %",
+        "ann_accuracy": "ANN {:.2f} %",
         "loss": "{:.2f} below the ANN",
         "steps": "{:,.0f} steps",
         "spikes": "{:,.0f} spikes",
