@@ -12,14 +12,18 @@ from firstspike.training import (
 )
 from firstspike.training.causal_network import CausalSetNetwork
 from firstspike.training.clipped import plain, read_out, with_trained_ranges
+from firstspike.training.distillation import Distilled
+from firstspike.training.single_spike import SingleSpikeMethod
 
 __all__ = [
     "DTA",
     "SGL",
     "CausalSetNetwork",
+    "Distilled",
     "Method",
     "Perturbation",
     "QuantizerAware",
+    "SingleSpikeMethod",
     "Surrogate",
     "folded",
     "perturbed_accuracy",

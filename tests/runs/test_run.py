@@ -174,6 +174,11 @@ def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -
         ({"calibration": "all"}, "r.yaml: `calibration` must be a number of images, got 'all'"),
         ({"validate": "no"}, "r.yaml: `validate` must be true or false, got .no"),
         ({"training": {"epoch": 3}}, "has no option 'epoch'"),
+        ({}, "r.yaml: `teacher: true` must have a trained ANN to learn from, got no `start`"),
+        (
+            {"start": "runs/ann", "method": {"name": "Method", "teacher": True}},
+            "r.yaml: `teacher` must go with a method that learns from one, got Method",
+        ),
     ],
 )
 def test_bad_keys_are_named(changes: dict, message: str, tmp_path: Path) -> None:

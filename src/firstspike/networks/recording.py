@@ -335,10 +335,9 @@ def _same_view(a: Tensor, b: Tensor) -> bool:
 
 def _overlap(a: Tensor, b: Tensor) -> bool:
     """Whether two views of one storage have an element in common."""
+    if a.element_size() != b.element_size():  # seen as another type
+        return True
     touched = torch.zeros(a.untyped_storage().nbytes() // a.element_size(), dtype=torch.bool)
-    for view in (a, b):
-        if view.element_size() != a.element_size():
-            return True  # seen as another type
     touched.as_strided(a.shape, a.stride(), a.storage_offset()).fill_(True)
     return bool(touched.as_strided(b.shape, b.stride(), b.storage_offset()).any())
 

@@ -175,10 +175,10 @@ class Comparison:
 
     Differences are measured against what outputs vary by over the samples, which a large constant
     cannot hide. What the model says for the samples is known from the recording that made the
-    network. It runs once more, in a batch of another size: on a sample unlike the others, which
-    shows what was taken for a constant, and on the first one, which shows state. Where float32
-    rounds too much to tell, float64 decides. The network takes the weights of the model's copy,
-    so the model runs first.
+    network (where a large output activation was left out, it runs for them again). It runs once
+    more, in a batch of another size: on a sample unlike the others, which shows what was taken for
+    a constant, and on the first one, which shows state. Where float32 rounds too much to tell,
+    float64 decides. The network takes the weights of the model's copy, so the model runs first.
 
     Attributes:
         network: rewritten for spikes, in evaluation mode.

@@ -29,7 +29,11 @@ class SingleSpikeMethod(Distilled):
 
     What is validated after every epoch is the spiking network itself. Every epoch also reports
     `spikes_per_neuron` and `inactive` (share of the hidden neurons that no image of the last batch
-    makes fire), both from spike times.
+    makes fire), both from spike times. With the logits z of that pass, what is minimised is
+
+        loss = criterion(z, images, labels) + penalty,
+
+    the criterion being that of `Distilled` and the penalty each method's own, if it has one.
 
     Args:
         teacher, distillation, temperature: see `Distilled`.
@@ -37,6 +41,11 @@ class SingleSpikeMethod(Distilled):
             training.
         perturbation: disturbances of spikes and weights in every training step, for networks that
             stand them afterwards. Validation is undisturbed.
+
+    Raises:
+        ValueError: if `dropout` lies outside [0, 1).
+
+    Source: Srivastava et al. 2014 for dropout.
     """
 
     dropout: float = 0.0
