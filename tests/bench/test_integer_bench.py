@@ -17,8 +17,8 @@ def network():
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(),
-        nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10),
+        nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(),
+        nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 10),
     )  # fmt: skip
     x = torch.rand(32, 3, 8, 8)
     return fs.trace(model, x), x

@@ -45,6 +45,13 @@ def test_a_part_that_fails_does_not_end_the_others(parts: None) -> None:
     assert all(row.extra["part"] == "peer" for row in peer.rows)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARTS)
+def test_every_part_runs_at_small_sizes(name: str) -> None:
+    (part,) = run_parts([name], quick=True)
+    assert not part.error and part.rows
+
+
 def test_a_part_measures_the_same_alone_and_among_others(parts: None) -> None:
     alone = next(iter(run_parts(["good"], seed=3))).rows[0].ratio
     last = list(run_parts(["peer", "good"], seed=3))[-1].rows[0].ratio

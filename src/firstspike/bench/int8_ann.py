@@ -16,6 +16,7 @@ from torch import Tensor
 from firstspike.bench.timing import Row, missing
 from firstspike.networks import INPUT, Network, Node
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, Rectifier
+from firstspike.networks.ops.pools import plane_windows
 from firstspike.quantized.int8_ops import Int8Op, Int8Pool, Requantization
 
 ONNX = "int8 ANN, onnxruntime"
@@ -140,10 +141,9 @@ def _onnx_model(network: Network, layers: dict[str, Layer], batch: int) -> Any:
         if isinstance(op, Rectifier):
             value[node.name] = source
         elif isinstance(op, MaxPool):
-            size = [op.hyper["kernel_size"]] * 2
-            nodes.append(
-                helper.make_node("MaxPool", [source], [node.name], kernel_shape=size, strides=size)
-            )
+            window, stride, *_ = plane_windows(op.hyper)
+            size: Any = {"kernel_shape": window, "strides": stride}
+            nodes.append(helper.make_node("MaxPool", [source], [node.name], **size))
         elif (layer := layers.get(node.name)) is not None:
             nodes.append(_onnx_layer(layer, source, zero, constant))
         else:

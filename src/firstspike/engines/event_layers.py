@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from firstspike.compiled import event_loops as kernels
 from firstspike.engines.event_signal import Array, Events, Signal, from_rows, to_rows
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, TransposedConvolution
+from firstspike.networks.ops.pools import per_axis, plane_windows
 from firstspike.neurons.neuron import Neuron, per_channel
 
 
@@ -113,25 +114,17 @@ def _hyper(
         return 1, (1, 1), [1, 1, 0, 0, 1, 1]
     dims = op.weight.ndim - 2
     kernel = tuple(op.weight.shape[2:])
-    stride = _numbers(op.hyper.get("stride", 1), dims)
-    dilation = _numbers(op.hyper.get("dilation", 1), dims)
+    stride = per_axis(op.hyper.get("stride", 1), dims)
+    dilation = per_axis(op.hyper.get("dilation", 1), dims)
     padding = op.hyper.get("padding", 0)
     if padding == "same":
         padding = tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel))
-    padding = _numbers(0 if padding == "valid" else padding, dims)
+    padding = per_axis(0 if padding == "valid" else padding, dims)
     if dims == 1:
         kernel, stride, dilation = (1, *kernel), (1, *stride), (1, *dilation)
         padding = (0, *padding)
     groups = int(op.hyper.get("groups", 1))
     return groups, (kernel[0], kernel[1]), [*stride, *padding, *dilation]
-
-
-def _numbers(value: Any, dims: int) -> tuple[int, ...]:
-    return (
-        (int(value),) * dims
-        if isinstance(value, int)
-        else tuple(int(v) for v in value) * (dims if len(value) == 1 else 1)
-    )
 
 
 def rounded(weight: Tensor, precision: str) -> tuple[Tensor, Tensor]:
@@ -210,8 +203,10 @@ class Firing:
         self.scale = said.contiguous().numpy()
         self.factor = scale.reciprocal().contiguous().numpy()
         out = shape if pool is None else pool[1]
-        window = [1, 1, 1, 1, 0, 0, 1, 1] if pool is None else pool_window(pool[0])
-        self.geometry = np.array([*_plane(shape), stride, steps, *_plane(out), *window], np.int64)
+        window = plane_windows({"kernel_size": 1} if pool is None else pool[0].hyper)
+        self.geometry = np.array(
+            [*_plane(shape), stride, steps, *_plane(out), *chain(*window)], np.int64
+        )
         self.shapes = out, shape[0]
         self._allot()
 
@@ -243,14 +238,6 @@ class Firing:
             events.value,
         )
         return events
-
-
-def pool_window(op: Op) -> list[int]:
-    """Kernel, stride, padding and dilation of a two-dimensional pool, two numbers each."""
-    kernel = op.hyper["kernel_size"]
-    stride = op.hyper.get("stride") or kernel
-    found = (kernel, stride, op.hyper.get("padding", 0), op.hyper.get("dilation", 1))
-    return [number for value in found for number in _numbers(value, 2)]
 
 
 def has_rows(op: Op) -> bool:

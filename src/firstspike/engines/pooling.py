@@ -9,6 +9,7 @@ from torch import Tensor
 
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import MaxPool
+from firstspike.networks.ops.pools import plane_windows
 
 _COMPILED = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -84,7 +85,7 @@ class SpikePool:
             out.flatten(1, 2).numpy(),
         ]
         in_parts(
-            lambda part: loop(*planes, op.windows(), part.start, part.stop),
+            lambda part: loop(*planes, plane_windows(op.hyper), part.start, part.stop),
             len(planes[1]),
             smallest=16,
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import AveragePool, Convolution, Dense, MaxPool, Op, WeightOp
-from firstspike.networks.ops.pools import per_axis
+from firstspike.networks.ops.pools import Plane, per_axis, plane_windows
 from firstspike.quantized.integers import LARGEST_UINT8
 
 _PAIR_LIMIT = 128  # 2 * 128 * 127 < 2^15: pairs of products that 16 bits hold
@@ -144,7 +144,7 @@ class Int8Pool(MaxPool):
         super().__init__(**op.hyper)
         self.shape = shape
         compiled = op.hyper["dims"] == 2 and "output_size" not in op.hyper
-        self.window = _window(op) if compiled else None
+        self.window = plane_windows(op.hyper) if compiled else None
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8:
@@ -166,7 +166,7 @@ class Int8Sum(WeightOp):
         super().__init__(**op.hyper)
         self.op = op
         self.shape = shape
-        self.window = _window(op)
+        self.window = plane_windows(op.hyper)
 
     def forward(self, x: Tensor) -> Tensor:
         if not has_numba():
@@ -174,17 +174,7 @@ class Int8Sum(WeightOp):
         return _pooled(x, self.shape, self.window, total=True)
 
 
-Window = tuple[tuple[int, ...], ...]  # kernel, stride, padding, dilation, two numbers each
-
-
-def _window(op: MaxPool | AveragePool) -> Window:
-    size = per_axis(op.hyper["kernel_size"], 2)
-    stride = op.hyper.get("stride") or size  # () or None: the kernel's size
-    rest = (per_axis(op.hyper.get(name) or n, 2) for name, n in (("padding", 0), ("dilation", 1)))
-    return (size, per_axis(stride, 2), *rest)
-
-
-def _pooled(x: Tensor, shape: tuple[int, ...], window: Window, total: bool) -> Tensor:
+def _pooled(x: Tensor, shape: tuple[int, ...], window: Plane, total: bool) -> Tensor:
     from firstspike.compiled.int8_loops import pool_uint8
 
     last = torch.channels_last

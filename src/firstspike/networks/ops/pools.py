@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,20 @@ _COMPILED = (torch.float32, torch.float64)
 
 
 def per_axis(value: int | tuple[int, ...] | list[int], dims: int) -> tuple[int, ...]:
-    """A hyper-parameter as one number per axis."""
-    return (value,) * dims if isinstance(value, int) else tuple(value)
+    """A hyper-parameter as one number per axis; torch takes one number for all, in brackets too."""
+    several = (value,) if isinstance(value, int) else tuple(value)
+    return several * dims if len(several) == 1 else several
+
+
+Plane = tuple[tuple[int, ...], ...]
+
+
+def plane_windows(hyper: Mapping[str, Any]) -> Plane:
+    """Kernel, stride, padding and dilation of a two-dimensional pool, two numbers each."""
+    kernel = per_axis(hyper["kernel_size"], 2)
+    stride = hyper.get("stride") or kernel  # () or None: the kernel's size
+    others = stride, hyper.get("padding", 0), hyper.get("dilation", 1)
+    return (kernel, *(per_axis(value, 2) for value in others))
 
 
 class Windows(Op):
@@ -186,21 +198,17 @@ class MaxPool(Windows):
 
         loop: Any = pool_loops.largest_of_windows
         out = x.new_empty(len(x), *pool(x[:0], **hyper).shape[1:])
-        planes = x.detach().flatten(0, 1).numpy(), out.flatten(0, 1).numpy(), self.windows()
-        in_parts(lambda part: loop(*planes, part.start, part.stop), len(planes[0]), smallest=16)
+        planes = x.detach().flatten(0, 1).numpy(), out.flatten(0, 1).numpy()
+        window = plane_windows(self.hyper)
+        in_parts(
+            lambda part: loop(*planes, window, part.start, part.stop), len(planes[0]), smallest=16
+        )
         return out
 
     def fits_loop(self, x: Tensor) -> bool:
         """Whether compiled loops over two-dimensional windows may read `x`."""
         plane = self.hyper.get("dims") == 2 and "output_size" not in self.hyper and x.ndim >= 4
         return plane and is_plain(x) and has_numba()
-
-    def windows(self) -> tuple[tuple[int, ...], ...]:
-        """Kernel, stride, padding and dilation of a two-dimensional pool, two numbers each."""
-        kernel = per_axis(self.hyper["kernel_size"], 2)
-        stride = self.hyper.get("stride") or kernel
-        others = stride, self.hyper.get("padding", 0), self.hyper.get("dilation", 1)
-        return (kernel, *(per_axis(value, 2) for value in others))
 
     def shares(self, axis: int, size: int) -> Tensor:
         names = ("output_size", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
