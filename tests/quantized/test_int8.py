@@ -1,5 +1,6 @@
 """Int8 arithmetic against the other engines, spike for spike."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -14,7 +15,14 @@ import firstspike as fs
 from firstspike.engines import ENGINES
 from firstspike.networks.ops import Convolution, Dense, MaxPool
 from firstspike.quantized import Int8, Quantization, quantize, to_integers
-from firstspike.quantized.int8_ops import Int8Op, Int8Pool, Requantization, int8_is_exact
+from firstspike.quantized.int8_ops import (
+    HALF,
+    Int8Halves,
+    Int8Op,
+    Int8Pool,
+    Requantization,
+    int8_is_exact,
+)
 from firstspike.quantized.int8_tables import uniform_quantizer
 
 needs_kernels = pytest.mark.skipif(
@@ -54,6 +62,14 @@ def plain() -> nn.Module:
         nn.Conv2d(2, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1),
         nn.Conv2d(8, 8, 3, bias=False), nn.ReLU(), nn.AvgPool2d(2),
         nn.Flatten(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
+def deep() -> nn.Module:
+    """A convolution of 4,608 products a sum, which float32 may not hold."""
+    return nn.Sequential(
+        nn.Conv2d(2, 512, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(512, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8, 5),
     )  # fmt: skip
 
 
@@ -245,11 +261,37 @@ def test_int8_convolution_is_exact(groups, stride, padding, dilation):
     weight = torch.randint(-127, 128, (16, 8 // groups, 3, 3))
     x = torch.randint(0, LARGEST + 1, (3, 8, 9, 9), dtype=torch.uint8)
     hyper = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    op = Int8Op(
-        Convolution({"weight": weight.float()}, **hyper), (8, 9, 9), weight, torch.ones(16), None
-    )
+    layer = (Convolution({"weight": weight.float()}, **hyper), (8, 9, 9), weight, torch.ones(16))
     expected = nn.functional.conv2d(x.double(), weight.double(), **hyper)
-    assert torch.equal(op(x).double(), expected)
+    assert torch.equal(Int8Op(*layer, None)(x).double(), expected)
+    bias = torch.randint(-99, 99, (16,))
+    x = torch.randint(0, 256, x.shape, dtype=torch.uint8)  # halves fit any kernels
+    expected = nn.functional.conv2d(x.double(), weight.double(), bias.double(), **hyper)
+    assert torch.equal(copy.deepcopy(Int8Halves(*layer, bias))(x).double(), expected)
+
+
+@needs_kernels
+def test_int8_dense_layer_in_halves_is_exact():
+    weight, bias = torch.randint(-127, 128, (16, 40)), torch.randint(-99, 99, (16,))
+    x = torch.randint(0, 256, (3, 5, 40), dtype=torch.uint8)
+    dense = Dense({"weight": weight.float(), "bias": bias.float()})
+    op = Int8Halves(dense, (5, 40), weight, torch.ones(16), bias)
+    assert torch.equal(op(x).double(), x.double() @ weight.double().T + bias)
+
+
+@needs_kernels
+@pytest.mark.parametrize("code", ["linear 255", "exponential"])
+@pytest.mark.parametrize("build", [plain, Residual, pooled_twice])
+def test_halves_decide_as_the_closed_form(build, code, monkeypatch):
+    """As on machines whose kernels do not hold products of eight bits, of layers deep enough."""
+    monkeypatch.setattr("firstspike.quantized.int8.int8_is_exact", lambda largest: largest < HALF)
+    monkeypatch.setattr("firstspike.quantized.int8._DEEP", 0)
+    network, x = integers(build, CODES[code])
+    engine = Int8(network)
+    assert "int8 in halves" in engine.routes.values()
+    record = fs.simulate(network, x, "closed_form")
+    assert_same(engine.run(x), record)
+    assert torch.equal(engine(x), record.logits)
 
 
 @pytest.mark.parametrize("size, stride, padding, ceil", [(2, None, 0, False), (3, 2, 1, True)])
@@ -287,8 +329,8 @@ def test_machines_without_int8_products_are_seen_and_stay_exact(isa):
     script = (
         "import sys; sys.path.insert(0, 'tests/quantized'); from test_int8 import *\n"
         "print(int8_is_exact(255), int8_is_exact(128))\n"
-        "for code in ('linear 255', 'linear 16'):\n"
-        "    network, x = integers(plain, CODES[code])\n"
+        "for build, code in ((plain, 'linear 255'), (deep, 'linear 255'), (plain, 'linear 16')):\n"
+        "    network, x = integers(build, CODES[code])\n"
         "    engine = Int8(network)\n"
         "    assert_same(engine.run(x), fs.simulate(network, x, 'closed_form'))\n"
         "    print(engine.routes['_3'])\n"
@@ -298,8 +340,9 @@ def test_machines_without_int8_products_are_seen_and_stay_exact(isa):
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
     )
     exact, narrow, *routes = done.stdout.split()[0:2] + done.stdout.splitlines()[1:]
-    assert narrow == "True" and routes[1] == "int8, uint8 out"
-    assert routes[0] == ("int8, uint8 out" if exact == "True" else "float32")
+    assert narrow == "True" and routes[2] == "int8, uint8 out"
+    others = ["int8, uint8 out"] * 2 if exact == "True" else ["float32", "int8 in halves"]
+    assert routes[:2] == others
 
 
 def test_an_empty_batch() -> None:

@@ -34,7 +34,9 @@ from firstspike.networks.ops import (
 from firstspike.neurons.lookup import look_up
 from firstspike.quantized.fixed_point import pool_size
 from firstspike.quantized.int8_ops import (
+    HALF,
     FloatOp,
+    Int8Halves,
     Int8Op,
     Int8Pool,
     Int8Sum,
@@ -50,6 +52,8 @@ from firstspike.quantized.integers import (
     sum_bounds,
 )
 
+_DEEP = 4096  # products of a sum from which two in int8 are quicker than one in float32 (AVX2)
+_IN_FLOAT32 = EXACT_FLOAT[torch.float32]
 _QUARTER = 2**22  # integers up to here leave float32 two fraction bits
 
 
@@ -66,7 +70,9 @@ class Int8:
 
     Attributes:
         routes: arithmetic of every operation: "int8" (sums leave as floats), "int8, uint8 out"
-            (sums leave as levels of the next population's table), "uint8", "float32" or "float64".
+            (sums leave as levels of the next population's table), "int8 in halves" (two int8
+            products, on machines whose kernels do not hold those of eight bits, where float32
+            does not hold the sums or takes longer), "uint8", "float32" or "float64".
 
     Raises:
         ValueError: if int8 arithmetic cannot hold the network, with the reason.
@@ -158,12 +164,15 @@ class Int8:
         if scale is None:
             scale = torch.ones(len(op.weight), dtype=torch.float64)
         bias = None if op.bias is None else op.bias.detach().double() * scale
+        shape, weight = self.source.network.node[node.inputs[0]].shape, op.weight.detach()
+        if not int8_is_exact(int(self.bounds[node.inputs[0]].max())):
+            self.routes[node.name] = "int8 in halves"
+            return Int8Halves(op, shape, weight, scale, bias)
         requantization = self._requantization(target, op, scale)
         if requantization is not None and target is not None:
             self.in_levels.add(target)
         self.routes[node.name] = "int8" if requantization is None else "int8, uint8 out"
-        shape = self.source.network.node[node.inputs[0]].shape
-        return Int8Op(op, shape, op.weight.detach(), scale, bias, requantization)
+        return Int8Op(op, shape, weight, scale, bias, requantization)
 
     def _fits(self, node: Node, op: Convolution | Dense, target: str | None) -> bool:
         """Whether int8 kernels give what follows the layer all it needs to be exact."""
@@ -171,14 +180,19 @@ class Int8:
             return False
         if isinstance(op, Convolution) and op.weight.ndim != 4:
             return False
-        largest = int(self.bounds[node.inputs[0]].max())
-        if not int8_is_exact(largest) or int(self.bounds[node.name].max()) >= 2**31:
+        if int(self.bounds[node.name].max()) >= 2**31:
             return False
+        if not int8_is_exact(int(self.bounds[node.inputs[0]].max())):
+            weight = op.weight.detach().abs().flatten(1)
+            shallow = weight.shape[1] < _DEEP and self._exact_in(node, op, torch.float32)
+            if shallow or not int8_is_exact(HALF - 1):
+                return False
+            if float(weight.sum(1, dtype=torch.float64).max()) * (HALF - 1) > _IN_FLOAT32:
+                return False
         if target is None:
             return self._exact_in(node, op, torch.float32)
-        limit = EXACT_FLOAT[torch.float32]
         levels, bias = _neuron(self.source, target).thresholds(), _largest_bias(op)
-        return int(levels.abs().max()) + bias <= limit
+        return int(levels.abs().max()) + bias <= _IN_FLOAT32
 
     def _population_behind(self, name: str) -> str | None:
         """The population that alone takes the node's value."""

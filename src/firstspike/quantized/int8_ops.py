@@ -22,6 +22,7 @@ from firstspike.networks.ops import AveragePool, Convolution, Dense, MaxPool, Op
 from firstspike.networks.ops.pools import Plane, per_axis, plane_windows
 from firstspike.quantized.integers import LARGEST_UINT8
 
+HALF = 16  # values of eight bits are `h + 16 g` with h, g < 16
 _PAIR_LIMIT = 128  # 2 * 128 * 127 < 2^15: pairs of products that 16 bits hold
 
 
@@ -101,6 +102,38 @@ class Int8Op(WeightOp):
         WeightOp.__init__(twin)
         for name in ("bias", "scale", "zero", "output", "window", "weight"):
             setattr(twin, name, getattr(self, name))  # constants: nothing ever writes to them
+        return twin
+
+
+class Int8Halves(Int8Op):
+    """The same where pairs of products must fit 16 bits: both halves of the bits of every value.
+
+    A value v is `h + 16 g` with h, g <= 15, so its sums are `S_h + 16 S_g`, of products that fit.
+    Both halves go through the kernel as one batch. Sums of halves must stay below 2^24; then only
+    their total is rounded, as in `Int8Op`. Arguments are those of `Int8Op`, without levels.
+    """
+
+    def __init__(
+        self,
+        op: Convolution | Dense,
+        shape: tuple[int, ...],
+        weight: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+    ) -> None:
+        super().__init__(op, shape, weight, scale, None)
+        self.offset = None if bias is None else bias.float().reshape(-1, *[1] * (weight.ndim - 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        halves = super().forward(torch.cat([x & (HALF - 1), x // HALF]))
+        low, high = halves.split(len(x))
+        sums = low.add_(high, alpha=HALF)
+        return sums if self.offset is None else sums.add_(self.offset)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Int8Halves:
+        twin = super().__deepcopy__(memo)
+        assert isinstance(twin, Int8Halves)
+        twin.offset = self.offset
         return twin
 
 
