@@ -39,7 +39,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A line for every call of the loop."""
     made, loop = [], pool_loops.largest_of_windows
     monkeypatch.setattr(
-        pool_loops, "largest_of_windows", lambda *a: (made.append("loop"), loop(*a))[1]
+        pool_loops, "largest_of_windows", lambda *a, **k: (made.append("loop"), loop(*a, **k))[1]
     )
     return made
 
@@ -50,6 +50,24 @@ def test_equals_torch(dtype: torch.dtype, calls: list[str]) -> None:
     for hyper in WINDOWS:
         assert same(MaxPool(dims=2, **hyper)(x), F.max_pool2d(x, **hyper)), hyper
     assert len(calls) == len(WINDOWS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(32, 64), (2, 512), (33, 64), (64, 6)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_squares_in_channels_last_order_equal_torch(dtype, size, threads, monkeypatch) -> None:
+    made, loop = [], pool_loops.largest_of_squares
+    monkeypatch.setattr(
+        pool_loops, "largest_of_squares", lambda *a, **k: (made.append("loop"), loop(*a, **k))[1]
+    )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x = torch.randn(3, 17, *size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    x[0, 0, 0, :2] = torch.tensor([float("nan"), 1.0])
+    x[1, :, 1], x[2, 1, 0, 1] = -float("inf"), float("nan")
+    found = MaxPool(dims=2, kernel_size=(2,), stride=2)(x)
+    assert same(found, F.max_pool2d(x, 2))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert bool(made) == (size[0] % 2 == 0)
 
 
 def test_torch_has_what_the_loop_does_not_take(calls: list[str]) -> None:

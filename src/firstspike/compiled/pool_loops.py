@@ -36,6 +36,27 @@ def largest_of_windows(values, out, window, first, last):
 
 
 @numba.njit(nogil=True, cache=True)
+def largest_of_squares(values, out, channels, first, last):
+    """The largest value, or NaN, of every 2 by 2 square of images in channels-last order.
+
+    values (R, 2, W * channels) are the lines of each row of squares, of which it works on the rows
+    `first` ... `last - 1`; out (R, W / 2 * channels).
+    """
+    size = values.shape[2]
+    highest = np.empty(size, values.dtype)  # of each column within a row of squares
+    for row in range(first, last):
+        upper, lower, best = values[row, 0], values[row, 1], out[row]
+        for k in range(size):
+            a, b = upper[k], lower[k]
+            highest[k] = a if a > b or a != a else b
+        for column in range(size // (2 * channels)):
+            start, left = column * channels, 2 * column * channels
+            for c in range(channels):
+                a, b = highest[left + c], highest[left + channels + c]
+                best[start + c] = a if a > b or a != a else b
+
+
+@numba.njit(nogil=True, cache=True)
 def pool_planes(values, delivered, largest, count, out, window, first, last):
     """Work on the channels `first` ... `last - 1` of all N * C.
 

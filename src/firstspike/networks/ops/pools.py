@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,16 @@ def plane_windows(hyper: Mapping[str, Any]) -> Plane:
     stride = hyper.get("stride") or kernel  # () or None: the kernel's size
     others = stride, hyper.get("padding", 0), hyper.get("dilation", 1)
     return (kernel, *(per_axis(value, 2) for value in others))
+
+
+_SQUARES: Plane = ((2, 2), (2, 2), (0, 0), (1, 1))
+_SMALL = 1 << 14  # values of an input on which torch is as quick as a compiled loop
+
+
+def _in_squares(x: Tensor) -> bool:
+    """Whether 2 by 2 squares, in channels-last order, make up images that are not small."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return last and x.shape[2] % 2 == x.shape[3] % 2 == 0 and x.numel() >= _SMALL
 
 
 class Windows(Op):
@@ -192,16 +203,27 @@ class MaxPool(Windows):
         differentiable = torch.is_grad_enabled() and x.requires_grad
         if differentiable or x.dtype not in _COMPILED or not (self.fits_loop(x) and len(x)):
             return pool(x, **hyper)
-        if not x.is_contiguous():  # torch is quick in channels-last order
-            return pool(x, **hyper)
         from firstspike.compiled import pool_loops
 
-        loop: Any = pool_loops.largest_of_windows
-        out = x.new_empty(len(x), *pool(x[:0], **hyper).shape[1:])
-        planes = x.detach().flatten(0, 1).numpy(), out.flatten(0, 1).numpy()
+        loop: Any
         window = plane_windows(self.hyper)
+        if x.is_contiguous():
+            loop = partial(pool_loops.largest_of_windows, window=window)
+            out = x.new_empty(len(x), *pool(x[:0], **hyper).shape[1:])
+            lines, pooled = x.flatten(0, 1), out.flatten(0, 1)
+        elif window == _SQUARES and _in_squares(x):
+            n, channels, height, width = x.shape
+            loop = partial(pool_loops.largest_of_squares, channels=channels)
+            pooled = x.new_empty(n * height // 2, width // 2 * channels)
+            out = pooled.view(n, height // 2, width // 2, channels).permute(0, 3, 1, 2)
+            lines = x.permute(0, 2, 3, 1).reshape(len(pooled), 2, width * channels)
+        else:  # torch is quick in channels-last order
+            return pool(x, **hyper)
+        source, target = lines.detach().numpy(), pooled.numpy()
         in_parts(
-            lambda part: loop(*planes, window, part.start, part.stop), len(planes[0]), smallest=16
+            lambda part: loop(source, target, first=part.start, last=part.stop),
+            len(source),
+            smallest=16,
         )
         return out
 
