@@ -55,8 +55,10 @@ def is_plain(*tensors: Tensor) -> bool:
     return True
 
 
-def require_plain(x: Tensor, but: Container[str] = ()) -> None:
+def require_plain(x: Tensor, but: Container[str] = ()) -> str | None:
     """Refuse an input that is being traced or transformed, by the name of what does it.
+
+    Returns what does it where that is let through.
 
     Args:
         but: transformations that are let through.
@@ -72,3 +74,4 @@ def require_plain(x: Tensor, but: Container[str] = ()) -> None:
             "torch.func.vmap under torch.no_grad(); else pass batches, take gradients with "
             "`backward` or torch.autograd.functional, and use torch.compile or torch.export."
         )
+    return found

@@ -264,7 +264,10 @@ def nothing_says_more_than_the_clip_of_its_activation(case: Case, folder: Path) 
             values, _ = by_steps(neuron, code, u)
             assert float(decoded(code, values).max()) <= clip * (1 + 1e-12)
             if code.sequential:
-                for said in (neuron.activate(case.complete(u)), neuron.activate_(case.complete(u))):
+                for said in (
+                    neuron.activate(case.complete(u)),
+                    neuron.direct(True)(case.complete(u)),
+                ):
                     assert float(said.max()) <= clip * (1 + 1e-12)
 
 

@@ -298,7 +298,7 @@ def test_potentials_of_another_type_are_cast_first() -> None:
     neuron = fs.TTFS(16).neuron(torch.tensor(1.5), SAMPLE)
     u = torch.linspace(-0.5, 2.0, 999).bfloat16()
     with torch.no_grad():
-        said = neuron.activate_(u.clone())
+        said = neuron.direct(True)(u.clone())
         assert said.dtype == torch.float32
         assert torch.equal(said, neuron.activate(u.float()))
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import firstspike as fs
 from firstspike.engines import ENGINES, able_engines
-from firstspike.networks.ops import Convolution
+from firstspike.networks.ops import Convolution, Dense
+from firstspike.neurons.table import TableNeuron
 
 CODES = {
     "closed form": fs.TTFS(16),
@@ -153,6 +154,10 @@ def test_a_prepared_object_is_one_thing_with_its_network() -> None:
         lambda network: network.neuron("_2").scale.mul_(0.5),
         lambda network: network.load_state_dict(state),
         lambda network: network.network.op("_1").weight.mul_(2.0),
+        lambda network: network.network.op("_1").weight.data.neg_(),
+        lambda network: setattr(
+            network.network.op("_1"), "weight", nn.Parameter(torch.rand(8, 16))
+        ),
     ):
         with torch.no_grad():
             change(twin.network)
@@ -165,3 +170,37 @@ def test_a_prepared_object_is_one_thing_with_its_network() -> None:
     prepared(x)
     potentials = prepared.run(x, potentials=True).potentials["_2"]
     assert torch.equal(seen[0], potentials)  # not what the neurons made of them
+
+
+def test_prepared_calls_are_those_of_what_a_network_is_made_of() -> None:
+    """An operation or a neuron with another way to compute is not taken for the one it extends."""
+
+    class Doubled(Dense):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    class Halved(TableNeuron):
+        def activate(self, u: Tensor) -> Tensor:
+            return super().activate(u) / 2
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(6, 1, 4, 4)
+    network = fs.convert(model, fs.TTFS(8), calibration=x)
+    network.network.ops["_1"].__class__, network.neuron("_2").__class__ = Doubled, Halved
+    with torch.no_grad():
+        assert torch.equal(fs.prepare(network)(x), network(x))
+    network.neuron("_2").__class__ = TableNeuron
+    with torch.no_grad():
+        assert torch.equal(fs.prepare(network)(x), network(x))
+
+
+def test_what_was_prepared_in_inference_mode_follows_its_network_too() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(6, 1, 4, 4)
+    network = fs.convert(model, fs.TTFS(8), calibration=x)
+    with torch.inference_mode():
+        prepared = fs.prepare(network)
+        assert torch.equal(prepared(x), prepared.run(x).logits)
+        prepared.network.neuron("_2").scale.mul_(0.5)
+        assert torch.equal(prepared(x), prepared.run(x).logits)
+        assert not torch.equal(prepared(x), network(x))

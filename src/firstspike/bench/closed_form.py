@@ -3,7 +3,7 @@
 The ANN is the model as users have it (eager, batch norm apart), with weights and images in torch's
 default order and channels-last; the quicker of the two is what the others are held against. The
 spiking network is prepared; images lie in the default order, no gradient. It is called without
-preparation as well.
+preparation as well. Single images are held against the ANN frozen by torch.jit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from firstspike.bench.timing import Row, interleaved, quicker, ratio_rows
 from firstspike.models import MNISTCNN, VGG16
 from firstspike.neurons import lookup
 
-ANN, LAST = "ANN", "ANN, channels-last"
+ANN, LAST, FROZEN = "ANN", "ANN, channels-last", "ANN, frozen"
+SINGLE_CODE = "exponential T=16"
 CALLED = "exponential T=80, not prepared"
 PLAIN = "exponential T=80, without numba"
 CODES = {
@@ -34,6 +35,8 @@ CODES = {
 }
 WIDE, NARROW = {AVX512: 1.03, AVX2: 1.00}, {AVX512: 1.03, AVX2: 1.08}  # VGG-16, half of it
 CNN1 = {AVX512: 1.15, AVX2: 1.10}
+SINGLE = dict.fromkeys(X86, 1.25)
+CALLS = 20  # in a row for a single image
 WITHOUT_NUMBA = dict.fromkeys(X86, 1.10)
 
 
@@ -44,9 +47,11 @@ def rows(quick: bool = False) -> list[Row]:
     cnn = MNISTCNN().eval()
     suffix = f", width {width}" if width != 1 else ""
     aims = (target_here(NARROW if quick else WIDE), target_here(WITHOUT_NUMBA))
+    digit = torch.rand(1, 1, 28, 28)
     return [
         *_rows(vgg, torch.rand(batch, 3, 32, 32), f"VGG-16{suffix}", *aims, repeats),
         *_rows(cnn, torch.rand(batch, 1, 28, 28), "CNN1", target_here(CNN1), None, 5 * repeats),
+        *_single(cnn, digit, "CNN1", target_here(SINGLE), 5 * repeats),
     ]
 
 
@@ -73,6 +78,32 @@ def _rows(
         replace(row, name=f"{name}: {row.name}", extra={**row.extra, **extra})
         for row in ratio_rows(times, floor, targets)
     ]
+
+
+@torch.no_grad()
+def _single(
+    model: nn.Module, x: Tensor, name: str, target: float | None, repeats: int
+) -> list[Row]:
+    last = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(64, *x.shape[1:])
+    converted = fs.convert(model, CODES[SINGLE_CODE], calibration=images)
+    variants: dict[str, Callable[[Tensor], object]] = {
+        FROZEN: torch.jit.freeze(torch.jit.trace(last, x)),
+        LAST: last,
+        SINGLE_CODE: fs.prepare(converted),
+    }
+    times = interleaved({key: partial(_again, call, x) for key, call in variants.items()}, repeats)
+    each = {key: [seconds / CALLS for seconds in found] for key, found in times.items()}
+    extra = {"size": f"{name}, batch 1", "model": name, "batch": 1}
+    return [
+        replace(row, name=f"{name}, one image: {row.name}", extra={**row.extra, **extra})
+        for row in ratio_rows(each, FROZEN, {SINGLE_CODE: target})
+    ]
+
+
+def _again(call: Callable[[Tensor], object], x: Tensor) -> None:
+    for _ in range(CALLS):
+        call(x)
 
 
 def without_numba(run: Callable[[], object]) -> object:

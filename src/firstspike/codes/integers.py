@@ -77,6 +77,8 @@ class IntegerNeuron(TableNeuron):
         with torch.no_grad():
             return self._quantizer()(u)
 
+    direct = TableNeuron.direct
+
     # ---- step by step ---------------------------------------------------------------------------
     def start(self, bias: Tensor) -> State:
         return self._clipped(super().start(bias) | {"saturations": torch.zeros_like(bias)})

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def dense(x: Tensor) -> Tensor:
     """`x` itself where it is contiguous or in channels-last order, else a contiguous copy."""
-    return x if x.is_contiguous() or _is_channels_last(x) else x.contiguous()
+    return x if is_dense(x) else x.contiguous()
 
 
 def flat(x: Tensor) -> Tensor:
@@ -21,5 +21,6 @@ def flat(x: Tensor) -> Tensor:
     return x.detach().as_strided((x.numel(),), (1,))
 
 
-def _is_channels_last(x: Tensor) -> bool:
-    return x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+def is_dense(x: Tensor) -> bool:
+    """Whether `x` is contiguous or in channels-last order."""
+    return x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from firstspike._tracing import transformation
+from firstspike._tracing import is_plain, transformation
 from firstspike.engines import moments
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
@@ -16,6 +17,7 @@ from firstspike.networks.network import INPUT
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
+    from firstspike.networks.ops import Op
     from firstspike.neurons.neuron import Neuron
 
 
@@ -43,12 +45,23 @@ def logits(
     image = spiking.shifted(x, one_pass=True)
     if activate is not None:
         return spiking.network.evaluate(image, activate, pool_first=pool_first)
+    image = channels_last(image)
+    if is_plain(image) and not torch.is_grad_enabled():
+        return resolved(spiking, lambda op: op, pool_first)(image)
     return spiking.network.evaluate(
-        channels_last(image),
-        lambda name, u: spiking.neuron(name).activate(u),
-        pool_first=pool_first,
-        activate_=lambda name, u: spiking.neuron(name).activate_(u),
+        image, lambda name, u: spiking.neuron(name).activate(u), pool_first=pool_first
     )
+
+
+def resolved(
+    spiking: SpikingNetwork, compute: Callable[[Op], Callable[..., Tensor]], pool_first: bool = True
+) -> Callable[[Tensor], Tensor]:
+    """One pass as a list of calls, see `Network.resolve`: of shifted images, plain ones."""
+
+    def say(name: str, alone: bool) -> Callable[[Tensor], Tensor]:
+        return spiking.neuron(name).direct(alone or name == INPUT)  # images are shifted copies
+
+    return spiking.network.resolve(say, compute, pool_first)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -86,11 +99,53 @@ class ClosedForm(Engine):
                 return f"{type(neuron).__name__} has no `emit`, which gives its spikes at once"
         return None
 
-    def run(self, network: SpikingNetwork, x: Tensor, **options: Any) -> Record:
+    def run(
+        self, network: SpikingNetwork, x: Tensor, *, calls: Any = None, **options: Any
+    ) -> Record:
         return run(network, x, **options)
 
-    def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
-        return logits(network, x)
+    def logits(
+        self,
+        network: SpikingNetwork,
+        x: Tensor,
+        *,
+        calls: Callable[[Tensor], Tensor] | None = None,
+        **options: Any,
+    ) -> Tensor:
+        return logits(network, x) if calls is None else calls(x)
+
+    @torch.no_grad()
+    def plan(self, network: SpikingNetwork) -> dict[str, Any]:
+        return {} if network.code.rank > 1 else {"calls": _Calls(network)}
+
+
+class _Calls:
+    """`logits` of a network that hardly ever changes, as a list of calls with nothing to decide.
+
+    They are resolved again when a tensor was put in the place of another or written to, and not
+    used while somebody hooks into an operation.
+    """
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        self.network = network
+        ops = network.network.operations().values()
+        self.hooks = [h for op in ops for h in (op._forward_hooks, op._forward_pre_hooks)]
+        self.holders = [h for m in network.modules() for h in (m._parameters, m._buffers) if h]
+        self.made: tuple[list[Tensor | None], list[int], Callable[[Tensor], Tensor]] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        tensors = [tensor for held in self.holders for tensor in held.values()]
+        try:
+            versions = [0 if tensor is None else tensor._version for tensor in tensors]
+        except RuntimeError:  # made in inference mode, where writing leaves no trace
+            return logits(self.network, x)
+        if any(self.hooks) or not is_plain(x):
+            return logits(self.network, x)
+        made = self.made
+        if made is None or made[1] != versions or not all(map(is_, made[0], tensors)):
+            calls = resolved(self.network, lambda op: op.direct())
+            self.made = made = (tensors, versions, calls)
+        return made[2](channels_last(self.network.shifted(x, one_pass=True)))
 
 
 def run(

@@ -36,11 +36,19 @@ class Prepared:
         self._engine = engine
         self._plan = engine.plan(self.network)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_plan"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _plan=state["_engine"].plan(state["network"]))
+
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self._engine.logits(self.network, x, **self._plan)
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._engine.logits(self.network, x, **self._plan)
+        return self._engine.logits(self.network, x, **self._plan)
 
     @torch.no_grad()
     def run(self, x: Tensor, **options: Any) -> Record:

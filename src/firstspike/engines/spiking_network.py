@@ -134,22 +134,23 @@ class SpikingNetwork(nn.Module):
         Args:
             one_pass: whether what follows does not depend on values, so that it may be traced.
         """
-        require_plain(x, (TRACE, VMAP) if one_pass else ())
+        found = require_plain(x, (TRACE, VMAP) if one_pass else ())
         self.network.check_input(x)
-        if x.dtype != self.input_low.dtype:
+        low = self.input_low
+        if x.dtype != low.dtype:
             raise TypeError(
-                f"`x` must have the network's dtype {self.input_low.dtype}, got {x.dtype}. Convert "
-                f"the images with `x.to({self.input_low.dtype})`, or the network likewise."
+                f"`x` must have the network's dtype {low.dtype}, got {x.dtype}. Convert "
+                f"the images with `x.to({low.dtype})`, or the network likewise."
             )
-        if x.device != self.input_low.device:
+        if x.device != low.device:
             raise ValueError(
-                f"`x` must be on the network's device {self.input_low.device}, got {x.device}. Move"
-                f" the images with `x.to({str(self.input_low.device)!r})`, or the network likewise."
+                f"`x` must be on the network's device {low.device}, got {x.device}. Move"
+                f" the images with `x.to({str(low.device)!r})`, or the network likewise."
             )
-        looked_at = not torch.compiler.is_compiling() and transformation(x) is None
+        looked_at = found is None and not torch.compiler.is_compiling()
         if looked_at and x.numel() and not _is_finite(x):
             raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
-        return x - self.input_low
+        return x - low
 
     def analog(self, x: Tensor) -> Any:
         """Outputs of the ANN that this network came from, as the model returns them."""

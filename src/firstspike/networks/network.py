@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,6 +61,28 @@ def _take(values: MutableMapping[str, Any], names: Sequence[str], left: Counter[
         if not left[name]:
             values.pop(name, None)
     return taken
+
+
+Call = tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...]]
+
+
+def _run(calls: Sequence[Call], x: Any) -> Any:
+    """The value of the last call. Each reads values of others, by place; some are then dropped."""
+    values = [calls[0][0](x)]
+    for call, read, gone in calls[1:]:
+        arguments = [values[place] for place in read]
+        for place in gone:
+            values[place] = None
+        values.append(call(*arguments))
+    return values[-1]
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+def _chain(first: Callable[..., Tensor], second: Callable[[Tensor], Tensor]) -> Any:
+    return lambda x: second(first(x))
 
 
 class Network(nn.Module):
@@ -189,7 +212,6 @@ class Network(nn.Module):
         x: Tensor,
         activate: Callable[[str, Tensor], Tensor],
         pool_first: bool = False,
-        activate_: Callable[[str, Tensor], Tensor] | None = None,
     ) -> Tensor:
         """Run all nodes on `x` (N, *input_shape) with `activate(name, potential)` as activations.
 
@@ -198,25 +220,40 @@ class Network(nn.Module):
         Args:
             pool_first: take max pools before the population they alone follow. The result is the
                 same for monotone activations, and fewer of them are computed.
-            activate_: as `activate`, for potentials that nothing else needs; may overwrite them.
         """
-        values = {INPUT: activate(INPUT, x)}
+        return self.resolve(lambda name, _: partial(activate, name), _same, pool_first)(x)
+
+    def resolve(
+        self,
+        say: Callable[[str, bool], Callable[[Tensor], Tensor]],
+        compute: Callable[[Op], Callable[..., Tensor]],
+        pool_first: bool,
+    ) -> Callable[[Tensor], Tensor]:
+        """What `evaluate` does to `x`, as a list of calls with nothing left to decide.
+
+        Args:
+            say: activation of a population, by name; it may overwrite potentials if they are its
+                own alone, which is its second argument.
+            compute: what is called for an operation.
+            pool_first: see `evaluate`.
+        """
+        place = {node.name: i for i, node in enumerate(self.nodes)}
+        calls: list[Call] = [(say(INPUT, False), (), ())]
         for node in self.nodes[1:]:
-            arguments = [values[name] for name in node.inputs]
-            for name in self._read_last[node.name]:
-                del values[name]
-            op = self.op(node.name)
+            op, call = self.op(node.name), None
             if isinstance(op, Rectifier):
                 pool = self._pool_of.get(node.name) if pool_first else None
-                u = arguments[0] if pool is None else self.op(pool)(arguments[0])
                 alone = self._owns(node.inputs[0]) if pool is None else not self._watched(pool)
-                act = activate if activate_ is None or not alone else activate_
-                values[node.name] = act(node.name, u)
-            elif pool_first and node.name in self._pools:
-                values[node.name] = arguments[0]
-            else:
-                values[node.name] = op(*arguments)
-        return values[self.output.name]
+                call = say(node.name, alone)
+                call = call if pool is None else _chain(compute(self.op(pool)), call)
+            elif not (pool_first and node.name in self._pools):
+                call = compute(op)
+            read, gone = (
+                tuple(place[name] for name in names)
+                for names in (node.inputs, self._read_last[node.name])
+            )
+            calls.append((call or _same, read, gone))
+        return partial(_run, calls)
 
     def _owns(self, name: str) -> bool:
         """Whether the node's value lies in memory of its own that one node alone reads."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
-from firstspike.compiled.memory_order import dense, flat
+from firstspike.compiled.memory_order import dense, flat, is_dense
 from firstspike.compiled.threads import in_parts
 
 _MAX_BUCKETS = 1 << 16
@@ -99,8 +99,13 @@ class LookUp:
         self.thresholds = thresholds
         self.results = torch.constant_pad_nd(values, (0, 1), silent)
         self.factor = scale.reciprocal()
-        self.buckets = _buckets_for(thresholds)
         self.one = self.factor.new_ones(()) if self.factor.ndim else self.factor
+        plain = is_plain(self.results, self.one)
+        self.buckets = _buckets_for(thresholds) if plain else None
+        self._table: tuple[Any, ...] = ()  # what the compiled loop takes
+        if self.buckets is not None:
+            one, results = self.one.detach().numpy()[()], self.results.detach().numpy()
+            self._table = (one, *self.buckets, results)
 
     def __call__(self, u: Tensor, out: Tensor | None = None) -> Tensor:
         """Results for potentials `u` (N, ...).
@@ -118,9 +123,22 @@ class LookUp:
             u = torch.mul(u, self.factor, out=out)
         u = dense(u)
         result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
-        fill = _look_up_compiled if has_numba() else _look_up_blocks
-        fill(flat(u), flat(result), self.one, self.buckets, self.results)
+        if has_numba():
+            _look_up_compiled(u, result, self._table)
+        else:
+            _look_up_blocks(flat(u), flat(result), self.one, self.buckets, self.results)
         return result if out is None or out is result else out.copy_(result)
+
+    def overwrite(self, u: Tensor) -> Tensor:
+        """The same into `u`, which must be plain; little is asked where it is small."""
+        n, dtype = u.numel(), self.thresholds.dtype
+        small = n < _SPLIT and self._table and not self.factor.ndim
+        if not (small and u.dtype == dtype and is_dense(u) and has_numba()):
+            u = u.to(dtype)
+            return self(u, u)
+        values = u.as_strided((n,), (1,)).numpy()
+        _loops().look_up_flat(values, values, *self._table)
+        return u
 
 
 def halve(u: Tensor, thresholds: Tensor) -> Tensor:
@@ -175,15 +193,17 @@ def _buckets(table: bytes, dtype: torch.dtype) -> Buckets | None:
     return Buckets(low, thresholds[0], integer(shift), integer(base), entries.astype(integer))
 
 
-def _look_up_compiled(
-    source: Tensor, target: Tensor, factor: Tensor, buckets: Buckets, results: Tensor
-) -> None:
-    """Write the results of all elements of `source` into `target`, on as many threads as torch."""
+@lru_cache(maxsize=1)
+def _loops() -> Any:
     from firstspike.compiled import lookup_loops
 
-    loop: Any = lookup_loops.look_up_flat
-    u, out = source.numpy(), target.numpy()
-    table = (factor.numpy()[()], *buckets, results.numpy())
+    return lookup_loops
+
+
+def _look_up_compiled(source: Tensor, target: Tensor, table: tuple[Any, ...]) -> None:
+    """Write the results of all elements of `source` into `target`, on as many threads as torch."""
+    loop, u = _loops().look_up_flat, flat(source).numpy()
+    out = u if target is source else flat(target).numpy()
     in_parts(lambda part: loop(u[part], out[part], *table), len(u), _SPLIT)
 
 

@@ -6,8 +6,8 @@ Where the code has some, it also holds the trainable parameters of the kernel.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,12 @@ class Neuron(nn.Module, ABC):
     fires_on_crossing: ClassVar[bool] = False  # as soon as `u` reaches the falling threshold
     through_time: ClassVar[bool] = False  # has `initial` and `fire`, differentiable over steps
     shared_state: ClassVar[frozenset[str]] = frozenset()  # entries of the state without batch axis
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Another `activate` is another neuron: how the old one was resolved does not hold."""
+        super().__init_subclass__(**options)
+        if "activate" in vars(cls) and "direct" not in vars(cls):
+            cls.direct = Neuron.direct  # type: ignore[method-assign]
 
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
@@ -156,9 +162,13 @@ class Neuron(nn.Module, ABC):
         inside = (u > 0) & (u <= self.scale)
         return values + torch.where(inside, u - u.detach(), torch.zeros_like(u))
 
-    def activate_(self, u: Tensor) -> Tensor:
-        """`activate` for inference that may overwrite `u`, which saves memory traffic."""
-        return self.activate(u)
+    def direct(self, alone: bool) -> Callable[[Tensor], Tensor]:
+        """`activate` for plain tensors, with those of the neuron as they are now; no gradients.
+
+        Args:
+            alone: it may overwrite its argument, which saves memory traffic.
+        """
+        return self.activate
 
     def encode(self, u: Tensor) -> Tensor:
         """Spike times of complete potentials, `inf` = silent; single-spike codes have it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import is_
 from typing import Any, ClassVar, Protocol
 
@@ -125,10 +126,16 @@ class TableNeuron(Neuron):
             return self._quantizer()(u)
         return straight_through(u, self.scale, *self.table())
 
-    def activate_(self, u: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or u.dtype != self.scale.dtype:
-            return self.activate(u)
-        return self._quantizer()(u, out=u)
+    def direct(self, alone: bool) -> Callable[[Tensor], Tensor]:
+        quantizer, dtype = self._quantizer(), self.scale.dtype
+
+        def say(u: Tensor) -> Tensor:
+            u = u.to(dtype)
+            return quantizer(u, u if alone else None)
+
+        if alone and quantizer.per_channel is None:
+            return quantizer.look_up.overwrite
+        return say
 
     def _quantizer(self) -> Quantizer:
         """For calls without gradients; kept while the tensors of a fixed table are the same."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -69,6 +70,12 @@ class Convolution(WeightOp):
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.weight, self.bias)
 
+    def direct(self) -> Callable[..., Tensor]:
+        if self.weight.is_contiguous():  # then the quicker order depends on the input
+            return self.forward
+        convolve = _CONVOLUTION[self.axes]
+        return partial(convolve, weight=self.weight, bias=self.bias, **self.hyper)
+
     def linear(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return self._convolve(x, self.weight, None)
 
@@ -127,6 +134,9 @@ class TransposedConvolution(Convolution):
     def channels(self) -> int:
         return self.weight.shape[1] * int(self.hyper.get("groups", 1))
 
+    def direct(self) -> Callable[..., Tensor]:
+        return self.forward
+
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _TRANSPOSED[self.weight.ndim - 2](x, weight, bias, **self.hyper)
 
@@ -151,6 +161,9 @@ class Dense(WeightOp):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
+
+    def direct(self) -> Callable[..., Tensor]:
+        return partial(F.linear, weight=self.weight, bias=self.bias)
 
     def linear(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return F.linear(x, self.weight)

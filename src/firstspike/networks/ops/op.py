@@ -7,7 +7,7 @@ not answer itself is found by sending single values through it (`links`): slow, 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -44,6 +44,12 @@ class Op(nn.Module):
     multiplies: ClassVar[str | None] = None
     adds: ClassVar[str | None] = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Another `forward` is another operation: how the old one was resolved does not hold."""
+        super().__init_subclass__(**options)
+        if "forward" in vars(cls) and "direct" not in vars(cls):
+            cls.direct = Op.direct  # type: ignore[method-assign]
+
     def __init__(self, tensors: dict[str, Tensor | None] | None = None, **hyper: Any) -> None:
         super().__init__()
         self.hyper = hyper
@@ -67,6 +73,10 @@ class Op(nn.Module):
     def biases(self) -> Tensor | None:
         """The tensor that is added, if there is one."""
         return None if self.adds is None else getattr(self, self.adds)
+
+    def direct(self) -> Callable[..., Tensor]:
+        """`forward` for plain tensors, with its own as they are now; no gradients."""
+        return self.forward
 
     def structure(self, *x: Tensor) -> Tensor:
         """Links that carry something, for counts `x` (N, ...) at the inputs; differentiable in `x`.

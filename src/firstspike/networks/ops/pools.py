@@ -197,9 +197,8 @@ class MaxPool(Windows):
     passes_spikes = True
 
     def forward(self, x: Tensor) -> Tensor:
-        hyper = {key: value for key, value in self.hyper.items() if key != "dims"}
-        table = _ADAPTIVE_MAX if "output_size" in hyper else _MAX
-        pool = table[self.hyper["dims"]]
+        hyper = dict(self.hyper)
+        pool = (_ADAPTIVE_MAX if "output_size" in hyper else _MAX)[hyper.pop("dims")]
         differentiable = torch.is_grad_enabled() and x.requires_grad
         if differentiable or x.dtype not in _COMPILED or not (self.fits_loop(x) and len(x)):
             return pool(x, **hyper)
@@ -226,6 +225,16 @@ class MaxPool(Windows):
             smallest=16,
         )
         return out
+
+    def direct(self) -> Callable[..., Tensor]:
+        hyper = dict(self.hyper)
+        pool = (_ADAPTIVE_MAX if "output_size" in hyper else _MAX)[hyper.pop("dims")]
+
+        def run(x: Tensor) -> Tensor:
+            small = x.numel() < _SMALL and not x.is_contiguous()
+            return pool(x, **hyper) if small else self.forward(x)
+
+        return run
 
     def fits_loop(self, x: Tensor) -> bool:
         """Whether compiled loops over two-dimensional windows may read `x`."""
