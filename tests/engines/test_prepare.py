@@ -204,3 +204,25 @@ def test_what_was_prepared_in_inference_mode_follows_its_network_too() -> None:
         prepared.network.neuron("_2").scale.mul_(0.5)
         assert torch.equal(prepared(x), prepared.run(x).logits)
         assert not torch.equal(prepared(x), network(x))
+
+
+def test_the_quickest_engine_is_found_by_timing_on_images() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(800, 3))
+    x = images()
+    network = fs.convert(model, fs.TTFS(8), calibration=x)
+    found = fs.prepare(network, images=x[:1])
+    assert found.seconds.keys() >= {"closed_form", "event"}
+    assert found.engine == min(found.seconds, key=found.seconds.get)
+    assert repr(found).startswith(f"Quickest: {found.engine} ")
+    assert torch.allclose(found(x[:1]), network(x[:1]), atol=1e-5)
+    assert found.run(x[:1]).engine == found.engine
+    stepped = fs.convert(model, fs.Rate(8), calibration=x)
+    assert fs.prepare(stepped, images=x).engine == "clock"
+    with pytest.raises(ValueError, match="`images` must be alone, got `engine` 'event'"):
+        fs.prepare(network, "event", images=x)
+    with pytest.raises(ValueError, match=r"`images` must be alone.*weights"):
+        fs.prepare(network, images=x, weights="int8")
+    with pytest.raises(ValueError, match="`images` must not be empty"):
+        fs.prepare(network, images=x[:0])
+    with pytest.raises(ValueError, match="must have shape"):
+        fs.prepare(network, images=x[0])

@@ -54,7 +54,7 @@ def rows(quick: bool) -> list[Row]:
     if (skipped := missing_onnx()) is None:
         variants["int8 ANN, onnxruntime"] = onnx_ann(ann, layers, 1)
     variants |= {name: case.engine for name, case in engines.items()}
-    times = interleaved({key: _stream(call, frames) for key, call in variants.items()}, repeats)
+    times = interleaved({key: stream(call, frames) for key, call in variants.items()}, repeats)
     times = {key: [t / FRAMES for t in seconds] for key, seconds in times.items()}
     base = min(forms, key=lambda form: statistics.median(times[form]))
     targets = {} if quick else {_name(share): target_here(aims) for share, aims in TARGETS.items()}
@@ -102,7 +102,8 @@ def _name(share: float, weights: str = "float32") -> str:
 def with_activity(network: fs.SpikingNetwork, frames: Tensor, share: float) -> fs.SpikingNetwork:
     """A copy whose hidden populations fire with `share` of their neurons on average over `frames`.
 
-    All biases of a layer are shifted by the same number, layer after layer.
+    All biases of a layer are shifted by the same number, layer after layer; of layers whose sum a
+    population hears, those of the first.
     """
     twin = copy.deepcopy(network)
 
@@ -112,7 +113,10 @@ def with_activity(network: fs.SpikingNetwork, frames: Tensor, share: float) -> f
             last = neuron.table()[0][-1] * neuron.scale
             rank = max(1, round((1 - share) * u.numel()))
             shift = last - u.flatten().kthvalue(rank).values
-            layer: Any = twin.network.op(twin.network.node[name].inputs[0])
+            below = twin.network.node[name].inputs[0]
+            while twin.network.op(below).biases is None:
+                below = twin.network.node[below].inputs[0]
+            layer: Any = twin.network.op(below)
             layer.bias += shift
             u = u + shift
         return neuron.activate(u)
@@ -123,7 +127,11 @@ def with_activity(network: fs.SpikingNetwork, frames: Tensor, share: float) -> f
 
 def dense_anns(ann: Network, frame: Tensor, compiled: bool) -> dict[str, Call]:
     """The ANN, batch norm folded, channels last: eager and in the frozen forms that run here."""
-    dense = plain(ann)
+    return frozen_forms(plain(ann), frame, compiled)
+
+
+def frozen_forms(dense: nn.Module, frame: Tensor, compiled: bool) -> dict[str, Call]:
+    """A model, channels last: eager and in the frozen forms that run here."""
     frame = frame.contiguous(memory_format=torch.channels_last)
     forms: dict[str, Call] = {"ANN, eager": dense}
     with warnings.catch_warnings():
@@ -170,7 +178,7 @@ def _compiled(dense: nn.Module, frame: Tensor) -> Call | None:
     return call
 
 
-def _stream(call: Call, frames: Tensor) -> Callable[[], None]:
+def stream(call: Call, frames: Tensor) -> Callable[[], None]:
     singles = [f.contiguous(memory_format=torch.channels_last) for f in frames.split(1)]
 
     def run() -> None:

@@ -19,6 +19,7 @@ PARTS = {
     "few_step": "training and inference through a few steps, against the ANN",
     "integer": "spiking networks on int8 kernels, against the ANN in float32 and in int8",
     "event_driven": "single frames event by event, against the frozen ANN and the share that fires",
+    "single_frame": "latency of single frames by network and engine, against the frozen ANN",
     "causal_set": "neurons without the dynamic threshold, against those with it",
     "chip": "a frame on the chip: hops that multicast and placement save, the mesh simulated",
     "loading": "reading a network file with its checks, against reading it without",

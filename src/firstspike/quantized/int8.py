@@ -7,6 +7,7 @@ where the inputs are uint8, float32 or float64 for the rest.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -103,6 +104,9 @@ class Int8:
         self.unit = dict.fromkeys(network.populations, 1.0)  # of nodes that hold uint8
         ops = {node.name: self._compile(node) for node in network.network.nodes[1:]}
         self.network = Network(network.network.nodes, ops, (), network.network.form)
+        self._logits = self.network.resolve(
+            lambda name, _: partial(self._fire, name), lambda op: op.forward, pool_first=True
+        )
 
     # ---- operations -----------------------------------------------------------------------------
     def _compile(self, node: Node) -> Op:
@@ -256,7 +260,7 @@ class Int8:
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
         image = self.source.shifted(x)
-        return self.network.evaluate(image, self._fire, pool_first=True).to(x.dtype)
+        return self._logits(image).to(x.dtype)
 
     @torch.no_grad()
     def run(self, x: Tensor, *, over_time: bool = False) -> Record:
