@@ -7,10 +7,13 @@ import threading
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import parametrize
 
 import firstspike as fs
 from firstspike.engines import ENGINES, able_engines
 from firstspike.networks.ops import Convolution, Dense
+from firstspike.neurons.lookup import LookUp
 from firstspike.neurons.table import TableNeuron
 
 CODES = {
@@ -226,3 +229,112 @@ def test_the_quickest_engine_is_found_by_timing_on_images() -> None:
         fs.prepare(network, images=x[:0])
     with pytest.raises(ValueError, match="must have shape"):
         fs.prepare(network, images=x[0])
+
+
+class Twice:
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)  # type: ignore[misc]
+
+
+class TwiceDense(Twice, Dense):
+    """Another way to compute that comes from beside."""
+
+
+def _parametrized(network) -> None:
+    op = network.network.op("_1")
+    parametrize.register_parametrization(op, "weight", nn.Tanh())
+    network(torch.rand(2, 1, 4, 4))
+    with torch.no_grad():
+        op.parametrizations.weight.original.mul_(3.0)
+
+
+CHANGES = {
+    "a clip": lambda network: network.neuron("_2").hold(0.05),
+    "another operation": lambda network: network.network.ops.update(
+        {"_1": Dense({"weight": torch.rand(8, 16), "bias": None})}
+    ),
+    "another neuron": lambda network: network.neurons.update(
+        {"_2": fs.TTFS(4).neuron(torch.tensor(0.5), None)}
+    ),
+    "another forward": lambda network: setattr(
+        network.network.op("_1"), "forward", lambda x: torch.ones(len(x), 8)
+    ),
+    "another class": lambda network: setattr(network.network.op("_1"), "__class__", TwiceDense),
+    "another activate": lambda network: setattr(
+        network.neuron("_2"), "activate", lambda u: u.clamp(0, 0.3)
+    ),
+    "parametrized": _parametrized,
+}
+
+
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_prepared_calls_follow_what_is_done_to_their_network(change: str, called: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(6, 1, 4, 4)
+    prepared = fs.prepare(fs.convert(model, fs.TTFS(8), calibration=x))
+    before = prepared(x) if called else None
+    CHANGES[change](prepared.network)
+    with torch.no_grad():
+        assert torch.equal(prepared(x), prepared.network(x))
+        assert before is None or not torch.equal(prepared(x), before)
+
+
+def test_hooks_of_all_modules_see_prepared_calls_and_keep_what_they_see() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(6, 1, 4, 4)
+    prepared = fs.prepare(fs.convert(model, fs.TTFS(8), calibration=x))
+    prepared(x)
+    seen: dict[nn.Module, Tensor] = {}
+    handle = register_module_forward_hook(lambda op, i, o: seen.setdefault(op, o))
+    try:
+        prepared(x)
+    finally:
+        handle.remove()
+    potentials = prepared.run(x, potentials=True).potentials["_2"]
+    assert torch.equal(seen[prepared.network.network.op("_1")], potentials)
+
+
+def test_weights_are_mapped_over_without_gradients() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    network = fs.convert(model, fs.TTFS(16), calibration=torch.rand(99, 4))
+    network(torch.rand(5, 4))
+    x = torch.rand(5, 4)
+    weights = {
+        f"network.{name}": torch.stack([w.detach(), 0.9 * w.detach()])
+        for name, w in network.network.named_parameters()
+    }
+
+    def call(weights: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(network, weights, (x,))
+
+    with torch.no_grad():
+        every = torch.func.vmap(call)(weights)
+        for i in range(2):
+            each = call({name: w[i] for name, w in weights.items()})
+            assert torch.allclose(every[i], each, atol=1e-6)
+
+
+def test_what_is_as_it_was_written_is_called_without_a_modules_call() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
+    network = fs.convert(model, fs.TTFS(8), calibration=torch.rand(9, 2, 4, 4))
+    prepared = fs.prepare(network).network
+    convolution, dense = (prepared.network.op(name).resolve() for name in ("_0", "_3"))
+    assert convolution.func is nn.functional.conv2d and dense.func is nn.functional.linear
+    with torch.no_grad():
+        assert prepared.neuron("_1").resolve(True).__func__ is LookUp.overwrite
+    assert TwiceDense({"weight": torch.ones(1, 1), "bias": None}).resolve().__name__ == "forward"
+
+
+@pytest.mark.parametrize("code", ["closed form", "ramps", "early firing"])
+def test_images_that_cannot_be_taken_are_refused_by_name_and_none_are_taken(code: str) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.rand(6, 1, 4, 4)
+    network = fs.convert(model, CODES[code], calibration=x)
+    for call in (network, fs.prepare(network)):
+        with pytest.raises(ValueError, match="must be on the network's device cpu, got meta"):
+            call(x.to("meta"))
+        with pytest.raises(TypeError, match=r"must be a dense tensor, got layout torch\.sparse"):
+            call(x.to_sparse())
+        assert call(x[:0]).shape == (0, 3)

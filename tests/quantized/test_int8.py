@@ -277,6 +277,7 @@ def test_int8_dense_layer_in_halves_is_exact():
     dense = Dense({"weight": weight.float(), "bias": bias.float()})
     op = Int8Halves(dense, (5, 40), weight, torch.ones(16), bias)
     assert torch.equal(op(x).double(), x.double() @ weight.double().T + bias)
+    assert op(x[:0]).shape == (0, 5, 16)
 
 
 @needs_kernels

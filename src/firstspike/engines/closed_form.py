@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.modules import module
 
 from firstspike._tracing import is_plain, transformation
 from firstspike.engines import moments
 from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
+from firstspike.neurons.neuron import Neuron
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
     from firstspike.networks.ops import Op
-    from firstspike.neurons.neuron import Neuron
 
 
 def logits(
@@ -59,7 +60,7 @@ def resolved(
     """One pass as a list of calls, see `Network.resolve`: of shifted images, plain ones."""
 
     def say(name: str, alone: bool) -> Callable[[Tensor], Tensor]:
-        return spiking.neuron(name).direct(alone or name == INPUT)  # images are shifted copies
+        return spiking.neuron(name).resolve(alone or name == INPUT)  # images are shifted copies
 
     return spiking.network.resolve(say, compute, pool_first)
 
@@ -122,30 +123,66 @@ class ClosedForm(Engine):
 class _Calls:
     """`logits` of a network that hardly ever changes, as a list of calls with nothing to decide.
 
-    They are resolved again when a tensor was put in the place of another or written to, and not
-    used while somebody hooks into an operation.
+    They are resolved again when anything about an operation or a neuron has changed (tensors that
+    were written to or replaced, modules, methods, clips), and not used while there are hooks.
     """
 
     def __init__(self, network: SpikingNetwork) -> None:
         self.network = network
-        ops = network.network.operations().values()
-        self.hooks = [h for op in ops for h in (op._forward_hooks, op._forward_pre_hooks)]
-        self.holders = [h for m in network.modules() for h in (m._parameters, m._buffers) if h]
-        self.made: tuple[list[Tensor | None], list[int], Callable[[Tensor], Tensor]] | None = None
+        self.made: tuple[_State, Callable[[Tensor], Tensor]] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        tensors = [tensor for held in self.holders for tensor in held.values()]
-        try:
-            versions = [0 if tensor is None else tensor._version for tensor in tensors]
-        except RuntimeError:  # made in inference mode, where writing leaves no trace
-            return logits(self.network, x)
-        if any(self.hooks) or not is_plain(x):
-            return logits(self.network, x)
         made = self.made
-        if made is None or made[1] != versions or not all(map(is_, made[0], tensors)):
-            calls = resolved(self.network, lambda op: op.direct())
-            self.made = made = (tensors, versions, calls)
-        return made[2](channels_last(self.network.shifted(x, one_pass=True)))
+        if made is None or not made[0].holds():
+            state = _State(self.network)
+            calls = resolved(self.network, lambda op: op.resolve())
+            self.made = made = state, calls
+        if not made[0].known or any(made[0].hooks) or not is_plain(x):
+            return logits(self.network, x)
+        return made[1](channels_last(self.network.shifted(x, one_pass=True)))
+
+
+class _State:
+    """All that a list of calls depends on, as it was.
+
+    Attributes:
+        hooks: where modules keep those that see them work.
+        known: False where writing to a tensor leaves no trace, as in inference mode.
+    """
+
+    def __init__(self, network: SpikingNetwork) -> None:
+        every = list(network.modules())
+        own = [h for m in every for h in (m._forward_hooks, m._forward_pre_hooks)]
+        self.hooks = [*own, module._global_forward_hooks, module._global_forward_pre_hooks]
+        self._held = [h for m in every for h in (m._modules, m._parameters, m._buffers) if h]
+        self._working = [*network.network.ops.values(), *network.neurons.values()]
+        self._own = [vars(m) for m in self._working]
+        self._methods = [
+            (kind, "activate" if issubclass(kind, Neuron) else "forward")
+            for kind in {type(m) for m in self._working}
+        ]
+        self._parts = self._look()
+        tensors = [part for part in self._parts if isinstance(part, Tensor)]
+        self.known = not any(tensor.is_inference() for tensor in tensors)
+        self._tensors = tensors if self.known else []
+        self._versions = [tensor._version for tensor in self._tensors]
+
+    def _look(self) -> list[Any]:
+        """Everything by itself, to be compared by identity."""
+        parts: list[Any] = [part for held in self._held for part in held.values()]
+        parts += [type(m) for m in self._working]
+        for own in self._own:
+            get = own.get
+            parts += get("forward"), get("activate"), get("clip")
+        parts += [getattr(kind, name) for kind, name in self._methods]
+        return parts
+
+    def holds(self) -> bool:
+        """Whether nothing has changed since."""
+        parts = self._look()
+        if len(parts) != len(self._parts) or not all(map(is_, parts, self._parts)):
+            return False
+        return [tensor._version for tensor in self._tensors] == self._versions
 
 
 def run(

@@ -131,7 +131,7 @@ class _Pair(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(value, weight, size)
         both = F.linear(torch.cat([value, _slope(value, size)]), weight)
-        a, w = both.split(len(value))
+        a, w = both[: len(value)], both[len(value) :]
         return a if bias is None else a + bias.to(a.dtype), w
 
     @staticmethod

@@ -45,15 +45,16 @@ class Prepared:
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
-        if torch.is_autocast_enabled(x.device.type):
-            with torch.autocast(x.device.type, enabled=False):
+        kind = self.network.input_low.device.type
+        if torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
                 return self._engine.logits(self.network, x, **self._plan)
         return self._engine.logits(self.network, x, **self._plan)
 
     @torch.no_grad()
     def run(self, x: Tensor, **options: Any) -> Record:
         """Logits and spikes; options as for `simulate`."""
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(self.network.input_low.device.type, enabled=False):
             return self._engine.run(self.network, x, **options, **self._plan)
 
 

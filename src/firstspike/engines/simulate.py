@@ -84,5 +84,5 @@ def simulate(
         )
     if "memory" in chosen.records:
         asked["memory"] = memory
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(network.input_low.device.type, enabled=False):
         return chosen.run(network, x, **asked)

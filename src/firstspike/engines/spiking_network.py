@@ -178,12 +178,12 @@ class SpikingNetwork(nn.Module):
         if transformation(x) is not None:
             self._check_traceable(x, recorded)
         if not recorded:
-            with torch.autocast(x.device.type, enabled=False):
+            with torch.autocast(self.input_low.device.type, enabled=False):
                 return ENGINES[default_engine(self)].logits(self, x)
         engine = differentiable_engine(self)
         if engine is not None:
             return engine.logits(self, x)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(self.input_low.device.type, enabled=False):
             said = ENGINES[default_engine(self)].logits(self, x)
         return without_gradient(said, reason_against_training(self))
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, nn, strided
+from torch.nn.modules import module
 
 from firstspike.networks.ops import (
     Convolution,
@@ -174,6 +175,10 @@ class Network(nn.Module):
                 f"got {tuple(x.shape)}. Pass a batch of images of the size the network was traced "
                 "with; trace again with an example of another size if needed."
             )
+        if x.layout is not strided:
+            raise TypeError(
+                f"`{argument}` must be a dense tensor, got layout {x.layout}. Pass `x.to_dense()`."
+            )
         if not x.is_floating_point():
             raise TypeError(
                 f"`{argument}` must be a floating-point tensor, got {x.dtype}. Scale images to "
@@ -262,7 +267,7 @@ class Network(nn.Module):
 
     def _watched(self, name: str) -> bool:
         """Whether a hook sees the node's value, and may keep it."""
-        return bool(self.op(name)._forward_hooks)
+        return bool(self.op(name)._forward_hooks or module._global_forward_hooks)
 
     def segment(
         self, target: str, sources: Container[str] | None = None

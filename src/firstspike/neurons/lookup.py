@@ -130,10 +130,10 @@ class LookUp:
         return result if out is None or out is result else out.copy_(result)
 
     def overwrite(self, u: Tensor) -> Tensor:
-        """The same into `u`, which must be plain; little is asked where it is small."""
+        """The same into `u`; little is asked where it is small."""
         n, dtype = u.numel(), self.thresholds.dtype
         small = n < _SPLIT and self._table and not self.factor.ndim
-        if not (small and u.dtype == dtype and is_dense(u) and has_numba()):
+        if not (small and u.dtype == dtype and is_dense(u) and is_plain(u) and has_numba()):
             u = u.to(dtype)
             return self(u, u)
         values = u.as_strided((n,), (1,)).numpy()

@@ -56,12 +56,13 @@ class Neuron(nn.Module, ABC):
     fires_on_crossing: ClassVar[bool] = False  # as soon as `u` reaches the falling threshold
     through_time: ClassVar[bool] = False  # has `initial` and `fire`, differentiable over steps
     shared_state: ClassVar[frozenset[str]] = frozenset()  # entries of the state without batch axis
+    _resolved: ClassVar[Any] = None  # the `activate` that `direct` speaks of
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Another `activate` is another neuron: how the old one was resolved does not hold."""
+        """A class with a `direct` of its own says with it what its `activate` of now computes."""
         super().__init_subclass__(**options)
-        if "activate" in vars(cls) and "direct" not in vars(cls):
-            cls.direct = Neuron.direct  # type: ignore[method-assign]
+        if "direct" in vars(cls):
+            cls._resolved = cls.activate
 
     def __init__(self, scale: Tensor) -> None:
         super().__init__()
@@ -165,10 +166,17 @@ class Neuron(nn.Module, ABC):
     def direct(self, alone: bool) -> Callable[[Tensor], Tensor]:
         """`activate` for plain tensors, with those of the neuron as they are now; no gradients.
 
+        Ask `resolve`, which asks for it where `activate` is still what it speaks of.
+
         Args:
             alone: it may overwrite its argument, which saves memory traffic.
         """
         return self.activate
+
+    def resolve(self, alone: bool) -> Callable[[Tensor], Tensor]:
+        """What to call again and again while nothing about the neuron changes; see `direct`."""
+        own = type(self).activate is type(self)._resolved and "activate" not in vars(self)
+        return self.direct(alone) if own else self.activate
 
     def encode(self, u: Tensor) -> Tensor:
         """Spike times of complete potentials, `inf` = silent; single-spike codes have it."""

@@ -126,8 +126,7 @@ class Int8Halves(Int8Op):
 
     def forward(self, x: Tensor) -> Tensor:
         halves = super().forward(torch.cat([x & (HALF - 1), x // HALF]))
-        low, high = halves.split(len(x))
-        sums = low.add_(high, alpha=HALF)
+        sums = halves[: len(x)].add_(halves[len(x) :], alpha=HALF)
         return sums if self.offset is None else sums.add_(self.offset)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Int8Halves:

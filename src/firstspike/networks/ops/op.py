@@ -43,12 +43,13 @@ class Op(nn.Module):
     keeps_order: ClassVar[bool] = False
     multiplies: ClassVar[str | None] = None
     adds: ClassVar[str | None] = None
+    _resolved: ClassVar[Any] = None  # the `forward` that `direct` speaks of
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Another `forward` is another operation: how the old one was resolved does not hold."""
+        """A class with a `direct` of its own says with it what its `forward` of now computes."""
         super().__init_subclass__(**options)
-        if "forward" in vars(cls) and "direct" not in vars(cls):
-            cls.direct = Op.direct  # type: ignore[method-assign]
+        if "direct" in vars(cls):
+            cls._resolved = cls.forward
 
     def __init__(self, tensors: dict[str, Tensor | None] | None = None, **hyper: Any) -> None:
         super().__init__()
@@ -75,8 +76,16 @@ class Op(nn.Module):
         return None if self.adds is None else getattr(self, self.adds)
 
     def direct(self) -> Callable[..., Tensor]:
-        """`forward` for plain tensors, with its own as they are now; no gradients."""
+        """`forward` for plain tensors, with its own as they are now; no gradients.
+
+        Ask `resolve`, which asks for it where `forward` is still what it speaks of.
+        """
         return self.forward
+
+    def resolve(self) -> Callable[..., Tensor]:
+        """What to call again and again while nothing about the operation changes."""
+        own = type(self).forward is type(self)._resolved and "forward" not in vars(self)
+        return self.direct() if own else self.forward
 
     def structure(self, *x: Tensor) -> Tensor:
         """Links that carry something, for counts `x` (N, ...) at the inputs; differentiable in `x`.
