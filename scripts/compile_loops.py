@@ -14,6 +14,7 @@ import firstspike as fs
 from firstspike import chip, methods
 from firstspike.engines import able_engines
 from firstspike.engines.event_driven import EventDriven
+from firstspike.networks.ops import MaxPool
 from firstspike.neurons.causal_set import causal_spike_times
 from firstspike.training import TrainConfig
 from firstspike.training.fast_convolution import fast_convolutions
@@ -43,6 +44,9 @@ def engines() -> None:
             with torch.no_grad():
                 fs.simulate(network, x, name)
                 fs.prepare(network, name)(x)
+    for dtype in TYPES:  # what is only compiled for images that are not small
+        large = torch.rand(4, 16, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
+        MaxPool(dims=2, kernel_size=2)(large)
     model, x = task(torch.float32)
     network = fs.convert(model, fs.TTFS(4), calibration=x)
     for precision in ("bfloat16", "int8"):
