@@ -53,13 +53,18 @@ def _rows(name: str, quick: bool) -> list[Row]:
     forms = list(variants)
     if (skipped := missing_onnx(f"{name}: {ONNX}")) is None:
         variants[ONNX] = onnx_float(model, frames[:1])
+    absent = [] if skipped is None else [skipped]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # shifted biases are nobody's network
         network = fs.convert(model, CODE, calibration=frames)
     variants[CLOSED] = fs.prepare(network, "closed_form")
-    whole = quantize(network, Quantization(bits=8, value_bits=8))
-    variants[INTEGERS] = _in_integers(Int8(to_integers(whole, potential_bits=32)))
     notes = {}
+    try:
+        whole = quantize(network, Quantization(bits=8, value_bits=8))
+    except ValueError as reason:  # averages over 7 by 7
+        absent.append(Row(f"{name}: {INTEGERS}", note=str(reason)))
+    else:
+        variants[INTEGERS] = _in_integers(Int8(to_integers(whole, potential_bits=32)))
     for share in SHARES:
         active = with_activity(network, frames, share)
         variants[_events(share)] = fs.prepare(active, "event")
@@ -81,14 +86,16 @@ def _rows(name: str, quick: bool) -> list[Row]:
         )
         for row in ratio_rows(times, base)
     ]
-    return [*found, *([] if skipped is None else [skipped])]
+    return [*found, *absent]
 
 
 def settle(model: nn.Module, frames: Tensor) -> None:
     """Give batch norms the statistics of the frames, so that no layer's outputs die out."""
-    model.train()
-    for _ in range(3):
-        model(frames)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean of all batches: of this one
+    model.train()(frames)
     model.eval()
 
 
