@@ -3,6 +3,7 @@
     python scripts/draw_docs.py spikes runs/mnist_cnn
     python scripts/draw_docs.py causal-sets
     python scripts/draw_docs.py few-steps runs/cifar10_vgg8
+    python scripts/draw_docs.py early-firing runs/cifar10_vgg8_all
 
 `spikes`, of a trained MNIST CNN: the spikes of one image, spike times per population before and
 after kernel optimization (Park et al. 2020, Fig. 5) and the optimization's losses from a small and
@@ -17,6 +18,10 @@ network from that ANN's weights; and without a dynamic threshold, where causal s
 steps (Datta & Beerel 2022, eqs. 6 and 7 and the inset of Fig. 1(a)), of the first, a middle and
 the last population on validation images. Prints what their search finds for two steps, and the
 product of the betas behind: what `SGL` and its `unit_slope=True` differ by in a layer's gradients.
+
+`early-firing`, of any trained CNN: what neurons say that fire before all of their input has arrived
+(T2FSNN's T = 80, by offset and kernel), against the same network with windows that do not overlap,
+on training images that were not used to calibrate. Prints a table and draws nothing.
 """
 
 from __future__ import annotations
@@ -197,6 +202,46 @@ def few_steps(run: Path) -> None:
     save_svg(plot_expected_difference(shown)[0], IMAGES / "expected_difference.svg")
 
 
+def early_firing(run: Path) -> None:
+    opened = fs.Run(run)
+    seen = opened.dataset("train").subset(1200).float_images()
+    calibration, images = seen[:1000], seen[1000:]
+    descent = fs.kernels.KernelOptimization(keep_best=False)
+    print("| kernel | offset | same class | error | bias | says more | says less |")
+    print("|---|---|---|---|---|---|---|")
+    for kernel, optimization in {"from T": None, "optimized (GO)": descent}.items():
+        network = fs.convert(
+            opened.model,
+            fs.TTFS(80, half_step=False),
+            calibration=calibration,
+            kernel_optimization=optimization,
+        )
+        whole = fs.simulate(network, images, "closed_form")
+        for offset in (70, 60, 50, 40, 30):
+            early = fs.simulate(network.with_offset(offset), images, "early_firing")
+            same = (early.logits.argmax(1) == whole.logits.argmax(1)).float().mean()
+            rows = torch.tensor(
+                [_apart(network, name, whole, early) for name in network.populations]
+            )
+            error, bias, more, less = rows.mean(0).tolist()
+            print(
+                f"| {kernel} | {offset} | {100 * same:.1f} % | {error:.3f} | {100 * bias:+.1f} % | "
+                f"{100 * more:.1f} % | {100 * less:.1f} % |"
+            )
+
+
+def _apart(
+    network: fs.SpikingNetwork, name: str, whole: fs.Record, early: fs.Record
+) -> tuple[float, float, float, float]:
+    """Error and mean of what is said, relative to the whole; shares that say more and less."""
+    neuron = network.neuron(name)
+    said, meant = (neuron.decode(record.spike_times[name]) for record in (early, whole))
+    error = (said - meant).square().mean().sqrt() / meant.square().mean().sqrt()
+    bias = (said - meant).mean() / meant.mean()
+    more, less = (said > meant).float().mean(), (said < meant).float().mean()
+    return float(error), float(bias), float(more), float(less)
+
+
 def _some(times: Tensor) -> Tensor:
     """Times of evenly spaced neurons."""
     flat = times.flatten()
@@ -205,7 +250,7 @@ def _some(times: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["spikes", "causal-sets", "few-steps"])
+    parser.add_argument("what", choices=["spikes", "causal-sets", "few-steps", "early-firing"])
     parser.add_argument("run", type=Path, nargs="?", help="folder of a trained CNN")
     parser.add_argument("--epochs", type=int, default=6)
     given = parser.parse_args()
@@ -214,6 +259,8 @@ def main() -> None:
         spikes(given.run)
     elif given.what == "few-steps":
         few_steps(given.run)
+    elif given.what == "early-firing":
+        early_firing(given.run)
     else:
         causal_sets(given.epochs)
 
