@@ -145,6 +145,7 @@ def test_answers_are_those_of_single_values(case: Case) -> None:
     op, x = case.op, inputs(case.shapes)
     with torch.no_grad():
         out, silent = op(*x), op(*(torch.zeros_like(a) for a in x))
+        assert torch.equal(op.resolve()(*x), out)
         found = [Links(*links) for links in probe(op, case.shapes)]
         torch.testing.assert_close(op.linear(*x) + silent, out)
         torch.testing.assert_close(summed(found, x, out.shape[1:], "weight"), op.linear(*x))
