@@ -216,6 +216,8 @@ def early_firing(run: Path) -> None:
             calibration=calibration,
             kernel_optimization=optimization,
         )
+        taus = [network.neuron(name).summary()["tau"] for name in network.populations]
+        kernel += f", tau {min(taus):.1f} ... {max(taus):.1f}"
         whole = fs.simulate(network, images, "closed_form")
         for offset in (70, 60, 50, 40, 30):
             early = fs.simulate(network.with_offset(offset), images, "early_firing")

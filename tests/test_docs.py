@@ -214,6 +214,7 @@ LONG = {  # verbs and options whose work takes hours, or data and models that ar
     ("bench", "--only"),
     ("bench", "--quick"),
     ("reproduce", "t2fsnn-table1"),
+    ("reproduce", "--ann"),
     ("train", "--recipe"),
     ("demo",),
     *((verb, "photos") for verb in ("train", "convert", "compare", "evaluate", "check")),

@@ -58,10 +58,11 @@ def is_plain(*tensors: Tensor) -> bool:
 def require_plain(x: Tensor, but: Container[str] = ()) -> str | None:
     """Refuse an input that is being traced or transformed, by the name of what does it.
 
-    Returns what does it where that is let through.
-
     Args:
         but: transformations that are let through.
+
+    Returns:
+        What does it where that is let through; None for a plain tensor.
 
     Raises:
         TypeError: with what to use instead.

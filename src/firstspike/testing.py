@@ -266,7 +266,7 @@ def nothing_says_more_than_the_clip_of_its_activation(case: Case, folder: Path) 
             if code.sequential:
                 for said in (
                     neuron.activate(case.complete(u)),
-                    neuron.direct(True)(case.complete(u)),
+                    neuron.resolve(True)(case.complete(u)),
                 ):
                     assert float(said.max()) <= clip * (1 + 1e-12)
 

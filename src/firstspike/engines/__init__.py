@@ -10,6 +10,7 @@ from firstspike.engines.event_by_event import EventByEvent
 from firstspike.engines.event_driven import EventDriven, Events
 from firstspike.engines.prepare import prepare
 from firstspike.engines.prepared import Prepared
+from firstspike.engines.quickest import Quickest
 from firstspike.engines.record import Record
 from firstspike.engines.simulate import simulate
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -27,6 +28,7 @@ __all__ = [
     "EventDriven",
     "Margin",
     "Prepared",
+    "Quickest",
     "Record",
     "SpikingNetwork",
     "able_engines",

@@ -29,6 +29,10 @@ class Quickest:
         engine: name of the engine.
         prepared: what it prepared; calls and `run` are its own.
         seconds: of a call, by engine.
+
+    Raises:
+        ValueError: if there are no images, or the network cannot take them.
+        TypeError: if they are no dense floating-point tensor of the network's type.
     """
 
     def __init__(self, network: SpikingNetwork, images: Tensor) -> None:

@@ -90,12 +90,15 @@ class Int8Op(WeightOp):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        shared = (1.0, 0, self.weight, self.scale, self.zero)
+        return self._sums(x, self.bias)
+
+    def _sums(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        shared = (1.0, 0, self.weight, self.scale, self.zero, bias)
         if self.window is None:
             flat = x.reshape(-1, x.shape[-1])
-            out = torch.ops.onednn.qlinear_pointwise(flat, *shared, self.bias, *self.output)
+            out = torch.ops.onednn.qlinear_pointwise(flat, *shared, *self.output)
             return out.reshape(*x.shape[:-1], len(self.scale))
-        return torch.ops.onednn.qconv2d_pointwise(x, *shared, self.bias, *self.window, *self.output)
+        return torch.ops.onednn.qconv2d_pointwise(x, *shared, *self.window, *self.output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Int8Op:
         twin = self.__class__.__new__(self.__class__)
@@ -110,30 +113,15 @@ class Int8Halves(Int8Op):
 
     A value v is `h + 16 g` with h, g <= 15, so its sums are `S_h + 16 S_g`, of products that fit.
     Both halves go through the kernel as one batch. Sums of halves must stay below 2^24; then only
-    their total is rounded, as in `Int8Op`. Arguments are those of `Int8Op`, without levels.
+    their total is rounded, as in `Int8Op`. It gives sums, never levels.
     """
 
-    def __init__(
-        self,
-        op: Convolution | Dense,
-        shape: tuple[int, ...],
-        weight: Tensor,
-        scale: Tensor,
-        bias: Tensor | None,
-    ) -> None:
-        super().__init__(op, shape, weight, scale, None)
-        self.offset = None if bias is None else bias.float().reshape(-1, *[1] * (weight.ndim - 2))
-
     def forward(self, x: Tensor) -> Tensor:
-        halves = super().forward(torch.cat([x & (HALF - 1), x // HALF]))
+        halves = self._sums(torch.cat([x & (HALF - 1), x // HALF]), None)
         sums = halves[: len(x)].add_(halves[len(x) :], alpha=HALF)
-        return sums if self.offset is None else sums.add_(self.offset)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Int8Halves:
-        twin = super().__deepcopy__(memo)
-        assert isinstance(twin, Int8Halves)
-        twin.offset = self.offset
-        return twin
+        if self.bias is None:
+            return sums
+        return sums.add_(self.bias if self.window is None else self.bias.reshape(-1, 1, 1))
 
 
 class FloatOp(WeightOp):

@@ -197,18 +197,17 @@ class MaxPool(Windows):
     passes_spikes = True
 
     def forward(self, x: Tensor) -> Tensor:
-        hyper = dict(self.hyper)
-        pool = (_ADAPTIVE_MAX if "output_size" in hyper else _MAX)[hyper.pop("dims")]
+        pool = self._by_torch()
         differentiable = torch.is_grad_enabled() and x.requires_grad
         if differentiable or x.dtype not in _COMPILED or not (self.fits_loop(x) and len(x)):
-            return pool(x, **hyper)
+            return pool(x)
         from firstspike.compiled import pool_loops
 
         loop: Any
         window = plane_windows(self.hyper)
         if x.is_contiguous():
             loop = partial(pool_loops.largest_of_windows, window=window)
-            out = x.new_empty(len(x), *pool(x[:0], **hyper).shape[1:])
+            out = x.new_empty(len(x), *pool(x[:0]).shape[1:])
             lines, pooled = x.flatten(0, 1), out.flatten(0, 1)
         elif window == _SQUARES and _in_squares(x):
             n, channels, height, width = x.shape
@@ -217,7 +216,7 @@ class MaxPool(Windows):
             out = pooled.view(n, height // 2, width // 2, channels).permute(0, 3, 1, 2)
             lines = x.permute(0, 2, 3, 1).reshape(len(pooled), 2, width * channels)
         else:  # torch is quick in channels-last order
-            return pool(x, **hyper)
+            return pool(x)
         source, target = lines.detach().numpy(), pooled.numpy()
         in_parts(
             lambda part: loop(source, target, first=part.start, last=part.stop),
@@ -227,14 +226,18 @@ class MaxPool(Windows):
         return out
 
     def direct(self) -> Callable[..., Tensor]:
-        hyper = dict(self.hyper)
-        pool = (_ADAPTIVE_MAX if "output_size" in hyper else _MAX)[hyper.pop("dims")]
+        pool = self._by_torch()
 
         def run(x: Tensor) -> Tensor:
             small = x.numel() < _SMALL and not x.is_contiguous()
-            return pool(x, **hyper) if small else self.forward(x)
+            return pool(x) if small else self.forward(x)
 
         return run
+
+    def _by_torch(self) -> Callable[[Tensor], Tensor]:
+        hyper = dict(self.hyper)
+        pools = _ADAPTIVE_MAX if "output_size" in hyper else _MAX
+        return partial(pools[hyper.pop("dims")], **hyper)
 
     def fits_loop(self, x: Tensor) -> bool:
         """Whether compiled loops over two-dimensional windows may read `x`."""
