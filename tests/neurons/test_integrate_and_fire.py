@@ -84,6 +84,42 @@ def test_initial_potentials_may_be_shared():
         torch.testing.assert_close(ours, reference, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_order_in_memory_changes_nothing(rows):
+    """Channels-last currents, as convolutions give them: the same values and gradients, in order.
+
+    The state and the arriving gradients lie in the other order.
+    """
+    currents = torch.randn(rows, 3, 4, 5, 6, dtype=torch.float64)
+    last = currents.movedim(2, -1).contiguous().movedim(-1, 2)
+    start = torch.randn(3, 4, 5, 6, dtype=torch.float64)
+    _, _, threshold, leak, output = tensors(rows)
+    weights = torch.randn(4, 3, 4, 5, 6, dtype=torch.float64), torch.randn(3, 4, 5, 6).double()
+    results = []
+    for x in (currents, last):
+        inputs = [x.requires_grad_(), start.clone().requires_grad_(), threshold, leak, output]
+        values, rest = integrate_and_fire(*inputs, steps=4)
+        loss = (values * weights[0]).sum() + (rest * weights[1]).sum()
+        results.append((values, rest, *torch.autograd.grad(loss, inputs)))
+    for plain, other in zip(*results):
+        torch.testing.assert_close(other, plain, rtol=1e-12, atol=1e-12)
+    values = results[1][0]
+    assert values.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_integrated_in_float32(dtype):
+    """Steps of 1/1024 vanish in half precision beside a potential near 1."""
+    one = torch.tensor(1.0)
+    currents = torch.full((4, 1), 2.0**-10, dtype=dtype, requires_grad=True)
+    start = torch.full((1,), 1 - 3.5 * 2.0**-10)
+    values, rest = integrate_and_fire(currents, start, one, one, one)
+    assert values.dtype == rest.dtype == torch.float32
+    assert values.flatten().tolist() == [0.0, 0.0, 0.0, 1.0] and rest.tolist() == [2.0**-11]
+    values.sum().backward()
+    assert currents.grad.dtype == dtype
+
+
 def test_rows_must_fit_the_steps():
     with pytest.raises(ValueError, match="`currents` must have 1 or `steps` = 5 rows, got 3"):
         integrate_and_fire(*tensors(3), steps=5)

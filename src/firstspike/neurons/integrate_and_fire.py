@@ -14,6 +14,7 @@ from firstspike.compiled.threads import in_parts
 from firstspike.neurons.surrogates import Boxcar, Surrogate, Triangle
 
 _COMPILED = (torch.float32, torch.float64)
+_HALF = (torch.bfloat16, torch.float16)
 _SPLIT = 1 << 16  # neurons below which one thread does the work
 
 
@@ -38,7 +39,8 @@ def integrate_and_fire(
     followed in both cases). One saved tensor per step, the potential before the reset.
 
     On the CPU, compiled loops make one pass over memory each way (one threshold for all neurons,
-    `Boxcar` or `Triangle`); elsewhere the steps are torch operations.
+    `Boxcar` or `Triangle`), in the order in which the currents lie; elsewhere the steps are torch
+    operations. Currents of half precision, as autocast has them, are integrated in float32.
 
     Args:
         steps: B, needed with a single row of currents only.
@@ -61,6 +63,8 @@ def integrate_and_fire(
             f"`currents` must have 1 or `steps` = {steps} rows, got {len(currents)}. Pass one row "
             "per step."
         )
+    if currents.dtype in _HALF:
+        currents = currents.float()
     compiled = (
         currents.dtype in _COMPILED
         and threshold.ndim == output.ndim == 0
@@ -69,10 +73,13 @@ def integrate_and_fire(
         and has_numba()
     )
     function = _Compiled if compiled else _IntegrateAndFire
-    result: tuple[Tensor, Tensor] = function.apply(
+    channels_last = compiled and currents.ndim == 5 and currents.movedim(2, -1).is_contiguous()
+    if channels_last:
+        currents, potential = currents.movedim(2, -1), potential.movedim(1, -1)
+    values, after = function.apply(
         currents, potential, threshold, leak, output, steps, surrogate, detach_reset
     )
-    return result
+    return (values.movedim(-1, 2), after.movedim(-1, 1)) if channels_last else (values, after)
 
 
 class _IntegrateAndFire(torch.autograd.Function):
