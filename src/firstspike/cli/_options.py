@@ -97,11 +97,13 @@ def console() -> Console:
     return made if made.is_terminal else Console(width=120)
 
 
-def prepare(seed: int, device: str, threads: int | None) -> None:
-    """Seed torch, check the device, set the number of threads."""
+def prepare(seed: int, device: str, threads: int | None, keep_memory: bool = True) -> None:
+    """Seed torch, check the device, set the number of threads and how memory is had."""
     import torch
 
     torch.manual_seed(seed)
+    if keep_memory:
+        keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "cuda" and "LOCAL_RANK" in os.environ:  # a GPU for each process of torchrun
@@ -113,6 +115,24 @@ def prepare(seed: int, device: str, threads: int | None) -> None:
             f"`--device` must be a device that this machine has, got {device!r}: {error}. "
             "`firstspike info` lists the devices."
         ) from None
+
+
+def keep_freed_memory() -> bool:
+    """Have the C library use freed memory again; False where it is not glibc.
+
+    It would give blocks of megabytes back to the system and have them mapped anew, page by page
+    and filled with zeros, for every tensor of every layer: a sixth of the time of a training step
+    in half precision. The process keeps its largest size for it. As environment variables, for
+    programs of one's own: `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647`.
+    """
+    import ctypes
+
+    trim_threshold, mmap_max = -1, -4  # malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 
 
 def subject(

@@ -60,7 +60,7 @@ def bench(
         for name, what in PARTS.items():
             typer.echo(f"{name:14s} {what}")
         return
-    prepare(seed, "cpu", threads)
+    prepare(seed, "cpu", threads, keep_memory=False)
     here = describe_environment()
     old = None if compare is None else Stored.read(compare)
     if old is not None:
