@@ -108,16 +108,20 @@ def test_the_order_in_memory_changes_nothing(rows):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_integrated_in_float32(dtype):
+def test_autocast_integrates_in_float32(dtype):
     """Steps of 1/1024 vanish in half precision beside a potential near 1."""
     one = torch.tensor(1.0)
     currents = torch.full((4, 1), 2.0**-10, dtype=dtype, requires_grad=True)
     start = torch.full((1,), 1 - 3.5 * 2.0**-10)
-    values, rest = integrate_and_fire(currents, start, one, one, one)
+    with torch.autocast("cpu", dtype):
+        values, rest = integrate_and_fire(currents, start, one, one, one)
     assert values.dtype == rest.dtype == torch.float32
     assert values.flatten().tolist() == [0.0, 0.0, 0.0, 1.0] and rest.tolist() == [2.0**-11]
     values.sum().backward()
     assert currents.grad.dtype == dtype
+    start, one = start.to(dtype), one.to(dtype)  # a network of half precision stays one
+    values, rest = integrate_and_fire(currents.detach(), start, one, one, one)
+    assert values.dtype == rest.dtype == dtype
 
 
 def test_rows_must_fit_the_steps():

@@ -25,6 +25,7 @@ from firstspike.training._trainer import Trainer
 from firstspike.training.dta import DTA
 from firstspike.training.precision import multiplies_bfloat16
 from firstspike.training.quantizer_aware import QuantizerAware
+from firstspike.training.sgl import SGL
 from firstspike.training.surrogate import Surrogate
 
 ANN = "ANN"
@@ -90,6 +91,7 @@ def _networks(
         "surrogate T=16": (convert(exponential), Surrogate(), {}),
         "quantizer-aware T=4": (linear, QuantizerAware(), {}),
         "DTA": (convert(fs.ReLPSP()), DTA(), {}),
+        "through time T=2": (convert(fs.FewStep(2)), SGL(), {}),
     }
     if multiplies_bfloat16(images.device):
         half = {"precision": "bfloat16"}
@@ -97,6 +99,7 @@ def _networks(
             f"{ANN}, bfloat16": (copy.deepcopy(model), Method(), half),
             f"{ANN}, bfloat16, products": (copy.deepcopy(model), Method(), half | products),
             "DTA, bfloat16": (convert(fs.ReLPSP()), DTA(), half),
+            "through time T=2, bfloat16": (convert(fs.FewStep(2)), SGL(), half),
         }
     if not quick and (peer := unrolled(model, UNROLLED)) is not None:
         found[f"snnTorch T={UNROLLED}"] = (peer, Method(), {})

@@ -40,7 +40,7 @@ def integrate_and_fire(
 
     On the CPU, compiled loops make one pass over memory each way (one threshold for all neurons,
     `Boxcar` or `Triangle`), in the order in which the currents lie; elsewhere the steps are torch
-    operations. Currents of half precision, as autocast has them, are integrated in float32.
+    operations. The half-precision currents of autocast are integrated in float32.
 
     Args:
         steps: B, needed with a single row of currents only.
@@ -63,7 +63,7 @@ def integrate_and_fire(
             f"`currents` must have 1 or `steps` = {steps} rows, got {len(currents)}. Pass one row "
             "per step."
         )
-    if currents.dtype in _HALF:
+    if currents.dtype in _HALF and torch.is_autocast_enabled(currents.device.type):
         currents = currents.float()
     compiled = (
         currents.dtype in _COMPILED
