@@ -41,3 +41,21 @@ def test_every_public_code_is_registered() -> None:
 def test_descriptions_that_make_no_code(description: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(Code, description)
+
+
+@pytest.mark.parametrize(
+    ("code", "first"),
+    [
+        (codes.Rate(8), "more steps"),
+        (
+            codes.ReLPSP(),
+            "training it (method DTA)",
+        ),  # it has no steps, and on a grid they do not help
+        (codes.FewStep(2), "training it (method SGL)"),
+        (codes.LIF(32), "subtract=True"),  # what a reset to zero loses, more steps lose as well
+        (codes.LIF(32, subtract=True), "more steps"),
+    ],
+    ids=str,
+)
+def test_advice_is_something_that_helps(code: Code, first: str) -> None:
+    assert code.advice()[0] == first

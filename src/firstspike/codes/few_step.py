@@ -89,6 +89,9 @@ class FewStep(RepeatingCode):
                 "PercentileSearch(), GridSearch() or Fixed()."
             )
 
+    def advice(self) -> tuple[str, ...]:
+        return ("training it (method SGL)", "more steps")
+
     @property
     def offset(self) -> float:
         """Part of a threshold that a neuron is given beforehand, over all steps."""

@@ -72,6 +72,9 @@ class LIF(RepeatingCode):
                 "It is in steps; None leaves the leak out.",
             )
 
+    def advice(self) -> tuple[str, ...]:
+        return ("more steps",) if self.subtract else ("subtract=True",)
+
     def neuron(self, scale: Tensor, distribution: Distribution | None = None) -> LIFNeuron:
         return LIFNeuron(scale, self)
 

@@ -90,6 +90,9 @@ class ReLPSP(Code):
                 "their values, which spikes of this code do not."
             )
 
+    def advice(self) -> tuple[str, ...]:
+        return ("training it (method DTA)", "lower scales to start from, such as Percentile(93)")
+
     def notes(self, max_pools: Sequence[str]) -> tuple[str, ...]:
         return (
             "ReL-PSP neurons divide by 1 + W, so that weights of an ANN say other values here than "
