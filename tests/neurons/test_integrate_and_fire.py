@@ -120,8 +120,23 @@ def test_autocast_integrates_in_float32(dtype):
     values.sum().backward()
     assert currents.grad.dtype == dtype
     start, one = start.to(dtype), one.to(dtype)  # a network of half precision stays one
-    values, rest = integrate_and_fire(currents.detach(), start, one, one, one)
-    assert values.dtype == rest.dtype == dtype
+    for autocast in (True, False):
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            values, rest = integrate_and_fire(currents.detach(), start, one, one, one)
+        assert values.dtype == rest.dtype == dtype
+    values, _ = integrate_and_fire(
+        *(x.detach().to("meta") for x in (currents, start, one, one, one))
+    )
+    assert values.is_meta and values.dtype == dtype
+
+
+def test_second_derivatives_are_refused_where_loops_run():
+    """They would be missing without a word: loops write gradients that have no graph."""
+    currents, potential, *scalars = tensors(2)
+    values, _ = integrate_and_fire(currents, potential, *scalars)
+    (first,) = torch.autograd.grad(values.square().sum(), currents, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
 
 
 def test_rows_must_fit_the_steps():

@@ -89,6 +89,20 @@ def test_t2fsnn_table1_converts_and_judges_claims(digits: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("entry", "row"),
+    [("vgg8", "4 steps"), ("vgg8", "T = 2"), ("vgg16", "surrogate"), ("vgg16", "DTA")],
+)
+def test_our_own_networks_at_the_small_scale(digits: Path, entry: str, row: str) -> None:
+    """Chained ANNs with a triangular schedule, and every method that starts from them."""
+    outcome = reproduce(entry, only=[row])
+    assert [r.network for r in outcome.rows] == [row]
+    assert all(check.passed for check in outcome.engines)
+    ann = Run(next(digits.rglob("ann/0")))
+    assert ann.recipe.start is None and ann.recipe.training["epochs"] == 2
+
+
+@pytest.mark.slow
 def test_an_ann_is_given(digits: Path) -> None:
     reproduce("t2fsnn-table1", only=["T2FSNN"], out=digits / "a", check_engines=False)
     ann = digits / "a" / "cifar10" / "ann" / "0"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from firstspike.measure.result import Result
     from firstspike.runs import Recipe
 
+_MALLOC = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")
 ]
@@ -98,7 +100,7 @@ def console() -> Console:
 
 
 def prepare(seed: int, device: str, threads: int | None, keep_memory: bool = True) -> None:
-    """Seed torch, check the device, set the number of threads and how memory is had."""
+    """Seed torch, check the device, set the number of threads and whether freed memory is kept."""
     import torch
 
     torch.manual_seed(seed)
@@ -118,19 +120,22 @@ def prepare(seed: int, device: str, threads: int | None, keep_memory: bool = Tru
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library use freed memory again; False where it is not glibc.
+    """Have glibc's malloc use freed memory again; False where it is another, or set up already.
 
     It would give blocks of megabytes back to the system and have them mapped anew, page by page
-    and filled with zeros, for every tensor of every layer: a sixth of the time of a training step
-    in half precision. The process keeps its largest size for it. As environment variables, for
-    programs of one's own: `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=2147483647`.
+    and filled with zeros, for every tensor of every layer of a training step. The process keeps
+    its largest size for it, and more where tensors grow from batch to batch. Whoever sets
+    `MALLOC_MMAP_MAX_` or `MALLOC_TRIM_THRESHOLD_` in the environment decides alone
+    (`MALLOC_MMAP_MAX_=65536` is glibc's own way).
     """
-    import ctypes
-
+    if any(name in os.environ for name in _MALLOC):
+        return False
     trim_threshold, mmap_max = -1, -4  # malloc.h
     try:
+        import ctypes
+
         mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
+    except (ImportError, OSError, AttributeError):
         return False
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, 2**31 - 1))
 

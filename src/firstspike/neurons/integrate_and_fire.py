@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
@@ -40,7 +41,8 @@ def integrate_and_fire(
 
     On the CPU, compiled loops make one pass over memory each way (one threshold for all neurons,
     `Boxcar` or `Triangle`), in the order in which the currents lie; elsewhere the steps are torch
-    operations. The half-precision currents of autocast are integrated in float32.
+    operations. The half-precision currents that autocast makes for a network of float32 are
+    integrated in float32.
 
     Args:
         steps: B, needed with a single row of currents only.
@@ -63,10 +65,11 @@ def integrate_and_fire(
             f"`currents` must have 1 or `steps` = {steps} rows, got {len(currents)}. Pass one row "
             "per step."
         )
-    if currents.dtype in _HALF and torch.is_autocast_enabled(currents.device.type):
+    if currents.dtype in _HALF and threshold.dtype not in _HALF and _autocasts(currents):
         currents = currents.float()
     compiled = (
-        currents.dtype in _COMPILED
+        {x.dtype for x in (currents, potential, threshold, leak, output)} == {currents.dtype}
+        and currents.dtype in _COMPILED
         and threshold.ndim == output.ndim == 0
         and type(surrogate) in (Boxcar, Triangle)
         and is_plain(currents, potential, threshold)
@@ -80,6 +83,11 @@ def integrate_and_fire(
         currents, potential, threshold, leak, output, steps, surrogate, detach_reset
     )
     return (values.movedim(-1, 2), after.movedim(-1, 1)) if channels_last else (values, after)
+
+
+def _autocasts(x: Tensor) -> bool:
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 class _IntegrateAndFire(torch.autograd.Function):
@@ -181,6 +189,7 @@ class _Compiled(torch.autograd.Function):
         return values, after
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         from firstspike.compiled import integrate_and_fire_loops as kernel
 

@@ -174,16 +174,23 @@ def _in_place_of_cifar100(full: Mapping[str, Recipe], label: str, recipe: Recipe
 
 
 def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
-    """The same recipe on a narrow network, a small copy of its data set, and for few epochs."""
+    """The same recipe on a narrow network, a small copy of its data set, and for few epochs.
+
+    A link of a chain of trainings becomes a training of its own.
+    """
     data, shape = small_data(recipe.data["name"], scale, folder)
     model = dict(recipe.model) | {"width": scale.width, "in_channels": shape[0]}
-    model["image_size"] = shape[1]
-    if model["name"].startswith("vgg"):
-        model["head"] = [64]
+    if model["name"] == "vgg8":  # of any image size, without a hidden linear layer
+        model["directions"] = min(model.get("directions", 16), 9 * shape[0])
+    else:
+        model["image_size"] = shape[1]
+        if model["name"].startswith("vgg"):
+            model["head"] = [64]
     if "spatial_dropout" in model:  # narrow convolutions learn nothing behind it in so few steps
         model["spatial_dropout"] = 0.0
     training = shortened(recipe.training, scale.epochs, scale)
-    return replace(recipe, model=model, data={"name": str(data)}, training=training)
+    data_set = {"name": str(data)}
+    return replace(recipe, model=model, data=data_set, training=training, start=None)
 
 
 def shortened(training: Mapping[str, Any], epochs: int | None, scale: Scale) -> dict[str, Any]:
@@ -195,6 +202,8 @@ def shortened(training: Mapping[str, Any], epochs: int | None, scale: Scale) -> 
     changed = dict(training)
     if epochs is not None:
         changed["epochs"] = min(epochs, int(changed.get("epochs", epochs)))
+        if "cycles" in (schedule := dict(changed.get("schedule") or {})):
+            changed["schedule"] = schedule | {"cycles": [changed["epochs"]]}
     if scale.batch_size is not None and changed.get("batch_size", 128) > scale.batch_size:
         if dict(changed.get("optimizer") or {}).get("name") == "SGD":
             changed["learning_rate"] *= scale.batch_size / changed.get("batch_size", 128)
