@@ -71,13 +71,16 @@ def test_t2fsnn_table1_converts_and_judges_claims(digits: Path) -> None:
     only = ["T2FSNN", "T2FSNN+GO+EF"]
     outcome = reproduce("t2fsnn-table1", only=only, out=digits / "out")
     plain, early = outcome.rows
-    assert early.cells["steps"].mean == 14 * 8 + 16 < plain.cells["steps"].mean == 15 * 16
+    assert early.cells["steps"].mean == 14 * 40 + 80 < plain.cells["steps"].mean == 15 * 80
     assert plain.cells["accuracy"].paper == 91.36 and plain.cells["accuracy"].passed is None
     assert "not judged: small scale" in plain.cells["accuracy"].reason
     assert plain.place == "Table I, cifar10, T2FSNN"
     (made,) = [m for key, m in outcome.made.items() if "GO+EF" in key]
-    assert made.recipe["optimize"] is True and made.seconds == 0
+    assert made.recipe["optimize"] == {"keep_best": False} and made.seconds == 0
     assert {r.samples for r in outcome.results.values()} == {60}, "early firing needs no clock"
+    checked = {check.network: check.measured_with for check in outcome.engines}
+    assert checked == {"T2FSNN": "closed_form", "T2FSNN+GO+EF": "early_firing"}
+    assert all(check.passed and check.engine == "clock" for check in outcome.engines)
     run = digits / "out" / "cifar10" / "t2fsnn" / "0"
     manifest = read_json(export(run, digits / "shared.safetensors"))
     assert manifest["sha256"] == outcome.made["cifar10 / T2FSNN / 0"].sha256
@@ -97,7 +100,8 @@ def test_our_own_networks_at_the_small_scale(digits: Path, entry: str, row: str)
     """Chained ANNs with a triangular schedule, and every method that starts from them."""
     outcome = reproduce(entry, only=[row])
     assert [r.network for r in outcome.rows] == [row]
-    assert all(check.passed for check in outcome.engines)
+    checks = [(check.measured_with, check.engine) for check in outcome.engines if check.passed]
+    assert checks == ([] if row == "T = 2" else [("closed_form", "clock")]), "T = 2 is the clock's"
     ann = Run(next(digits.rglob("ann/0")))
     assert ann.recipe.start is None and ann.recipe.training["epochs"] == 2
 

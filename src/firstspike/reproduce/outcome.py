@@ -49,14 +49,15 @@ class ClaimVerdict(_Record):
 
 
 class EngineCheck(_Record):
-    """Closed form against another engine, in float64, on the first test images."""
+    """The engine that measured a network against another, in float64, on the first test images."""
 
     setting: str
     network: str
     seed: int
     samples: int
+    measured_with: str = Field(description="the engine of the result")
     engine: str = Field("clock", description="the other one")
-    closed_form_accuracy: float
+    accuracy: float
     other_accuracy: float
     predictions_different: int
     spikes_different: int
@@ -64,7 +65,7 @@ class EngineCheck(_Record):
     @property
     def passed(self) -> bool:
         return (
-            self.closed_form_accuracy == self.other_accuracy
+            self.accuracy == self.other_accuracy
             and not self.predictions_different
             and not self.spikes_different
         )

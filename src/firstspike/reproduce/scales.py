@@ -34,7 +34,7 @@ class Scale:
         from_ann: arguments of spiking trainings that are taken from the ANN's recipe.
         batch_size: with learning rates of SGD in proportion.
         checked, converted_checked: test images on which both engines are compared, for trained
-            and for converted networks.
+            networks, and for converted ones and those of `ReLPSP`, whose clock takes long.
         calibration: most training images that scales are found on.
         clocked: test images where a code runs step by step for more than `_FEW_STEPS` steps.
     """

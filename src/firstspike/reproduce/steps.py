@@ -188,15 +188,15 @@ def check_engines_agree(
     spiking: SpikingNetwork, images: Dataset, store: Path, made: Made, **where: Any
 ) -> EngineCheck:
     """Accuracy and spikes of both engines in float64, kept in `store`."""
-    engine = where["engine"]
-    file = store / f"engines-{engine}-{made.sha256[:20]}-{len(images)}.json"
+    engines = where["measured_with"], where["engine"]
+    file = store / f"engines-{'-'.join(engines)}-{made.sha256[:20]}-{len(images)}.json"
     if file.is_file():
         with reading(file, "a stored comparison of engines", "Remove it to compare again."):
             return EngineCheck(**(read_json(file) | where))
     doubled = copy.deepcopy(spiking).double()
     correct, predictions, spikes = [0, 0], 0, 0
     for x, labels in images.to(doubled.input_low.device).batches(50, dtype=torch.float64):
-        a, b = (simulate(doubled, x, name) for name in ("closed_form", engine))
+        a, b = (simulate(doubled, x, name) for name in engines)
         for index, record in enumerate((a, b)):
             correct[index] += int((record.predictions == labels).sum())
         agreement = compare_records(doubled, a, b, x)
@@ -204,7 +204,7 @@ def check_engines_agree(
         spikes += agreement.different
     check = EngineCheck(
         samples=len(images),
-        closed_form_accuracy=correct[0] / len(images),
+        accuracy=correct[0] / len(images),
         other_accuracy=correct[1] / len(images),
         predictions_different=predictions,
         spikes_different=spikes,

@@ -70,9 +70,10 @@ def verdicts(outcome: Reproduction) -> list[str]:
         lines.append(f"claim {_CLAIM[claim.passed]}: {claim.setting}, {claim.text}: {_why(claim)}")
     for check in outcome.engines:
         place = f"{check.setting}: {check.network}, seed {check.seed}"
-        closed, other = 100 * check.closed_form_accuracy, 100 * check.other_accuracy
+        ours, other = 100 * check.accuracy, 100 * check.other_accuracy
         lines.append(
-            f"{_WORD[check.passed]}: engines agree: {place}: closed form {closed:.2f} and "
+            f"{_WORD[check.passed]}: engines agree: {place}: "
+            f"{check.measured_with.replace('_', ' ')} {ours:.2f} and "
             f"{check.engine} {other:.2f} % on {check.samples:,} images, "
             f"{check.spikes_different:,} spikes differ"
         )
