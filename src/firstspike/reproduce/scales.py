@@ -194,7 +194,7 @@ def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
 
 
 def shortened(training: Mapping[str, Any], epochs: int | None, scale: Scale) -> dict[str, Any]:
-    """Training arguments with at most `epochs`, and the scale's batch size.
+    """Training arguments with at most `epochs`, in one cycle, and the scale's batch size.
 
     >>> shortened({"epochs": 80, "batch_size": 128, "learning_rate": 1e-3}, 2, SCALES["small"])
     {'epochs': 2, 'batch_size': 32, 'learning_rate': 0.001}
