@@ -92,8 +92,8 @@ def test_the_few_step_tables_bind_the_networks_of_their_authors(tmp_path: Path) 
                     else None
                 )
                 code = build("code", plan["code"] if recipe is None else recipe.code)
-                own = (setting.recipe.relu_limit, code.initial_potential)
-                assert own == ((4.0, 0.0) if setting.comparable else (None, 0.5))
+                own = (setting.recipe.trained_ranges, code.initial_potential)
+                assert own == (({"limit": 4.0}, 0.0) if setting.comparable else (None, 0.5))
                 if setting.comparable:
                     assert setting.recipe.model["name"].endswith("_datta")
                     made = plan if recipe is None else recipe.describe()

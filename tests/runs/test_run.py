@@ -4,16 +4,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from torch import nn
 from typer.testing import CliRunner
 
 from firstspike.cli.app import app
+from firstspike.codes import TTFS
+from firstspike.conversion import Percentile, convert
 from firstspike.measure.result import read_results
 from firstspike.neurons.surrogates import Triangle
 from firstspike.runs import Recipe, Run, train
 from firstspike.runs.recipe import recipe_names
 from firstspike.runs.run import start_model
+from firstspike.training.clipped import QuantizedReLU
 
 ANN = {"model": {"name": "digits_cnn", "width": 0.25}, "data": {"name": "digits"}}
 RECIPE = ANN | {
@@ -122,12 +126,12 @@ def test_a_recipe_can_train_output_spike_times(tmp_path: Path) -> None:
 def test_few_steps_by_the_papers_pipeline(tmp_path: Path) -> None:
     """Trained limits, percentile search, training through time: each by `firstspike train`."""
     ann = tmp_path / "ann"
-    clipped = ANN | {"relu_limit": 2.0, "training": {"epochs": 2, "batch_size": 64}}
+    clipped = ANN | {"trained_ranges": {"limit": 2.0}, "training": {"epochs": 2, "batch_size": 64}}
     run("train", "--recipe", write(tmp_path / "a.yaml", clipped), "--out", ann, "--threads", 1)
     opened = Run(str(ann))  # type: ignore[arg-type]
     limits = [m.max_val for m in opened.model.modules() if isinstance(m, nn.Hardtanh)]
     assert len(limits) == 3 and all(x > 0 and x != 2.0 for x in limits), "they are trained"
-    assert Recipe.read(ann / "config.yaml").relu_limit == 2.0
+    assert Recipe.read(ann / "config.yaml").trained_ranges == {"limit": 2.0}
     content = ANN | {
         "start": str(ann),
         "normalization": {"name": "Limit"},
@@ -141,10 +145,67 @@ def test_few_steps_by_the_papers_pipeline(tmp_path: Path) -> None:
     scales = [float(network.neuron(name).scale) for name in network.network.populations]
     assert scales == pytest.approx(limits)
     assert Run(out).recipe.make_method(None).surrogate == Triangle()
-    with pytest.raises(ValueError, match="`relu_limit` must be left out beside `code`, got 2"):
-        Recipe.read(write(tmp_path / "c.yaml", content | {"relu_limit": 2.0}))
-    with pytest.raises(ValueError, match="`relu_limit` must be positive, got 0"):
-        Recipe.read(write(tmp_path / "c.yaml", ANN | {"relu_limit": 0}))
+    ranges = {"trained_ranges": {"limit": 2.0}}
+    with pytest.raises(ValueError, match="`trained_ranges` must be left out beside `code`, got"):
+        Recipe.read(write(tmp_path / "c.yaml", content | ranges))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        ({"limit": 0}, "`limit` must be positive, got 0"),
+        ({"percentile": 0, "limit": 1}, r"`percentile` must lie in \(0, 100\], got 0"),
+        ({"levels": 0, "limit": 1}, "`levels` must be at least 1, got 0"),
+        ({"level": 2}, "`trained_ranges` must be a mapping of limit, percentile and levels, got"),
+        (4.0, "`trained_ranges` must be a mapping of limit, percentile and levels, got 4.0"),
+        ({"percentile": 99}, "`trained_ranges` must have a `limit` without `start`, got"),
+    ],
+)
+def test_trained_ranges_are_checked(tmp_path: Path, ranges: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Recipe.read(write(tmp_path / "c.yaml", ANN | {"trained_ranges": ranges}))
+
+
+def test_an_ann_starts_from_one_without_ranges_and_from_one_with_them(tmp_path: Path) -> None:
+    """Limits begin at the activations, are carried on by the next link, and never get lost."""
+    first = ANN | {"training": {"epochs": 1, "batch_size": 64}}
+    run("train", "--recipe", write(tmp_path / "a.yaml", first), "--out", tmp_path / "a")
+    second = first | {"start": str(tmp_path / "a")}
+    second |= {"trained_ranges": {"percentile": 99, "levels": 2}}
+    recipe = Recipe.read(write(tmp_path / "b.yaml", second))
+    started = start_model(recipe, 0)
+    relus = [m for m in started.modules() if isinstance(m, QuantizedReLU)]
+    opened = Run(tmp_path / "a")
+    images = opened.dataset("train").subset(1000).float_images()
+    rule = Percentile(percentile=99)
+    network = convert(opened.model, TTFS(2), calibration=images, normalization=rule)
+    expected = [float(network.neuron(name).scale) for name in network.network.populations]
+    assert [m.levels for m in relus] == [2] * len(expected)
+    assert [float(m.limit.detach()) for m in relus] == pytest.approx(expected, rel=1e-4)
+    run("train", "--recipe", recipe.source, "--out", tmp_path / "b")
+    assert Run(tmp_path / "b").recipe.start == str(tmp_path / "a")
+    trained = [p for n, p in Run(tmp_path / "b").trained_model().named_parameters() if "lim" in n]
+    third = Recipe.read(write(tmp_path / "c.yaml", second | {"start": str(tmp_path / "b")}))
+    carried = [p for n, p in start_model(third, 0).named_parameters() if "limit" in n]
+    assert len(carried) == len(expected) and all(map(torch.equal, carried, trained))
+    lost = first | {"start": str(tmp_path / "b")}
+    with pytest.raises(ValueError, match=r"`trained_ranges` must be given, got None: .*b has"):
+        start_model(Recipe.read(write(tmp_path / "d.yaml", lost)), 0)
+
+
+def test_an_ann_for_other_classes_starts_from_the_features(tmp_path: Path) -> None:
+    ann = ANN | {"training": {"epochs": 1, "batch_size": 64}}
+    run("train", "--recipe", write(tmp_path / "a.yaml", ann), "--out", tmp_path / "a")
+    other = ann | {"model": ANN["model"] | {"classes": 7}, "start": str(tmp_path / "a")}
+    recipe = Recipe.read(write(tmp_path / "b.yaml", other))
+    given = Run(tmp_path / "a").model.state_dict()
+    started, fresh = start_model(recipe, 3).state_dict(), recipe.build().state_dict()
+    new = {name for name in started if started[name].shape != given[name].shape}
+    assert new == set(list(fresh)[-2:]), "weight and bias of the last layer"
+    assert all(torch.equal(started[name], given[name]) for name in set(started) - new)
+    spiking = other | {"code": {"name": "TTFS", "window": 4}, "method": {"name": "QuantizerAware"}}
+    with pytest.raises(ValueError, match="`start` must be a run of the recipe's model"):
+        start_model(Recipe.read(write(tmp_path / "c.yaml", spiking)), 0)
 
 
 def test_every_recipe_of_the_library_can_be_read() -> None:
@@ -152,8 +213,11 @@ def test_every_recipe_of_the_library_can_be_read() -> None:
     assert recipes["mnist_few_step"].code["name"] == "FewStep"
     for name, recipe in recipes.items():
         if recipe.start is not None:
-            made = Path(recipe.start).name
-            assert (recipes[made].model, recipes[made].data) == (recipe.model, recipe.data), name
+            made = recipes[Path(recipe.start).name]
+            if recipe.code is not None or recipe.data == made.data:
+                assert (made.model, made.data) == (recipe.model, recipe.data), name
+            else:
+                assert {**made.model, "classes": 100} == recipe.model, name
 
 
 def test_a_start_without_a_recipe_beside_it_says_what_to_train(tmp_path: Path) -> None:

@@ -33,6 +33,24 @@ def test_threshold_relu_and_its_gradients():
     assert relu.log_limit.grad.item() == pytest.approx(2 * 0.5)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_quantized_relu_takes_what_autocast_gives(half, order):
+    """Values and gradients are those of the same potentials in float32."""
+    potentials = torch.randn(2, 3, 4, 5).to(half).to(memory_format=order)
+    given = [potentials.clone().requires_grad_(), potentials.float().requires_grad_()]
+    found = []
+    for x in given:
+        relu = QuantizedReLU(1.1, 2)
+        y = relu(x)
+        y.square().sum().backward()
+        found.append((y.detach(), x.grad.float(), relu.log_limit.grad))
+        assert y.dtype == torch.float32 and x.grad.dtype == x.dtype
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=0)
+    torch.testing.assert_close(found[0][1], found[1][1].to(half).float(), rtol=0, atol=0)
+    torch.testing.assert_close(found[0][2], found[1][2])
+
+
 @pytest.mark.parametrize("levels", [1, 2, 4, 7])
 def test_quantized_relu_is_clip_floor_shift(levels):
     x = torch.randn(5000, dtype=torch.float64)

@@ -113,7 +113,8 @@ class Limit(Normalization):
 
     `s = mu`, where the ANN's activation is clip(a, 0, mu); a plain ReLU keeps `Maximum`.
 
-    For ANNs whose ReLUs had a trained limit mu (`with_trained_ranges`, `relu_limit` of a recipe).
+    For ANNs whose ReLUs had a trained limit mu (`with_trained_ranges`, in recipes
+    `trained_ranges`).
 
     Args:
         per_channel: must be False; a population has one limit.

@@ -31,6 +31,9 @@ def straight_through(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tenso
         scale: () or (C, 1, ...), broadcasts against one sample.
         thresholds, values: (T,), falling.
 
+    Returns:
+        (N, ...) of the type of `scale`, whatever type autocast gave the potentials.
+
     Source: straight-through: Bengio et al. 2013; `values`: Park & Yoon 2021, eq. 6; `scale`:
     Esser et al. 2020 (LSQ), eq. 3.
 
@@ -41,6 +44,7 @@ def straight_through(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tenso
     >>> y.detach(), u.grad
     (tensor([0.5000, 0.5000, 1.0000]), tensor([1., 1., 0.]))
     """
+    u = u.to(scale.dtype)
     result: Tensor = _StraightThrough.apply(u, scale, thresholds.detach(), values)
     return result
 

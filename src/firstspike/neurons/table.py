@@ -121,9 +121,8 @@ class TableNeuron(Neuron):
         `straight_through`. The result has the type of `scale`, whatever type autocast gave the
         potentials.
         """
-        u = u.to(self.scale.dtype)
         if not torch.is_grad_enabled():
-            return self._quantizer()(u)
+            return self._quantizer()(u.to(self.scale.dtype))
         return straight_through(u, self.scale, *self.table())
 
     def direct(self, alone: bool) -> Callable[[Tensor], Tensor]:

@@ -16,13 +16,13 @@ from firstspike.conversion.normalization import Normalization
 from firstspike.data import Dataset, load_dataset
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training import Method, TrainConfig
-from firstspike.training.clipped import with_limits
+from firstspike.training.clipped import check_ranges, with_trained_ranges
 from firstspike.training.distillation import Distilled
 from firstspike.training.output_spikes import with_output_spikes
 
 _WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
 _ANN = ("model", "data", "training")
-_SELDOM = {"validate": True, "relu_limit": None}  # described where they differ from this
+_SELDOM = {"validate": True, "trained_ranges": None}  # described where they differ from this
 _SPIKING = ("code", "method", "start", "calibration", "keep_batch_norm", "normalization")
 
 
@@ -84,8 +84,10 @@ class Recipe:
         calibration: images that set the scales.
         normalization: how they do.
         keep_batch_norm: train with batch norm and fold it away at the end.
-        relu_limit: of an ANN: where the trained upper limits of its ReLUs start (threshold ReLU,
-            Datta & Beerel 2022, eq. 1). Spiking recipes that start from it find them there, and
+        trained_ranges: of an ANN: train the upper limits of its ReLUs (threshold ReLU, Datta &
+            Beerel 2022, eq. 1). They start at `limit`, or at a `percentile` of the activations on
+            training images; with `levels` activations are rounded to so many values
+            (`with_trained_ranges`). Spiking recipes that start from it find the limits there, and
             `normalization: {name: Limit}` takes them as scales. None leaves plain ReLUs.
         output_window: give `ReLPSP` a spiking output layer with this window
             (`with_output_spikes`), as `method: {name: DTA, output: spike_times}` needs.
@@ -105,7 +107,7 @@ class Recipe:
     calibration: int = 1000
     normalization: Any = field(default_factory=lambda: {"name": "Percentile"})
     keep_batch_norm: bool = False
-    relu_limit: float | None = None
+    trained_ranges: dict[str, Any] | None = None
     output_window: float | None = None
     source: Path | None = field(default=None, compare=False)
 
@@ -133,17 +135,30 @@ class Recipe:
                 f"a recipe must have `{missing}: {{name: ...}}` to train a spiking network. See "
                 "recipes/mnist_dta.yaml."
             )
-        if self.relu_limit is not None:
+        if self.trained_ranges is not None:
             advice = "It belongs to the recipe of the ANN in `start`, whose limits are found there."
             require(
                 self.code is None,
-                "relu_limit",
+                "trained_ranges",
                 "be left out beside `code`",
-                self.relu_limit,
+                self.trained_ranges,
                 advice,
             )
             require(
-                self.relu_limit > 0, "relu_limit", "be positive", self.relu_limit, "4 is usual."
+                isinstance(self.trained_ranges, dict)
+                and set(self.trained_ranges) <= {"limit", "percentile", "levels"},
+                "trained_ranges",
+                "be a mapping of limit, percentile and levels",
+                self.trained_ranges,
+                "Write e.g. `trained_ranges: {limit: 4.0}`.",
+            )
+            check_ranges(**self.trained_ranges)
+            require(
+                self.start is not None or "limit" in self.trained_ranges,
+                "trained_ranges",
+                "have a `limit` without `start`",
+                self.trained_ranges,
+                "A new network has no activations yet; 4 is usual.",
             )
         if self.code is not None:
             build(Code, self.code)
@@ -194,8 +209,10 @@ class Recipe:
         """What a run's `config.yaml` says beside the training; options left alone are left out."""
         settings: dict[str, Any] = {"model": self.model, "data": self.data}
         settings |= {k: getattr(self, k) for k in _SELDOM if getattr(self, k) != _SELDOM[k]}
+        if self.start is not None:
+            settings["start"] = self.start
         if self.code is not None:
-            settings |= {"code": self.code, "start": self.start}
+            settings["code"] = self.code
             for name in ("calibration", "normalization", "keep_batch_norm", "output_window"):
                 if getattr(self, name) != getattr(Recipe(self.model, self.data), name):
                     settings[name] = getattr(self, name)
@@ -237,7 +254,9 @@ class Recipe:
     def build(self) -> nn.Module:
         """A new model, its weights drawn from torch's current random state."""
         model: nn.Module = build("model", self.model)
-        return model if self.relu_limit is None else with_limits(model, self.relu_limit)
+        if self.trained_ranges is None:
+            return model
+        return with_trained_ranges(model, **{"limit": 1.0, **self.trained_ranges})
 
     def make_method(self, teacher: nn.Module | None) -> Method:
         """The training method; `teacher` is the ANN that `teacher: true` stands for."""

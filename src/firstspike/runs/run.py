@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from firstspike.measure.result import Result
 from firstspike.models.own import is_own
 from firstspike.runs.recipe import Recipe
 from firstspike.training import Callback, TrainConfig, evaluate_accuracy, fit
-from firstspike.training.clipped import plain
+from firstspike.training.clipped import plain, with_trained_ranges
 from firstspike.training.distributed import is_first_process
 from firstspike.training.surrogate import folded
 
@@ -74,7 +74,16 @@ class Run:
     def model(self) -> nn.Module:
         """The trained ANN (best on validation images, or the last), in evaluation mode.
 
-        Trained limits of its ReLUs (`relu_limit`) are fixed clips, as `convert` takes them.
+        Trained limits of its ReLUs (`trained_ranges`) are fixed clips, as `convert` takes them.
+
+        Raises:
+            FileNotFoundError, ValueError: as `trained_model`.
+        """
+        model = self.trained_model()
+        return model if self.recipe.trained_ranges is None else plain(model)
+
+    def trained_model(self) -> nn.Module:
+        """The ANN as it was trained, with the modules whose limits were.
 
         Raises:
             FileNotFoundError: if the run has not finished an epoch; names the command.
@@ -103,7 +112,7 @@ class Run:
                 f"{path} does not fit the model of {config}: {error}. The folder mixes two runs; "
                 "train again into an empty one."
             ) from error
-        return (model if recipe.relu_limit is None else plain(model)).eval().to(self.device)
+        return model.eval().to(self.device)
 
     @cached_property
     def network(self) -> SpikingNetwork:
@@ -149,14 +158,15 @@ class Run:
 def start_model(recipe: Recipe, seed: int) -> nn.Module:
     """The ANN to begin with: that of `start`, or a new one with weights drawn with `seed`.
 
+    An ANN that is to be trained may start from one with other `classes`, whose last layer is left
+    out, and from one without trained ranges, which start at what its activations reach.
+
     Raises:
         FileNotFoundError: if there is no run in `start`; names the command that makes it.
         ValueError: if `start` is a run of another model.
     """
     if recipe.start is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return recipe.build()
+        return _new_model(recipe, seed)
     if not (Path(recipe.start) / "config.yaml").is_file():
         raise FileNotFoundError(
             f"`start` must be the run of a trained ANN, there is none in {recipe.start}. "
@@ -164,18 +174,44 @@ def start_model(recipe: Recipe, seed: int) -> nn.Module:
             "or pass the folder of another with `--start`."
         )
     run = Run(Path(recipe.start))
-    if run.recipe.model != recipe.model:
+    made, ann = run.recipe, recipe.code is None
+    classes = {"classes": None} if ann else {}
+    if {**made.model, **classes} != {**recipe.model, **classes}:
         raise ValueError(
             f"`start` must be a run of the recipe's model {recipe.model}, got "
-            f"{run.recipe.model} in {recipe.start}. "
+            f"{made.model} in {recipe.start}. "
             "Pass the run of that model, or leave `start` to the recipe."
         )
-    if recipe.validate and not run.recipe.validate:
+    if made.data["name"] == recipe.data["name"] and recipe.validate and not made.validate:
         raise ValueError(
             f"`validate` must be false, got true: {recipe.start} was trained on the validation "
             "images as well, so they can select no epoch. Write `validate: false`."
         )
-    return run.model
+    if not ann:
+        return run.model
+    if made.trained_ranges is not None and recipe.trained_ranges is None:
+        raise ValueError(
+            f"`trained_ranges` must be given, got None: {recipe.start} has them. Write "
+            f"`trained_ranges: {made.trained_ranges}`."
+        )
+    held = made.trained_ranges is not None
+    model = _new_model(recipe if held else replace(recipe, trained_ranges=None), seed)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    trained = run.trained_model().state_dict()
+    model.load_state_dict(
+        {k: v for k, v in trained.items() if v.shape == shapes[k]},
+        strict=recipe.model == made.model,
+    )
+    if recipe.trained_ranges is None or held:
+        return model
+    (images,) = recipe.datasets("train")
+    return with_trained_ranges(model, images.subset(recipe.calibration), **recipe.trained_ranges)
+
+
+def _new_model(recipe: Recipe, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return recipe.build()
 
 
 def train(

@@ -104,11 +104,12 @@ class InputQuantizer(QuantizedReLU):
 
 def with_trained_ranges(
     model: nn.Module,
-    calibration: Any,
+    calibration: Any = None,
     *,
+    limit: float | None = None,
+    percentile: float = 99.9,
     levels: int | None = None,
     kernel: Kernel | None = None,
-    percentile: float = 99.9,
     quantize_input: bool = False,
 ) -> nn.Module:
     """A copy of `model` whose ReLUs have trained limits; the model is not changed.
@@ -116,28 +117,38 @@ def with_trained_ranges(
     Args:
         model: with its activations as `nn.ReLU` modules.
         calibration: images that set the limits at the start: a tensor, a Dataset or batches.
+        limit: where all limits start instead; no images are needed then.
+        percentile: of each ReLU's activations, its limit at the start.
         levels: round activations to so many values; None leaves them continuous.
         kernel: where these values lie; None is `Linear()`.
-        percentile: of each ReLU's activations, its limit at the start.
         quantize_input: round the image as well, to the values that the input population of a TTFS
             code can say. The range is that of the calibration data and is not trained.
 
     Raises:
-        ValueError: if the model has no `nn.ReLU`, or its input has negative values that should be
-            quantized.
+        ValueError: if the model has no `nn.ReLU`, an argument breaks its rule, or the input has
+            negative values that should be quantized.
+
+    >>> with_trained_ranges(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), limit=4.0)[1]
+    ClippedReLU(limit=4)
     """
+    check_ranges(limit=limit, percentile=percentile, levels=levels)
+    if limit is None or quantize_input:
+        require(
+            calibration is not None,
+            "calibration",
+            "be given without `limit`, or with `quantize_input`",
+            calibration,
+            "Pass training images.",
+        )
     body = copy.deepcopy(model)
     relus = _relus(body)
     like = next(model.parameters())
-    images, activations = _histograms(body, relus, calibration, like)
-
-    def activation(limit: float) -> ClippedReLU:
-        made = ClippedReLU(limit) if levels is None else QuantizedReLU(limit, levels, kernel)
-        return made.to(like.device, like.dtype)
-
-    for name, histogram in activations.items():
-        high = float(histogram.quantile(percentile / 100)) or float(histogram.maximum)
-        _replace(body, name, activation(high if high > 0 else 1.0))
+    if calibration is not None:
+        images, activations = _histograms(body, relus, calibration, like)
+    for name in relus:
+        start = _reached(activations[name], percentile) if limit is None else limit
+        made = ClippedReLU(start) if levels is None else QuantizedReLU(start, levels, kernel)
+        _replace(body, name, made.to(like.device, like.dtype))
     if not quantize_input:
         return body
     if levels is None:
@@ -153,18 +164,15 @@ def with_trained_ranges(
     return nn.Sequential(OrderedDict(encoder=encoder, model=body))
 
 
-def with_limits(model: nn.Module, limit: float) -> nn.Module:
-    """The model itself, its ReLUs replaced by threshold ReLUs that all start at `limit`.
-
-    Raises:
-        ValueError: if the model has no `nn.ReLU`, or `limit` is not positive.
-
-    >>> with_limits(nn.Sequential(nn.Linear(2, 3), nn.ReLU()), 4.0)[1]
-    ClippedReLU(limit=4)
-    """
-    for name in _relus(model):
-        _replace(model, name, ClippedReLU(limit))
-    return model
+def check_ranges(
+    limit: float | None = None, percentile: float = 99.9, levels: int | None = None
+) -> None:
+    """Refuse what `with_trained_ranges` cannot start from."""
+    require(limit is None or limit > 0, "limit", "be positive", limit, "4 is usual.")
+    advice = "99.9 leaves out the largest thousandth of the activations."
+    require(0 < percentile <= 100, "percentile", "lie in (0, 100]", percentile, advice)
+    if levels is not None:
+        require_integer("levels", levels, 1, "Pass the steps of the code, 1 to 16 are usual.")
 
 
 def _relus(model: nn.Module) -> dict[str, nn.Module]:
@@ -198,6 +206,11 @@ def _histograms(
     for hook in hooks:
         hook.remove()
     return pixels, found
+
+
+def _reached(histogram: Histogram, percentile: float) -> float:
+    high = float(histogram.quantile(percentile / 100)) or float(histogram.maximum)
+    return high if high > 0 else 1.0
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
