@@ -119,6 +119,9 @@ class Plans:
 
     def reason_against(self, spiking: SpikingNetwork) -> str | None:
         """Why there is no plan, or None; weights have no say in this, other tensors may."""
+        reason = _reason_at_sight(spiking)
+        if reason is not None:
+            return reason
         small = {n: t for n, t in spiking.state_dict().items() if not _is_weight(n, t)}
         digest = _digest(spiking, small)
         known = self._reasons.get(spiking)
@@ -170,23 +173,29 @@ def make_plan(spiking: SpikingNetwork) -> Plan:
     Raises:
         NoTaps: if there is none; the message says why.
     """
-    network, code = spiking.network, spiking.code
-    if not all(spiking.neuron(name).fires_on_crossing for name in spiking.populations):
-        raise NoTaps(f"{code.name} does not fire at most once at a falling threshold")
-    if code.reason_to_step is not None:
-        raise NoTaps(code.reason_to_step)
-    like = spiking.input_low
-    if like.device.type != "cpu" or like.dtype not in _DTYPES:
-        raise NoTaps(f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}")
-    if max(len(spiking.window_of(name)) for name in spiking.populations) >= _MOST_STEPS:
-        raise NoTaps(f"windows must be shorter than {_MOST_STEPS} steps")
-    if not has_numba():
-        raise NoTaps("numba is not installed")
+    network = spiking.network
+    reason = _reason_at_sight(spiking)
+    if reason is not None:
+        raise NoTaps(reason)
     spoken = _spoken(spiking)
     return {
         name: _make_target(spiking, spoken, name)
         for name in (*network.populations, network.output.name)
     }
+
+
+def _reason_at_sight(spiking: SpikingNetwork) -> str | None:
+    """Why there is no plan, as far as code, type and device say so; no tensor is read."""
+    if not all(spiking.neuron(name).fires_on_crossing for name in spiking.populations):
+        return f"{spiking.code.name} does not fire at most once at a falling threshold"
+    if spiking.code.reason_to_step is not None:
+        return spiking.code.reason_to_step
+    like = spiking.input_low
+    if like.device.type != "cpu" or like.dtype not in _DTYPES:
+        return f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}"
+    if max(len(spiking.window_of(name)) for name in spiking.populations) >= _MOST_STEPS:
+        return f"windows must be shorter than {_MOST_STEPS} steps"
+    return None if has_numba() else "numba is not installed"
 
 
 def _spoken(spiking: SpikingNetwork) -> dict[str, str]:

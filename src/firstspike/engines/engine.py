@@ -103,8 +103,8 @@ def able_engines(network: SpikingNetwork, records: Collection[str] = ()) -> list
 
 def differentiable_engine(network: SpikingNetwork) -> Engine | None:
     """The first engine that runs the network with gradients; None if there is none."""
-    able = (ENGINES[name] for name in able_engines(network))
-    return next((engine for engine in able if engine.differentiable), None)
+    engines = (engine for engine in ENGINES.values() if engine.differentiable)
+    return next((engine for engine in engines if engine.reason_against(network) is None), None)
 
 
 def reason_against_training(network: SpikingNetwork) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from firstspike.engines.finite import check_pixels, nan_unless_finite
 from firstspike.engines.record import Record
 from firstspike.networks.ops.layers import TransposedConvolution, quicker_in_plain_order
 
@@ -48,12 +49,14 @@ class Prepared:
         kind = self.network.input_low.device.type
         if torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
-                return self._engine.logits(self.network, x, **self._plan)
-        return self._engine.logits(self.network, x, **self._plan)
+                return self(x)
+        return nan_unless_finite(self._engine.logits(self.network, x, **self._plan), x)
 
     @torch.no_grad()
     def run(self, x: Tensor, **options: Any) -> Record:
         """Logits and spikes; options as for `simulate`."""
+        if not x.is_cpu:
+            check_pixels(x)
         with torch.autocast(self.network.input_low.device.type, enabled=False):
             return self._engine.run(self.network, x, **options, **self._plan)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from firstspike.engines.clock import DEFAULT_MEMORY
 from firstspike.engines.early_exit import Decision
 from firstspike.engines.engine import able_engines, engine_for
+from firstspike.engines.finite import check_pixels
 from firstspike.engines.given_spikes import Listening
 from firstspike.engines.record import Record
 from firstspike.engines.spiking_network import SpikingNetwork
@@ -84,5 +85,7 @@ def simulate(
         )
     if "memory" in chosen.records:
         asked["memory"] = memory
+    if not x.is_cpu:  # on the CPU engines look for themselves
+        check_pixels(x)
     with torch.autocast(network.input_low.device.type, enabled=False):
         return chosen.run(network, x, **asked)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from firstspike.engines.engine import (
     reason_against_training,
     without_gradient,
 )
+from firstspike.engines.finite import check_pixels, nan_unless_finite
 from firstspike.networks.network import INPUT, Network
 from firstspike.networks.rebuild import rebuild
 
@@ -147,9 +147,8 @@ class SpikingNetwork(nn.Module):
                 f"`x` must be on the network's device {low.device}, got {x.device}. Move"
                 f" the images with `x.to({str(low.device)!r})`, or the network likewise."
             )
-        looked_at = found is None and not torch.compiler.is_compiling()
-        if looked_at and x.numel() and not _is_finite(x):
-            raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
+        if found is None and x.is_cpu and not torch.compiler.is_compiling():
+            check_pixels(x)  # elsewhere see `readout`
         return x - low
 
     def analog(self, x: Tensor) -> Any:
@@ -169,11 +168,18 @@ class SpikingNetwork(nn.Module):
         return self.network.arranged(self.readout(x))
 
     def readout(self, x: Tensor) -> Tensor:
-        """All outputs of the model in one row per sample, (N, total)."""
+        """All outputs of the model in one row per sample, (N, total).
+
+        On the CPU pixels that are not finite are refused. A GPU would have to be waited for to know
+        of them, so there the outputs of such an image are NaN.
+        """
+        return nan_unless_finite(self._readout(x), x)
+
+    def _readout(self, x: Tensor) -> Tensor:
         recorded = torch.is_grad_enabled()
         if recorded and torch.jit.is_tracing():  # graphs are for inference
             with torch.no_grad():
-                return self.readout(x)
+                return self._readout(x)
         recorded &= x.requires_grad or any(p.requires_grad for p in self.parameters())
         if transformation(x) is not None:
             self._check_traceable(x, recorded)
@@ -307,11 +313,6 @@ class SpikingNetwork(nn.Module):
         from firstspike.networks.plan import plan
 
         return plan(self)
-
-
-def _is_finite(x: Tensor) -> bool:
-    """`isfinite(x).all()` in one pass: NaN is both the smallest and the largest value."""
-    return all(math.isfinite(bound) for bound in torch.stack(torch.aminmax(x.detach())).tolist())
 
 
 def _check_broadcasts(what: str, tensor: Tensor, shape: tuple[int, ...]) -> None:

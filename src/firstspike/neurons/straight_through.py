@@ -169,5 +169,5 @@ def _level_sums(x: Tensor, y: Tensor, scale: Tensor, values: Tensor) -> Tensor:
         sums = torch.zeros(len(values) + 1, dtype=torch.float64)
         add_by_step(t.numpy(), x.numpy(), sums.numpy())
     else:
-        sums = torch.bincount(t.long(), x, minlength=len(values) + 1)
+        sums = x.new_zeros(len(values) + 1).index_add_(0, t.long(), x)
     return sums[:-1].to(x.dtype)
