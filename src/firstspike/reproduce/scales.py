@@ -189,8 +189,9 @@ def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
     if "spatial_dropout" in model:  # narrow convolutions learn nothing behind it in so few steps
         model["spatial_dropout"] = 0.0
     training = shortened(recipe.training, scale.epochs, scale)
-    data_set = {"name": str(data)}
-    return replace(recipe, model=model, data=data_set, training=training, start=None)
+    ranges = recipe.trained_ranges and {"limit": 4.0, **recipe.trained_ranges}
+    shrunk = replace(recipe, model=model, data={"name": str(data)}, training=training)
+    return replace(shrunk, trained_ranges=ranges, start=None)
 
 
 def shortened(training: Mapping[str, Any], epochs: int | None, scale: Scale) -> dict[str, Any]:
