@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, overload
@@ -116,6 +117,12 @@ def require(condition: bool, argument: str, rule: str, value: Any, advice: str) 
     """Raise the library's standard ValueError unless `condition` holds."""
     if not condition:
         raise ValueError(f"`{argument}` must {rule}, got {value!r}. {advice}")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite int or float (bool is none here)."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)
 
 
 def require_integer(argument: str, value: Any, minimum: int, advice: str) -> None:

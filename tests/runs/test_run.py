@@ -153,8 +153,11 @@ def test_few_steps_by_the_papers_pipeline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
-        ({"limit": 0}, "`limit` must be positive, got 0"),
-        ({"percentile": 0, "limit": 1}, r"`percentile` must lie in \(0, 100\], got 0"),
+        ({"limit": 0}, "`limit` must be a positive number, got 0"),
+        ({"limit": "4"}, "`limit` must be a positive number, got '4'"),
+        ({"limit": True}, "`limit` must be a positive number, got True"),
+        ({"limit": None}, "`trained_ranges` must have a `limit` without `start`, got"),
+        ({"percentile": 0, "limit": 1}, r"`percentile` must be a number in \(0, 100\], got 0"),
         ({"levels": 0, "limit": 1}, "`levels` must be at least 1, got 0"),
         ({"level": 2}, "`trained_ranges` must be a mapping of limit, percentile and levels, got"),
         (4.0, "`trained_ranges` must be a mapping of limit, percentile and levels, got 4.0"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from firstspike._reading import read_yaml
-from firstspike.config import build, kind, known, register
+from firstspike.config import build, is_number, kind, known, register
 from firstspike.measure.energy import ASSUMED, Constant
 
 _COUNT = {"": 1.0}
@@ -152,8 +151,7 @@ def _check(chip: str, key: str, constant: Constant) -> None:
             "Convert the value."
         )
     value = constant.value
-    number = isinstance(value, int | float) and math.isfinite(value)
-    if not number or value * units[constant.unit] < smallest:
+    if not is_number(value) or value * units[constant.unit] < smallest:
         raise ValueError(
             f"chip {chip!r}: `{key}` must be a number of at least {smallest:g}, got {value!r}."
         )

@@ -154,7 +154,7 @@ class Recipe:
             )
             check_ranges(**self.trained_ranges)
             require(
-                self.start is not None or "limit" in self.trained_ranges,
+                self.start is not None or self.trained_ranges.get("limit") is not None,
                 "trained_ranges",
                 "have a `limit` without `start`",
                 self.trained_ranges,
@@ -256,7 +256,8 @@ class Recipe:
         model: nn.Module = build("model", self.model)
         if self.trained_ranges is None:
             return model
-        return with_trained_ranges(model, **{"limit": 1.0, **self.trained_ranges})
+        limit = self.trained_ranges.get("limit") or 1.0  # where it is found, it is loaded
+        return with_trained_ranges(model, **{**self.trained_ranges, "limit": limit})
 
     def make_method(self, teacher: nn.Module | None) -> Method:
         """The training method; `teacher` is the ANN that `teacher: true` stands for."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from firstspike.codes import Code, Kernel, Linear
-from firstspike.config import require, require_integer
+from firstspike.config import is_number, require, require_integer
 from firstspike.conversion import Limit, convert
 from firstspike.conversion.statistics import Histogram, calibration_batches
 from firstspike.engines.evaluation import evaluation_mode
@@ -168,9 +168,11 @@ def check_ranges(
     limit: float | None = None, percentile: float = 99.9, levels: int | None = None
 ) -> None:
     """Refuse what `with_trained_ranges` cannot start from."""
-    require(limit is None or limit > 0, "limit", "be positive", limit, "4 is usual.")
+    fits = limit is None or (is_number(limit) and limit > 0)
+    require(fits, "limit", "be a positive number", limit, "4 is usual.")
+    fits = is_number(percentile) and 0 < percentile <= 100
     advice = "99.9 leaves out the largest thousandth of the activations."
-    require(0 < percentile <= 100, "percentile", "lie in (0, 100]", percentile, advice)
+    require(fits, "percentile", "be a number in (0, 100]", percentile, advice)
     if levels is not None:
         require_integer("levels", levels, 1, "Pass the steps of the code, 1 to 16 are usual.")
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from firstspike._reading import read_yaml
-from firstspike.config import find, known, nested_kind
+from firstspike.config import find, is_number, known, nested_kind
 
 KEYS = ("code", "normalization", "kernel_optimization", "weights", "decide")
 _NAMED = {key: key for key in KEYS[:3]}  # key -> kind of configuration
@@ -342,11 +342,7 @@ def _check(node: Any, path: str, kind: str | None, beside: Sequence[str]) -> Non
 
 def _check_range(node: Mapping[str, Any], path: str) -> None:
     low, high = node.get("from"), node.get("to")
-    numbers = all(
-        isinstance(x, (int, float)) and not isinstance(x, bool) and math.isfinite(x)
-        for x in (low, high)
-    )
-    if not numbers or low > high or (node.get("log") and low <= 0):  # type: ignore[operator]
+    if not (is_number(low) and is_number(high)) or low > high or (node.get("log") and low <= 0):  # type: ignore[operator]
         raise ValueError(
             f"{path} must go `from` a number `to` one that is no smaller (positive with `log`), "
             f"got from {low!r} to {high!r}. "
