@@ -69,6 +69,7 @@ def test_an_image_that_is_not_finite_gives_nan_where_nobody_looks(
         for logits in (spiking(x), fast(x)):
             assert logits.isnan().all(1).tolist() == [False, True, False]
             torch.testing.assert_close(logits[[0, 2]], right[[0, 2]])
+        assert spiking.analog(x).isnan().all(1).tolist() == [False, True, False]
     with pytest.raises(ValueError, match="`x` must be finite"):
         simulate(spiking, x, "closed_form")
     with pytest.raises(ValueError, match="`x` must be finite"):

@@ -192,6 +192,20 @@ def test_an_ann_starts_from_one_without_ranges_and_from_one_with_them(tmp_path: 
     carried = [p for n, p in start_model(third, 0).named_parameters() if "limit" in n]
     assert len(carried) == len(expected) and all(map(torch.equal, carried, trained))
     lost = first | {"start": str(tmp_path / "b")}
+    other = lost | {"trained_ranges": {"limit": 5.0, "levels": 2}}
+    with pytest.raises(ValueError, match=r"`trained_ranges` must begin as those of .*got .*5.0"):
+        start_model(Recipe.read(write(tmp_path / "e.yaml", other)), 0)
+    with pytest.raises(ValueError, match="`run_dir` must not be the run of `start`"):
+        train(third, tmp_path / "b", restart=True)
+    all_images = {"validate": False, "data": {"name": "mnist"}, "start": str(tmp_path / "e")}
+    write(tmp_path / "e.yaml", first | {"validate": False})
+    for name, content in (("e", first | {"validate": False}), ("f", first | all_images)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "config.yaml", content)
+    with pytest.raises(ValueError, match="`validate` must be false, got true"):
+        start_model(
+            Recipe.read(write(tmp_path / "g.yaml", first | {"start": str(tmp_path / "f")})), 0
+        )
     with pytest.raises(ValueError, match=r"`trained_ranges` must be given, got None: .*b has"):
         start_model(Recipe.read(write(tmp_path / "d.yaml", lost)), 0)
 

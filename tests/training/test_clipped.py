@@ -10,6 +10,7 @@ from torch import nn
 import firstspike as fs
 from firstspike.codes import FewStep, Fixed
 from firstspike.models import DigitsCNN
+from firstspike.neurons.straight_through import straight_through
 from firstspike.scales import Limit, Maximum
 from firstspike.training.clipped import (
     ClippedReLU,
@@ -49,6 +50,17 @@ def test_quantized_relu_takes_what_autocast_gives(half, order):
     torch.testing.assert_close(found[0][0], found[1][0], rtol=0, atol=0)
     torch.testing.assert_close(found[0][1], found[1][1].to(half).float(), rtol=0, atol=0)
     torch.testing.assert_close(found[0][2], found[1][2])
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_learns_its_table(half):
+    """Sums over many neurons do not stall where numbers of half precision end."""
+    values = torch.tensor([1.0, 0.5], dtype=half, requires_grad=True)
+    thresholds, scale = torch.tensor([0.75, 0.25], dtype=half), torch.tensor(1.0, dtype=half)
+    u = torch.full((20_000,), 0.9, dtype=half)
+    straight_through(u, scale.requires_grad_(), thresholds, values).sum().backward()
+    assert values.grad.tolist() == pytest.approx([20_000, 0], rel=0.01)
+    assert scale.grad.isfinite()
 
 
 @pytest.mark.parametrize("levels", [1, 2, 4, 7])

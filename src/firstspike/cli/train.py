@@ -94,7 +94,7 @@ def train(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed
     )
     if start is not None:
-        if plan.code is None:
+        if plan.code is None and plan.start is None:
             raise ValueError(
                 "`--start` goes with recipes of spiking networks, which have `code` and `method`; "
                 "this one trains an ANN from the beginning. "

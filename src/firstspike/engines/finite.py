@@ -23,4 +23,6 @@ def nan_unless_finite(said: Tensor, x: Tensor) -> Tensor:
 
     On the CPU such images have been refused by then.
     """
-    return said if x.is_cpu else said + (x.detach().flatten(1) * 0).sum(1, keepdim=True)
+    if x.is_cpu:
+        return said
+    return said + (x.detach().flatten(1) * 0).sum(1, keepdim=True).to(said.dtype)

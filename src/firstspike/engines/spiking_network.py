@@ -162,7 +162,8 @@ class SpikingNetwork(nn.Module):
             u = self.neuron(name).in_units_of_values(u)
             return u if name == INPUT else self.network.op(name)(u)
 
-        return self.network.evaluate(self.shifted(x, one_pass=True), rectify)
+        said: Tensor = self.network.evaluate(self.shifted(x, one_pass=True), rectify)
+        return nan_unless_finite(said, x)
 
     def forward(self, x: Tensor) -> Any:
         return self.network.arranged(self.readout(x))

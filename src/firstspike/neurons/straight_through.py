@@ -11,6 +11,8 @@ from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.neurons.lookup import LookUp, look_up
 
+_COMPILED = (torch.float32, torch.float64)
+
 
 def straight_through(u: Tensor, scale: Tensor, thresholds: Tensor, values: Tensor) -> Tensor:
     """`scale * values[t]`, t the first step with `u / scale >= thresholds[t]`; 0 without one.
@@ -121,7 +123,7 @@ def _one_pass_fits(u: Tensor, scale: Tensor) -> bool:
     """Whether potentials lie densely on a CPU, under one scale or one per channel."""
     per_channel = u.ndim > 1 and scale.shape == (u.shape[1], *[1] * (u.ndim - 2))
     fits = (scale.ndim == 0 or per_channel) and u.numel() > 0
-    return fits and is_plain(u, scale) and has_numba()
+    return fits and u.dtype in _COMPILED and is_plain(u, scale) and has_numba()
 
 
 def _in_one_pass(
@@ -163,11 +165,12 @@ def _level_sums(x: Tensor, y: Tensor, scale: Tensor, values: Tensor) -> Tensor:
     if t.ndim == 4 and t.is_contiguous(memory_format=torch.channels_last):
         t, x = t.permute(0, 2, 3, 1), x.permute(0, 2, 3, 1)  # in memory order: no copies
     t, x = t.flatten(), x.flatten()
-    if is_plain(t, x) and has_numba():
+    if x.dtype in _COMPILED and is_plain(t, x) and has_numba():
         from firstspike.compiled.table_gradient_loops import add_by_step
 
         sums = torch.zeros(len(values) + 1, dtype=torch.float64)
         add_by_step(t.numpy(), x.numpy(), sums.numpy())
     else:
-        sums = x.new_zeros(len(values) + 1).index_add_(0, t.long(), x)
+        high = torch.float32 if x.device.type == "mps" else torch.float64
+        sums = x.new_zeros(len(values) + 1, dtype=high).index_add_(0, t.long(), x.to(high))
     return sums[:-1].to(x.dtype)

@@ -182,19 +182,33 @@ def start_model(recipe: Recipe, seed: int) -> nn.Module:
             f"{made.model} in {recipe.start}. "
             "Pass the run of that model, or leave `start` to the recipe."
         )
-    if made.data["name"] == recipe.data["name"] and recipe.validate and not made.validate:
+    if recipe.validate and _saw_validation(recipe.start, recipe.data["name"]):
         raise ValueError(
             f"`validate` must be false, got true: {recipe.start} was trained on the validation "
             "images as well, so they can select no epoch. Write `validate: false`."
         )
     if not ann:
         return run.model
+    if made.code is not None:
+        raise ValueError(
+            f"`start` must be the run of an ANN, got that of a spiking network in {recipe.start}. "
+            "Pass the run that it started from."
+        )
     if made.trained_ranges is not None and recipe.trained_ranges is None:
         raise ValueError(
             f"`trained_ranges` must be given, got None: {recipe.start} has them. Write "
             f"`trained_ranges: {made.trained_ranges}`."
         )
     held = made.trained_ranges is not None
+    begun = [
+        {k: v for k, v in (r.trained_ranges or {}).items() if k != "levels"} for r in (recipe, made)
+    ]
+    if held and begun[0] != begun[1]:
+        raise ValueError(
+            f"`trained_ranges` must begin as those of {recipe.start}, whose trained limits are "
+            f"taken over, got {recipe.trained_ranges} after {made.trained_ranges}. Change `levels` "
+            "alone."
+        )
     model = _new_model(recipe if held else replace(recipe, trained_ranges=None), seed)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     trained = run.trained_model().state_dict()
@@ -206,6 +220,19 @@ def start_model(recipe: Recipe, seed: int) -> nn.Module:
         return model
     (images,) = recipe.datasets("train")
     return with_trained_ranges(model, images.subset(recipe.calibration), **recipe.trained_ranges)
+
+
+def _saw_validation(start: str, data: str) -> bool:
+    """Whether a run, or one that it goes back to, was trained on all images of `data`."""
+    link: str | None = start
+    seen = set()
+    while link is not None and link not in seen and (Path(link) / "config.yaml").is_file():
+        seen.add(link)
+        recipe = Run(Path(link)).recipe
+        if recipe.data["name"] == data and not recipe.validate:
+            return True
+        link = recipe.start
+    return False
 
 
 def _new_model(recipe: Recipe, seed: int) -> nn.Module:
@@ -244,6 +271,11 @@ def train(
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
     config = TrainConfig.from_dict(recipe.training)
+    if recipe.start is not None and Path(recipe.start).resolve() == Path(run_dir).resolve():
+        raise ValueError(
+            f"`run_dir` must not be the run of `start`, got {run_dir} for both. Train "
+            "into a folder of its own."
+        )
     training, validation = recipe.training_sets()
     ann = start_model(recipe, config.seed)
     if is_first_process() and (restart or validation is None):
