@@ -7,6 +7,7 @@ from collections.abc import Container
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 TRACE = "torch.jit.trace"  # TensorBoard's graph and the ONNX exporter with dynamo=False as well
 VMAP = "torch.func.vmap"
@@ -45,7 +46,9 @@ def is_plain(*tensors: Tensor) -> bool:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    if torch._C._len_torch_dispatch_stack() or forward_ad._current_level >= 0:
+    if torch._C._len_torch_dispatch_stack() and not _only_watched():
+        return False
+    if forward_ad._current_level >= 0:
         return False
     for x in tensors:
         if type(x) not in _PLAIN or not x.is_cpu or x.layout is not torch.strided:
@@ -53,6 +56,11 @@ def is_plain(*tensors: Tensor) -> bool:
         if x.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(x):
             return False
     return True
+
+
+def _only_watched() -> bool:
+    """Whether all dispatch modes only look on (`looks_on`), so that loops may run beside them."""
+    return all(getattr(mode, "looks_on", False) for mode in _get_current_dispatch_mode_stack())
 
 
 def require_plain(x: Tensor, but: Container[str] = ()) -> str | None:

@@ -46,6 +46,7 @@ def test_a_part_that_fails_does_not_end_the_others(parts: None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.:DeprecationWarning")
 @pytest.mark.parametrize("name", PARTS)
 def test_every_part_runs_at_small_sizes(name: str) -> None:
     (part,) = run_parts([name], quick=True)

@@ -64,6 +64,8 @@ def saved_bytes(function: Callable[[], Any], known: Iterable[torch.Tensor] = ())
 class _Live(TorchDispatchMode):
     """Adds up the storages that operators return, until they are freed."""
 
+    looks_on = True  # compiled loops run as they do without it
+
     def __init__(self) -> None:
         super().__init__()
         self.sizes: dict[int, int] = {}
