@@ -37,9 +37,9 @@ def transformation(x: Tensor) -> str | None:
 def is_plain(*tensors: Tensor) -> bool:
     """Whether loops may read the memory of these tensors: the one predicate of all fast paths.
 
-    Dense, on the CPU, of no class of its own, and outside of compilation, tracing, dispatch modes,
-    forward-mode differentiation and transformations; operations of torch with the same results take
-    over elsewhere.
+    Dense, on the CPU, of no class of its own, and outside of compilation, tracing, dispatch modes
+    (unless they only look on), forward-mode differentiation and transformations; operations of
+    torch with the same results take over elsewhere.
 
     >>> is_plain(torch.ones(2)), is_plain(torch.ones(2, device="meta"))
     (True, False)

@@ -96,8 +96,8 @@ def train(
     if start is not None:
         if plan.code is None and plan.start is None:
             raise ValueError(
-                "`--start` goes with recipes of spiking networks, which have `code` and `method`; "
-                "this one trains an ANN from the beginning. "
+                "`--start` goes with recipes of spiking networks, which have `code` and `method`, "
+                "and of ANNs that have `start`; this one trains an ANN from the beginning. "
                 "Leave it out."
             )
         plan = replace(plan, start=str(start))

@@ -211,7 +211,7 @@ class Recipe:
         settings |= {k: getattr(self, k) for k in _SELDOM if getattr(self, k) != _SELDOM[k]}
         if self.start is not None:
             settings["start"] = self.start
-        if self.trained_ranges is not None and self.calibration != 1000:
+        if self.trained_ranges is not None and self.calibration != Recipe.calibration:
             settings["calibration"] = self.calibration
         if self.code is not None:
             settings["code"] = self.code

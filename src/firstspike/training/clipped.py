@@ -132,6 +132,9 @@ def with_trained_ranges(
     ClippedReLU(limit=4)
     """
     check_ranges(limit=limit, percentile=percentile, levels=levels)
+    body = copy.deepcopy(model)
+    relus = _relus(body)
+    like = next(model.parameters())
     if limit is None or quantize_input:
         require(
             calibration is not None,
@@ -140,10 +143,6 @@ def with_trained_ranges(
             calibration,
             "Pass training images.",
         )
-    body = copy.deepcopy(model)
-    relus = _relus(body)
-    like = next(model.parameters())
-    if calibration is not None:
         images, activations = _histograms(body, relus, calibration, like)
     for name in relus:
         start = _reached(activations[name], percentile) if limit is None else limit
