@@ -6,7 +6,8 @@ The ANN gets 45 % of the time, then quantizer-aware training at 8 steps, DTA, su
 T = 2 through time share 45 %, each from that ANN by its recipe in recipes/, with as many epochs as
 its share allows: a timed trial on some batches comes first. The rest measures the closed form,
 early firing and training steps as ratios to the ANN's. Every run resumes, so that the script may
-be called again with the same folder; epochs are chosen once and kept in plan.json.
+be called again with the same folder; epochs are chosen once and kept in plan.json. Where Triton is
+installed, forward passes are measured with its kernels as well.
 
 It needs the package's dependencies and CIFAR-10 (FIRSTSPIKE_DATA names its folder) and nothing from
 a network. A machine that takes small uploads gets the data in two: the files of one training half
@@ -20,7 +21,9 @@ Tried on a CPU with `--small` (an eighth of the width, 1,000 images), which chec
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -32,8 +35,10 @@ import torch
 
 import firstspike as fs
 from firstspike._files import write_json
+from firstspike.compiled.available import TRITON_VARIABLE, has_triton
 from firstspike.data import Dataset
 from firstspike.runs import Recipe, Run
+from firstspike.runs.run import start_model
 from firstspike.training import (
     DTA,
     Method,
@@ -79,7 +84,7 @@ class Session:
     def parts(self, name: str) -> tuple[Recipe, torch.nn.Module, Method | None]:
         """A recipe, what it trains, and how."""
         recipe = self.recipe(name)
-        ann = recipe.start_model(0)
+        ann = start_model(recipe, 0)
         if recipe.code is None:
             return recipe, ann, None
         return recipe, recipe.network(ann), recipe.make_method(ann)
@@ -140,13 +145,25 @@ class Session:
         images = self.sets["test"].float_images()[: 64 if self.small else 512]
         converted = fs.convert(model, fs.TTFS(16, fs.kernels.Linear()), calibration=images)
         early = converted.with_offset(8)
+        rate = fs.convert(model, fs.Rate(32), calibration=images)
+        plain = {
+            "ANN": lambda: model(images),
+            "closed form": lambda: converted(images),
+            "early firing, by the clock": lambda: fs.simulate(early, images, "clock"),
+            "rate, 32 steps": lambda: fs.simulate(rate, images, "clock"),
+        }
+        by_kernels = {
+            "ANN": plain["ANN"],
+            "closed form": plain["closed form"],
+            "early firing": lambda: fs.simulate(early, images, "early_firing"),
+            "rate, 32 steps": plain["rate, 32 steps"],
+        }
         with torch.no_grad():
-            forward = {
-                "ANN": lambda: model(images),
-                "closed form": lambda: converted(images),
-                "early firing": lambda: fs.simulate(early, images, "early_firing"),
-            }
-            ratios = {"forward": self._ratios(forward)}
+            ratios = {"forward": self._ratios(plain)}
+            if self.device.startswith("cuda") and importlib.util.find_spec("triton"):
+                ask_for_kernels(True)
+                ratios["forward, kernels in Triton"] = self._ratios(by_kernels)
+                ask_for_kernels(False)
         labels = self.sets["test"].labels[: len(images)]
         ratios["training step"] = self._ratios(
             {name: step(model, code, method, images, labels) for name, code, method in STEPS}
@@ -196,6 +213,12 @@ def step(model: Any, code: Any, method: Any, images: Any, labels: Any) -> Callab
     made = Method() if method is None else method()
     trainer = Trainer(body, data, data, config, made, None, images.device, float("inf"))
     return lambda: trainer._step(images, labels)
+
+
+def ask_for_kernels(on: bool) -> None:
+    """As `FIRSTSPIKE_TRITON` does for a whole process."""
+    os.environ[TRITON_VARIABLE] = str(int(on))
+    has_triton.cache_clear()
 
 
 def main() -> None:

@@ -34,10 +34,10 @@ def transformation(x: Tensor) -> str | None:
     return found
 
 
-def is_plain(*tensors: Tensor) -> bool:
+def is_plain(*tensors: Tensor, device: str = "cpu") -> bool:
     """Whether loops may read the memory of these tensors: the one predicate of all fast paths.
 
-    Dense, on the CPU, of no class of its own, and outside of compilation, tracing, dispatch modes
+    Dense, on `device`, of no class of its own, and outside of compilation, tracing, dispatch modes
     (unless they only look on), forward-mode differentiation and transformations; operations of
     torch with the same results take over elsewhere.
 
@@ -51,7 +51,7 @@ def is_plain(*tensors: Tensor) -> bool:
     if forward_ad._current_level >= 0:
         return False
     for x in tensors:
-        if type(x) not in _PLAIN or not x.is_cpu or x.layout is not torch.strided:
+        if type(x) not in _PLAIN or x.device.type != device or x.layout is not torch.strided:
             return False
         if x.is_neg() or torch._C._functorch.is_functorch_wrapped_tensor(x):
             return False

@@ -322,3 +322,56 @@ def test_refusals(train_set, validation_set):
     with pytest.raises(ValueError, match="no spikes, as output='spike_times' needs"):
         fit(network_for(train_set, ReLPSP()), train_set, validation_set, CONFIG,
             method=DTA(output="spike_times"))  # fmt: skip
+
+
+def smooth_step(margin, width):
+    """The integral of a triangle of this half-width and height 1 / width."""
+    x = (margin / width).clamp(-1, 1)
+    return torch.where(x < 0, (1 + x) ** 2 / 2, 1 - (1 - x) ** 2 / 2)
+
+
+@pytest.mark.parametrize("steps", [None, 6])
+def test_the_jump_of_firing_has_the_derivative_of_a_triangle(steps):
+    torch.manual_seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(24, 7), nn.ReLU(),
+        nn.Linear(7, 3),
+    ).double()  # fmt: skip
+    images = torch.rand(5, 1, 6, 6, dtype=torch.float64)
+    network = convert(model, ReLPSP(steps), calibration=images)
+    conv, first, last = (op for op in network.modules() if hasattr(op, "weight"))
+    width = 0.7
+
+    def population(name, a, w):
+        neuron = network.neuron(name)
+        value = neuron.activate(Moments(a, w, 1))
+        s = 1.0 if steps is None else (steps - 1) / steps
+        margin = (a + (0 if w is None else s * w)) / neuron.scale - (1 - s)
+        return value, margin, neuron.scale
+
+    def slope(value, margin, scale):
+        smooth = smooth_step(margin, width)
+        return ((value > 0).double() + smooth - smooth.detach()) * scale
+
+    names = network.network.populations
+    v, m, scale = population(names[0], conv(images), None)
+    v, m = (nn.functional.max_pool2d(x, 2).flatten(1) for x in (v, m))
+    w = nn.functional.linear(slope(v, m, scale), first.weight)
+    wanted = gradients(last(population(names[1], first(v), w)[0]), network)
+    logits = moments.evaluate(network, images, say := spoken_by(network), width)
+    torch.testing.assert_close(logits, network(images), rtol=0, atol=0)
+    got, plain = (
+        gradients(logits, network),
+        gradients(moments.evaluate(network, images, say), network),
+    )
+    torch.testing.assert_close(got, wanted)
+    assert not torch.allclose(got[0], plain[0])
+
+
+def spoken_by(network):
+    return lambda name, u: network.neuron(name).activate(u)
+
+
+def gradients(logits, network):
+    loss = (logits * torch.linspace(-1, 2, logits.numel()).view_as(logits)).sum()
+    return torch.autograd.grad(loss, list(network.parameters()))

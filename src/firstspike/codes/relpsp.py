@@ -22,13 +22,15 @@ class Moments(NamedTuple):
     s counts from the start of the window of the populations at `depth`. `slope` is None where
     nothing rises. As the output of a population, `value` is what its spikes will have contributed
     by the start of the next window, per unit of weight, and `slope` what they go on to add. `size`
-    is set where every spike adds as much: then `slope = (value > 0) * size`.
+    is set where every spike adds as much: then `slope = (value > 0) * size`, and `margin`, where it
+    is set, is what this jump is to have its derivative by.
     """
 
     value: Tensor
     slope: Tensor | None
     depth: int
     size: Tensor | None = None
+    margin: Tensor | None = None
 
     def at(self, depth: int) -> Moments:
         """The same line, counted from the window of a later depth."""
@@ -147,6 +149,20 @@ class ReLPSPNeuron(Neuron):
     def slope(self, value: Tensor) -> Tensor:
         """What spikes that say `value` go on to add per window: `scale` where there is one."""
         return value.detach().sign() * self.scale  # values are not negative
+
+    def margin(self, u: Moments) -> Tensor:
+        """By how much a neuron reaches its threshold in time, in units of the scale.
+
+        At the last moment s at which it may fire, 1 or on a grid (K - 1) / K,
+
+            A + s W - (1 - s);
+
+        it fires where this is positive (on a grid: not negative). There the slope of what it says
+        jumps by `scale`, and so does the function of the network.
+        """
+        last = 1.0 if self.steps is None else 1 - 1 / self.steps
+        end = u.value if u.slope is None else torch.add(u.value, u.slope, alpha=last)
+        return end.to(self.scale.dtype) * self.scale.reciprocal() - (1 - last)
 
     def encode(self, u: Moments) -> Tensor:  # type: ignore[override]
         with torch.no_grad():

@@ -1,7 +1,8 @@
-"""Whether loops compiled by numba can run here."""
+"""Whether loops compiled by numba, and kernels in Triton, can run here."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import lru_cache
 
@@ -22,4 +23,26 @@ def has_numba() -> bool:
             stacklevel=2,
         )
         return False
+    return True
+
+
+TRITON_VARIABLE = "FIRSTSPIKE_TRITON"
+
+
+@lru_cache(maxsize=1)
+def has_triton() -> bool:
+    """Whether kernels for GPUs are asked for, by `FIRSTSPIKE_TRITON=1`.
+
+    Raises:
+        ImportError: if they are, and Triton cannot be imported.
+    """
+    if os.environ.get(TRITON_VARIABLE, "0") in ("", "0"):
+        return False
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"{TRITON_VARIABLE}=1 asks for kernels in Triton, which cannot be imported ({error}). "
+            "Install it with `pip install 'firstspike[triton]'`, or unset the variable."
+        ) from error
     return True

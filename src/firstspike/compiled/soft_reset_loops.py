@@ -65,8 +65,9 @@ def soft_reset_rows_bf16(currents, u, count, bias, threshold, weights, doses, fi
                 potential[i] = v - value
                 spikes[i] += np.float32(1.0) if fires else np.float32(0.0)
                 block[i] = value
-            for i in range(len(potential)):
-                signal[i] = np.uint16(bits[i] >> np.uint32(16))
+            for i in range(len(potential)):  # rounded to the nearest, ties to even
+                odd = (bits[i] >> np.uint32(16)) & np.uint32(1)
+                signal[i] = np.uint16((bits[i] + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
 
 @numba.njit(nogil=True, cache=True)

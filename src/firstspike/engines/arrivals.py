@@ -7,8 +7,9 @@ and weights they arrive.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,7 +18,8 @@ import xxhash
 from torch import Tensor
 
 from firstspike._tensors import add_tensors
-from firstspike.compiled.available import has_numba
+from firstspike.compiled.available import TRITON_VARIABLE, has_numba
+from firstspike.compiled.on_gpu import on_gpu
 from firstspike.engines.prepared import frozen
 from firstspike.networks.network import Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
@@ -50,12 +52,14 @@ class Source:
     shape: tuple[int, int]
     window: int
     delay: int
-    values: np.ndarray
+    values: Any
 
 
 @dataclass(frozen=True)
 class LateSpikes:
     """The late spikes' way to one target, as the compiled walk takes it.
+
+    Arrays are numpy's on the CPU, and tensors on a GPU.
 
     Attributes:
         sources: whose spikes may be late.
@@ -65,12 +69,12 @@ class LateSpikes:
 
     sources: tuple[Source, ...]
     positions: int
-    factor: np.ndarray
-    start: np.ndarray
-    links: np.ndarray
+    factor: Any
+    start: Any
+    links: Any
     capacity: int
-    amplitude: np.ndarray
-    weights: np.ndarray
+    amplitude: Any
+    weights: Any
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,10 @@ def _is_weight(name: str, tensor: Tensor) -> bool:
 
 def _digest(spiking: SpikingNetwork, tensors: dict[str, Tensor]) -> bytes:
     clips = [spiking.neuron(name).clip for name in spiking.populations]
-    digest = xxhash.xxh3_128(f"{spiking.code} {clips} {spiking.network.describe()}".encode())
+    device = spiking.input_low.device
+    digest = xxhash.xxh3_128(
+        f"{spiking.code} {clips} {device} {spiking.network.describe()}".encode()
+    )
     add_tensors(digest, tensors)
     return digest.digest()
 
@@ -173,15 +180,20 @@ def make_plan(spiking: SpikingNetwork) -> Plan:
     Raises:
         NoTaps: if there is none; the message says why.
     """
-    network = spiking.network
+    network, by_kernel = spiking.network, on_gpu(spiking.input_low)
     reason = _reason_at_sight(spiking)
     if reason is not None:
         raise NoTaps(reason)
+    device = spiking.input_low.device
+    if device.type != "cpu":
+        spiking = copy.deepcopy(spiking).cpu()
+        network = spiking.network
     spoken = _spoken(spiking)
-    return {
+    plan = {
         name: _make_target(spiking, spoken, name)
         for name in (*network.populations, network.output.name)
     }
+    return _on_device(plan, device) if by_kernel else plan
 
 
 def _reason_at_sight(spiking: SpikingNetwork) -> str | None:
@@ -191,11 +203,15 @@ def _reason_at_sight(spiking: SpikingNetwork) -> str | None:
     if spiking.code.reason_to_step is not None:
         return spiking.code.reason_to_step
     like = spiking.input_low
-    if like.device.type != "cpu" or like.dtype not in _DTYPES:
-        return f"it needs float32 or float64 on the CPU, got {like.dtype} on {like.device}"
+    by_kernel = on_gpu(like)
+    if not (by_kernel or like.device.type == "cpu") or like.dtype not in _DTYPES:
+        return (
+            f"it needs float32 or float64 on the CPU, or on a GPU with {TRITON_VARIABLE}=1, got "
+            f"{like.dtype} on {like.device}"
+        )
     if max(len(spiking.window_of(name)) for name in spiking.populations) >= _MOST_STEPS:
         return f"windows must be shorter than {_MOST_STEPS} steps"
-    return None if has_numba() else "numba is not installed"
+    return None if by_kernel or has_numba() else "numba is not installed"
 
 
 def _spoken(spiking: SpikingNetwork) -> dict[str, str]:
@@ -410,3 +426,19 @@ def _pack(
         amplitude.numpy(),
         weights.numpy(),
     )
+
+
+def _on_device(plan: Plan, device: torch.device) -> Plan:
+    """The plan with its arrays as tensors on `device`, as kernels take them."""
+
+    def moved(thing: Any, *names: str) -> Any:
+        arrays = {name: torch.from_numpy(getattr(thing, name)).to(device) for name in names}
+        return replace(thing, **arrays)
+
+    found = {}
+    for name, target in plan.items():
+        late, sources = target.late, tuple(moved(s, "values") for s in target.sources)
+        if late is not None:
+            late = moved(late, "factor", "start", "links", "amplitude", "weights")
+        found[name] = replace(target, sources=sources, late=late)
+    return found

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from firstspike.compiled.on_gpu import on_gpu
 from firstspike.compiled.threads import in_parts
 from firstspike.engines.arrivals import (
     LateSpikes,
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 @torch.autocast("cpu", enabled=False)
 def logits(spiking: SpikingNetwork, x: Tensor, plan: Plan | None = None) -> Tensor:
     """Logits (N, classes); nothing is recorded and there is no gradient."""
-    return _Run(*_ready(spiking, plan), x).logits
+    return _run(*_ready(spiking, plan), x).logits
 
 
 @torch.no_grad()
@@ -64,7 +65,7 @@ def run(
     Raises:
         ValueError: if the engine cannot run this network; `reason_against` says so beforehand.
     """
-    result = _Run(*_ready(spiking, plan), x, keep=potentials)
+    result = _run(*_ready(spiking, plan), x, keep=potentials)
     start = {name: spiking.window_of(name).start for name in spiking.populations}
     record = Record("early_firing", result.logits, spiking.latency, start)
     for name in spiking.populations:
@@ -76,6 +77,11 @@ def run(
     if over_time:
         record.logits_over_time = readout_over_time(spiking, record)
     return record
+
+
+def _run(spiking: SpikingNetwork, plan: Plan, x: Tensor, keep: bool = False) -> _Run:
+    """One batch through the network, by loops on the CPU or by kernels on a GPU."""
+    return (_RunOnGPU if on_gpu(spiking.input_low) else _Run)(spiking, plan, x, keep)
 
 
 def _ready(spiking: SpikingNetwork, plan: Plan | None) -> tuple[SpikingNetwork, Plan]:
@@ -133,7 +139,7 @@ class _Run:
         if self.keep:
             self.potentials[name] = u
         thresholds, _ = self._table(name)
-        left = torch.arange(len(thresholds), 0, -1, dtype=u.dtype)
+        left = torch.arange(len(thresholds), 0, -1, dtype=u.dtype, device=u.device)
         out = None if self.keep else u
         return look_up(u, self.spiking.neuron(name).scale, thresholds, left, 0.0, out)
 
@@ -204,6 +210,38 @@ class _Run:
 
             in_parts(work, samples, 2)
         return events, counts
+
+
+class _RunOnGPU(_Run):
+    """The same by kernels: spikes are sorted by time at every position, and walked link by link."""
+
+    def _values(self, source: Source) -> Tensor:
+        spoken: Tensor = source.values[self.leads[source.name].long()]
+        scale = self.spiking.neuron(source.population).value_scale
+        return spoken if scale.ndim == 0 else spoken * scale
+
+    def _walk(self, name: str, late: LateSpikes, u: Tensor) -> tuple[Tensor, Tensor]:
+        from firstspike.compiled import triton_kernels
+
+        steps = late.amplitude.shape[1]
+        sorted_ = [self._sorted(source, steps) for source in late.sources]
+        order, edges = (torch.cat(parts, 1) for parts in zip(*sorted_))
+        rows = _rows(u, late.positions)
+        left = triton_kernels.walk(
+            *(rows, late.factor, order, edges, late.start, late.links),
+            *(late.amplitude, late.weights, self._table(name)[0]),
+        )
+        return _shaped(rows, u), _shaped(left, u)
+
+    def _sorted(self, source: Source, steps: int) -> tuple[Tensor, Tensor]:
+        """Channels (N, P * C) of every position in order of time, and where each step begins."""
+        lead = _rows(self.leads[source.name], source.shape[1])
+        base = source.window - source.delay
+        step = torch.where((lead > 0) & (lead < base), base - lead, steps).int()
+        step, channel = step.sort(dim=-1, stable=True)
+        wanted = torch.arange(steps + 1, dtype=torch.int32, device=step.device)
+        edges = torch.searchsorted(step, wanted.expand(*step.shape[:2], -1).contiguous())
+        return channel.flatten(1).int(), edges.int()
 
 
 def _rows(x: Tensor, positions: int) -> Tensor:

@@ -22,15 +22,26 @@ if TYPE_CHECKING:
 Activate = Callable[[str, Moments], Tensor]
 
 
-def evaluate(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Tensor:
-    """Walk the network with pairs of signals; the readout's potential when its window opens."""
+def evaluate(
+    spiking: SpikingNetwork, x: Tensor, activate: Activate, jump: float | None = None
+) -> Tensor:
+    """Walk the network with pairs of signals; the readout's potential when its window opens.
+
+    Args:
+        jump: give slopes the derivative by which neurons fire at all, see `ReLPSPNeuron.margin`,
+            smoothed over so many thresholds on either side; None gives them none.
+    """
     network = spiking.network
     signals = {INPUT: _input(spiking, spiking.shifted(x), activate)}
     for node, arguments in network.walk(signals, network.nodes[1:]):
         if network.is_population(node.name):
             depth = network.depth[node.name]
-            value = activate(node.name, arguments[0].at(depth))
-            signals[node.name] = _spoken(spiking, node.name, value, depth + 1)
+            u = arguments[0].at(depth)
+            spoken = _spoken(spiking, node.name, activate(node.name, u), depth + 1)
+            if jump is not None:
+                margin = spiking.neuron(node.name).margin(u)  # type: ignore[operator]
+                spoken = _with_jump(spoken, margin / jump, spiking.neuron(node.name).scale)
+            signals[node.name] = spoken
         else:
             signals[node.name] = _apply(network.op(node.name), arguments)
     return signals[network.output.name].at(spiking.depth + 1).value
@@ -49,13 +60,45 @@ def _spoken(spiking: SpikingNetwork, name: str, value: Tensor, depth: int) -> Mo
     return Moments(value, neuron.slope(value), depth, size)  # type: ignore[operator]
 
 
+def _with_jump(m: Moments, margin: Tensor, scale: Tensor) -> Moments:
+    """The same, its slope with a derivative by the margins: at once, or when it is asked for."""
+    if m.size is None:  # scales differ
+        return m._replace(slope=_Jump.apply(m.slope, margin, scale))
+    return m._replace(margin=margin)
+
+
+def _seen(m: Moments) -> Moments:
+    """The same, its slope with the derivative by the margins that came with it."""
+    if m.margin is None:
+        return m
+    return m._replace(slope=_Jump.apply(m.slope, m.margin, m.size), size=None, margin=None)
+
+
+class _Jump(torch.autograd.Function):
+    """A slope as it is; backward, `d slope / d margin = size max(0, 1 - |margin|)`."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, margin: Tensor, size: Tensor) -> Tensor:
+        ctx.save_for_backward(margin, size)
+        return slope.view_as(slope)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        margin, size = ctx.saved_tensors
+        return None, (1 - margin.abs()).clamp_(min=0).mul_(size) * gradients[0], None
+
+
 def _apply(op: Op, arguments: list[Moments]) -> Moments:
     """The operation on both moments; inputs are first counted from the same window.
 
-    The gradient of a slope with respect to what fired is zero, so only weights receive one.
+    Without margins the gradient of a slope with respect to what fired is zero, so only weights
+    receive one. Maxima are taken of margins as well: a group fires where its highest does.
     """
     depth = max(a.depth for a in arguments)
-    moved = [a.at(depth) for a in arguments]
+    if isinstance(op, Reshape | MaxPool) and arguments[0].margin is not None:
+        whole = _apply(op, [arguments[0]._replace(margin=None)])
+        return whole._replace(margin=op(arguments[0].margin))
+    moved = [_seen(a).at(depth) for a in arguments]
     if isinstance(op, BatchNorm) and op.training and moved[0].slope is not None:
         return _normalized(op, moved[0])
     if isinstance(op, Dense) and moved[0].size is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from firstspike.compiled.on_gpu import on_gpu
 from firstspike.compiled.threads import in_parts
 from firstspike.networks.ops import MaxPool
 from firstspike.networks.ops.pools import plane_windows
@@ -58,6 +59,8 @@ class SpikePool:
             self.delivered = torch.zeros(shape, dtype=high, device=values.device)
             self.largest = op(self.delivered)
             self.count = torch.zeros_like(self.largest) if self.counting else None
+        if values.numel() > 0 and op.in_planes(values) and on_gpu(values, self.delivered):
+            return self._by_kernel(op, values, self.delivered, self.largest)
         if values.dtype in _COMPILED and values.numel() > 0 and op.fits_loop(values):
             return self._compiled(op, values, self.delivered, self.largest)
         out = []
@@ -90,6 +93,20 @@ class SpikePool:
             smallest=16,
         )
         return out.to(values.dtype)
+
+    def _by_kernel(self, op: MaxPool, values: Tensor, delivered: Tensor, largest: Tensor) -> Tensor:
+        from firstspike.compiled import triton_kernels
+
+        self.largest = largest = largest.contiguous()
+        out, grown = triton_kernels.spike_pool(
+            values.contiguous().flatten(1, 2),
+            delivered.flatten(0, 1),
+            largest.flatten(0, 1),
+            None if self.count is None else self.count.flatten(0, 1),
+            plane_windows(op.hyper),
+        )
+        self.delivered = grown.view_as(delivered)
+        return out.view(len(values), *largest.shape)
 
     def select(self, keep: Tensor) -> None:
         """Go on with the samples `keep` alone."""

@@ -6,8 +6,8 @@ does NaN. All engines that need whole windows at once use this function.
 On the CPU a bucket is read off the leading bits of the float (for positive floats the bits are
 ordered as the numbers are); it holds at most one threshold, so one comparison decides, exactly. A
 compiled kernel does it in one pass, plain torch in a few where numba is missing. Under
-`torch.compile` it is an unrolled bisection, on other devices `torch.searchsorted`, with the same
-answer.
+`torch.compile` it is an unrolled bisection, on other devices `torch.searchsorted` or a kernel in
+Triton, with the same answer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.memory_order import dense, flat, is_dense
+from firstspike.compiled.on_gpu import on_gpu
 from firstspike.compiled.threads import in_parts
 
 _MAX_BUCKETS = 1 << 16
@@ -114,6 +115,8 @@ class LookUp:
             out: where to write them, in the layout of `u`; may be `u` itself, which saves memory
                 traffic.
         """
+        if u.dtype == self.thresholds.dtype and on_gpu(u, self.results):
+            return self._by_kernel(u, out)
         if self.buckets is None or u.dtype != self.thresholds.dtype or not is_plain(u):
             unrolled = torch.compiler.is_compiling() or torch.jit.is_tracing()
             crossing = halve if unrolled else first_crossing
@@ -127,6 +130,15 @@ class LookUp:
             _look_up_compiled(u, result, self._table)
         else:
             _look_up_blocks(flat(u), flat(result), self.one, self.buckets, self.results)
+        return result if out is None or out is result else out.copy_(result)
+
+    def _by_kernel(self, u: Tensor, out: Tensor | None) -> Tensor:
+        from firstspike.compiled import triton_kernels
+
+        u = dense(torch.mul(u, self.factor) if self.factor.ndim else u)
+        result = torch.empty_like(u) if out is None or out.stride() != u.stride() else out
+        one = self.factor.new_ones(()) if self.factor.ndim else self.factor
+        triton_kernels.look_up(u, result, one, self.thresholds, self.results)
         return result if out is None or out is result else out.copy_(result)
 
     def overwrite(self, u: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from firstspike._tracing import is_plain
 from firstspike.compiled.available import has_numba
+from firstspike.compiled.on_gpu import on_gpu
 from firstspike.compiled.threads import in_parts
 
 _COMPILED = (torch.float32, torch.float64, torch.bfloat16)
@@ -35,6 +36,9 @@ def soft_reset_(
     (see `like_sample`). Elsewhere the steps are torch operations.
     """
     high = potential.dtype
+    if on_gpu(currents, potential, bias):
+        numbers = weights.to(bias.device, high), doses.to(bias.device, high)
+        return _by_kernel(currents, (potential, count), bias, (threshold,), numbers)
     if _compiled_loop_fits(currents):
         rhythm = (weights.to(high).numpy(), doses.to(high).numpy())
         name = "soft_reset_rows_bf16" if currents.dtype == torch.bfloat16 else "soft_reset_rows"
@@ -62,6 +66,10 @@ def burst_(
     """The same with a threshold of `gain * threshold`, where the gain is multiplied by `factor`
     after a spike (up to `largest`) and returns to 1 after a step without one."""
     high = potential.dtype
+    if on_gpu(currents, potential, bias):
+        number = torch.tensor(factor, dtype=high, device=bias.device)
+        state = (potential, count, gain)
+        return _by_kernel(currents, state, bias, (threshold, largest), (number,))
     if _compiled_loop_fits(currents):
         state = (potential, count, gain)
         work = currents.to(high)  # the same memory unless currents are bfloat16
@@ -137,12 +145,10 @@ def _compiled(
     if not (steps and size):
         return
     high = state[0].dtype
-    sizes = [
-        _rows(like_sample(x.to(high).expand_as(currents[0, 0])[None], currents), size)[0]
-        for x in (threshold, *others)
-    ]
+    sizes = [_of_neurons(x, currents, high).numpy() for x in (threshold, *others)]
     bias = like_sample(bias[:1] if bias.stride(0) == 0 else bias, currents, high)
-    arrays = (*(_rows(x, size) for x in (*state, bias)), *sizes, *parameters)
+    rows = (_flat_rows(x, size).numpy() for x in (*state, bias))
+    arrays = (*rows, *sizes, *parameters)
     flat = currents.as_strided((steps, samples, size), (*currents.stride()[:2], 1))
     half = flat.dtype == torch.bfloat16
     signal = flat.view(torch.int16).numpy().view(np.uint16) if half else flat.numpy()
@@ -154,6 +160,37 @@ def _compiled(
     in_parts(work, samples * -(-size // kernel.CHUNK), smallest=16)
 
 
-def _rows(x: Tensor, size: int) -> Any:
-    """(N, ...) with dense samples as a numpy array (N, size) in memory order."""
-    return x.as_strided((len(x), size), (x.stride(0), 1)).numpy()
+def _by_kernel(
+    currents: Tensor,
+    state: tuple[Tensor, ...],
+    bias: Tensor,
+    per_neuron: tuple[Tensor, ...],
+    numbers: tuple[Tensor, ...],
+) -> None:
+    """The same in a kernel for GPUs."""
+    from firstspike.compiled import triton_kernels
+
+    if not currents.numel():
+        return
+    size, high = currents[0, 0].numel(), state[0].dtype
+    work = currents.as_strided((*currents.shape[:2], size), (*currents.stride()[:2], 1))
+    triton_kernels.fire_and_reset(
+        work,
+        tuple(_flat_rows(x, size) for x in state),
+        _flat_rows(like_sample(bias, currents, high), size),
+        tuple(_of_neurons(x, currents, high) for x in per_neuron),
+        numbers,
+        gained=len(state) == 3,
+    )
+
+
+def _of_neurons(x: Tensor, currents: Tensor, dtype: torch.dtype) -> Tensor:
+    """What broadcasts against one sample, as (size,) in the order of memory of `currents[0]`."""
+    sample = currents[0, 0]
+    laid_out = like_sample(x.to(dtype).expand_as(sample)[None], currents)
+    return _flat_rows(laid_out, sample.numel())[0]
+
+
+def _flat_rows(x: Tensor, size: int) -> Tensor:
+    """(N, ...) with dense samples as (N, size) in memory order."""
+    return x.as_strided((len(x), size), (x.stride(0), 1))

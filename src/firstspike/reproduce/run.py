@@ -240,15 +240,12 @@ class _Work:
                 f"{setting.label}, seed {seed}, {name}: {100 * result.known_accuracy:.2f} %, "
                 f"{result.latency_steps:g} steps, {result.spikes_per_sample:,.0f} spikes"
             )
-            trained = "train" in self.entry.networks[name]
-            brief = not trained or network.code.rank > 1  # ramps keep the clock at work to the end
-            checked = self.scale.converted_checked if brief else self.scale.checked
             measured_with, others = _engines(network) if self.check_engines else ("", [])
             for engine in others:
                 self.engines.append(
                     check_engines_agree(
                         network,
-                        test.subset(min(checked, len(test))),
+                        test.subset(min(self.scale.checked, len(test))),
                         self.folder / "results",
                         made,
                         setting=setting.label,
@@ -267,7 +264,8 @@ class _Work:
 def _engines(network: SpikingNetwork) -> tuple[str, list[str]]:
     """The engine that measures a network, and those that it is held to."""
     able, first = able_engines(network), default_engine(network)
-    return first, [name for name in ("clock", "int8") if name in able and name != first]
+    held_to = ("clock", "int8", "through_time")
+    return first, [name for name in held_to if name in able and name != first]
 
 
 def _slug(label: str) -> str:

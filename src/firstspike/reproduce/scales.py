@@ -33,8 +33,7 @@ class Scale:
             or one for every network.
         from_ann: arguments of spiking trainings that are taken from the ANN's recipe.
         batch_size: with learning rates of SGD in proportion.
-        checked, converted_checked: test images on which both engines are compared, for trained
-            networks, and for converted ones and those of `ReLPSP`, whose clock takes long.
+        checked: test images on which engines are compared.
         calibration: most training images that scales are found on.
         clocked: test images where a code runs step by step for more than `_FEW_STEPS` steps.
     """
@@ -49,7 +48,6 @@ class Scale:
     from_ann: tuple[str, ...] = ()
     batch_size: int | None = None
     checked: int = 1000
-    converted_checked: int = 100
     calibration: int = 1000
     clocked: int | None = None
 
@@ -82,7 +80,6 @@ SCALES: dict[str, Scale] = {
             spiking_epochs=3,
             batch_size=32,
             checked=50,
-            converted_checked=50,
             calibration=200,
             clocked=100,
         ),
@@ -241,7 +238,10 @@ def small_data(name: str, scale: Scale, folder: Path) -> tuple[Path, tuple[int, 
 
 
 def spiking_recipe(plan: Mapping[str, Any], setting: Setting, scale: Scale, start: Path) -> Recipe:
-    """The spiking recipe of a network of an entry (`train`), on a setting's ANN in `start`."""
+    """The spiking recipe of a network of an entry (`train`), on a setting's ANN in `start`.
+
+    A recipe without a `start` of its own begins with new weights here as well.
+    """
     recipe = Recipe.read(recipe_path(plan["train"]))
     own = setting.recipe.training
     taken = {name: own[name] for name in scale.from_ann if name in own}
@@ -267,6 +267,6 @@ def spiking_recipe(plan: Mapping[str, Any], setting: Setting, scale: Scale, star
         method=method,
         normalization=normalization,
         keep_batch_norm=plan.get("keep_batch_norm", recipe.keep_batch_norm),
-        start=str(start),
+        start=None if recipe.start is None else str(start),
         calibration=min(recipe.calibration, scale.calibration),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -285,13 +286,16 @@ class Recipe:
     def network(self, model: nn.Module) -> SpikingNetwork:
         """The spiking network before training, from its ANN and the training images."""
         (training,) = self.datasets("train")
-        network = convert(
-            model,
-            build(Code, self.code),
-            calibration=training.subset(self.calibration),
-            normalization=build(Normalization, self.normalization),
-            keep_batch_norm=self.keep_batch_norm,
-        )
+        with warnings.catch_warnings():
+            if self.start is None:  # new weights are nothing to follow
+                warnings.filterwarnings("ignore", "the spiking network does not follow its model")
+            network = convert(
+                model,
+                build(Code, self.code),
+                calibration=training.subset(self.calibration),
+                normalization=build(Normalization, self.normalization),
+                keep_batch_norm=self.keep_batch_norm,
+            )
         if self.output_window is not None:
             network = with_output_spikes(network, self.output_window)
         return network

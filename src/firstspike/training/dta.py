@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from firstspike.config import register
+from firstspike.config import register, require
+from firstspike.engines import moments
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training.output_spikes import output_population, output_times
 from firstspike.training.single_spike import SingleSpikeMethod
@@ -48,21 +49,35 @@ class DTA(SingleSpikeMethod):
     and the class is that of the earliest spike, in training, validation and every engine. For
     output neurons that never fire see `output_times`.
 
+    The function of the network jumps where a neuron fires only just: it adds nothing to A of its
+    targets and its whole weight to W. The derivatives of the paper do not see this. With `jump`
+    the step H(margin) of `ReLPSPNeuron.margin` has, backward only, the derivative of a triangle,
+
+        dH/dm = max(0, 1 - |m| / jump) / jump,
+
+    so that neurons near the border learn on which side to be, silent ones among them. A step then
+    costs 6 weight operations in place of 5. Ours, after surrogate gradients.
+
     Args:
         teacher, distillation, temperature, dropout, perturbation: see `SingleSpikeMethod`; output
             spikes are neither dropped nor moved.
         output: what the loss looks at, "potential" or "spike_times".
+        jump: how far from the border neurons learn of it, in units of the threshold; None is the
+            paper's.
 
     Raises:
-        ValueError: if `output` is neither, or a probability lies out of range.
+        ValueError: if `output` is neither, `jump` not positive, or a probability lies out of range.
 
-    Source: Wei et al. 2023, section 3.2.
+    Source: Wei et al. 2023, section 3.2; Neftci et al. 2019 for surrogate gradients.
     """
 
     output: Output = "potential"
+    jump: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.jump is not None:
+            require(self.jump > 0, "jump", "be positive", self.jump, "None is the paper's.")
         if self.output not in get_args(Output):
             raise ValueError(
                 f"`output` must be one of {', '.join(get_args(Output))}, got {self.output!r}."
@@ -87,6 +102,9 @@ class DTA(SingleSpikeMethod):
     def start(self, model: nn.Module, config: TrainConfig) -> None:
         super().start(model, config)
         self._output = output_population(self._network)
+
+    def logits(self, images: Tensor) -> Tensor:
+        return moments.evaluate(self._network, images, self._activate, self.jump)
 
     def _activate(self, name: str, u: Any) -> Tensor:
         if name != self._output:

@@ -101,12 +101,16 @@ class SingleSpikeMethod(Distilled):
             self._changes = self.perturbation.weight_changes(self._network)
             for parameter, change in self._changes.items():
                 parameter.data.add_(change)
-        logits = closed_form.logits(
-            self._network, images, self._activate, pool_first=not self.sees_every_neuron
-        )
+        logits = self.logits(images)
         loss = self.criterion(logits, images, labels)
         penalty = self.penalty(self._network)
         return loss if penalty is None else loss + penalty, logits
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of a training step."""
+        return closed_form.logits(
+            self._network, images, self._activate, pool_first=not self.sees_every_neuron
+        )
 
     def _activate(self, name: str, u: Any) -> Tensor:
         value = self.activate(name, self._network.neuron(name), u)

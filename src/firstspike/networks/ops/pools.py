@@ -241,8 +241,11 @@ class MaxPool(Windows):
 
     def fits_loop(self, x: Tensor) -> bool:
         """Whether compiled loops over two-dimensional windows may read `x`."""
-        plane = self.hyper.get("dims") == 2 and "output_size" not in self.hyper and x.ndim >= 4
-        return plane and is_plain(x) and has_numba()
+        return self.in_planes(x) and is_plain(x) and has_numba()
+
+    def in_planes(self, x: Tensor) -> bool:
+        """Whether it moves windows of one size over planes, the last two axes of `x`."""
+        return self.hyper.get("dims") == 2 and "output_size" not in self.hyper and x.ndim >= 4
 
     def shares(self, axis: int, size: int) -> Tensor:
         names = ("output_size", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
