@@ -30,6 +30,7 @@ import argparse
 import copy
 import itertools
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -39,6 +40,7 @@ import firstspike as fs
 from firstspike.codes.few_step_difference import expected_difference
 from firstspike.codes.few_step_thresholds import PercentileSearch
 from firstspike.data import load_dataset
+from firstspike.engines import moments
 from firstspike.models import MNISTCNN
 from firstspike.networks import INPUT, Network, trace
 from firstspike.plots import (
@@ -103,12 +105,34 @@ def networks(epochs: int) -> tuple[dict[str, nn.Module], Tensor]:
         print(f"{name}: {100 * result.best_validation_accuracy:.1f} % of validation images")
 
     learn("ANN", Method())
-    found[DTA_NAME] = fs.convert(ann, fs.ReLPSP(input=fs.inputs.Regular()), calibration=images)
+    spiking = fs.convert(ann, fs.ReLPSP(input=fs.inputs.Regular()), calibration=images)
+    found[DTA_NAME] = spiking
+    seen = validation.float_images()
+    print(f"{DTA_NAME}, before training: {signs(spiking, seen)}")
     learn(DTA_NAME, DTA())
+    print(f"{DTA_NAME}, after training: {signs(spiking, seen)}")
     torch.manual_seed(0)
     found[CAUSAL_NAME] = CausalSetNetwork(trace(copy.deepcopy(ann), images)).initialize(6.0)
     learn(CAUSAL_NAME, Method())
     return found, validation.float_images()
+
+
+def signs(network: fs.SpikingNetwork, images: Tensor) -> dict[str, dict[str, float]]:
+    """Layer -> shares of its neurons with positive A, W and A + W, and the mean of W / scale."""
+    found = {}
+
+    def activate(name: str, u: Any) -> Tensor:
+        neuron = network.neuron(name)
+        if name != INPUT:
+            a, w = u.value, u.slope
+            shares = {"A > 0": a > 0, "W > 0": w > 0, "A + W > 0": a + w > 0}
+            found[name] = {k: round(float(v.double().mean()), 2) for k, v in shares.items()}
+            found[name]["mean W"] = round(float(w.mean() / neuron.scale), 2)
+        return neuron.activate(u)
+
+    with torch.no_grad():
+        moments.evaluate(network, images, activate)
+    return found
 
 
 def global_times(network: nn.Module, images: Tensor) -> dict[str, Tensor]:

@@ -116,3 +116,37 @@ def test_refusals(train_set, validation_set):
         robustness_curve(network, validation_set, "rain", [1.0])
     with pytest.raises(ValueError, match="must have a code with a closed form"):
         perturbed_accuracy(network_for(train_set, Rate(4)), validation_set, Perturbation())
+
+
+def test_noise_on_the_input_has_its_size_and_breaks_ramps_without_biases():
+    """Without biases a black background rests at A = 0, where any noise makes neurons fire."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(288, 8, bias=False),
+        nn.ReLU(), nn.Linear(8, 3),
+    ).double()  # fmt: skip
+    images = torch.rand(20, 1, 8, 8, dtype=torch.float64)
+    images[..., :5] = 0
+    tiny = Perturbation(input_noise=1e-9)
+    changes = []
+    for bias in (False, True):
+        if bias:
+            model[0] = nn.Conv2d(1, 8, 3).double()
+        network = convert(model, ReLPSP(), calibration=images)
+        disturbed = tiny.images(network, images)
+        size = float((disturbed - images).std()) / float(network.neuron("input").scale)
+        assert size == pytest.approx(1e-9, rel=0.1)
+        changes.append(float((network(disturbed) - network(images)).detach().abs().max()))
+    assert changes[0] > 0.01 and changes[1] < 1e-6
+    assert Perturbation().images(network, images) is images
+
+
+def test_noise_on_the_input_costs_accuracy(train_set):
+    network = network_for(train_set, TTFS(8, Linear()))
+    images = train_set.float_images()
+    dataset = from_arrays(images, network(images).argmax(1))
+    accuracies = [
+        perturbed_accuracy(network, dataset, Perturbation(input_noise=noise))
+        for noise in (0.0, 0.01, 3.0)
+    ]
+    assert accuracies[0] == 1 and accuracies[1] > 0.9 and accuracies[2] < 0.9

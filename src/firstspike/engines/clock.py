@@ -3,8 +3,9 @@
 The network is walked layer by layer over blocks of steps: weight operations see a block of B steps
 at once as a batch of `B * N`, and neurons step through the block. Since synapses have no delay
 and networks are feed-forward, this is the same as stepping the whole network. A population costs
-nothing while nothing arrives and its window is closed. The block length follows from a memory
-budget, so memory does not grow with the number of steps.
+nothing while nothing arrives and its window is closed, and ramps, once all spikes of a window have
+come, pass the weights once instead of at every step. The block length follows from a memory budget,
+so memory does not grow with the number of steps.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class _Run:
         self.rows = torch.arange(len(x), device=x.device)  # samples still running
         self.states: dict[str, State] = {}
         self.pools: dict[str, SpikePool] = {}
+        self.last: dict[str, Tensor] = {}  # ramps: what each node said at the last step, (n, ...)
         self.bias = self._start()
         self.arrived = self.bias.new_zeros(len(x), self.bias.shape[1])  # at the readout, no bias
         self.doses = 0.0
@@ -163,7 +165,15 @@ class _Run:
     def _run_block(self, steps: range) -> None:
         """Advance everything by the steps of one block; signals are (B, n, ...) or None."""
         signals: dict[str, Tensor | None] = {}
+        ramps = self.spiking.code.rank > 1
+        steady: set[str] = set()  # nodes that say at every step what they said at the last
         for node, inputs in self.network.walk(signals):
+            hears = node.inputs and node.name not in self.spiking.neurons
+            if hears and steady.issuperset(node.inputs):
+                signals[node.name] = self._repeated(node.name, len(steps))
+                steady.add(node.name)
+                del inputs
+                continue
             if node.name in self.spiking.neurons:
                 current = _owned(inputs.pop(), signals) if inputs else None
                 signals[node.name] = self._fire(node.name, current, steps)
@@ -174,8 +184,28 @@ class _Run:
             else:
                 assert isinstance(op, WeightOp)
                 signals[node.name] = _apply(op, inputs, node, self.network.node)
+            if ramps and self._repeats(node.name, signals[node.name]):
+                steady.add(node.name)
             del inputs
         self._read(signals[self.network.output.name], steps)
+
+    # ---- ramps: once all spikes of a window have come, all rise by the same at every step, maxima
+    # of pools (of ramps as steep as each other) as well ---------------------------------------------
+    def _repeats(self, name: str, signal: Tensor | None) -> bool:
+        """Whether a node says at every step of a block what it said at the step before."""
+        if signal is None:
+            return False
+        before, self.last[name] = self.last.get(name), signal[-1].clone()
+        return (
+            before is not None
+            and torch.equal(before, signal[0])
+            and (signal.stride(0) == 0 or torch.equal(signal[1:], signal[:-1]))
+        )
+
+    def _repeated(self, name: str, steps: int) -> Tensor:
+        """What a node said at the last step, `steps` times; one step may be overwritten."""
+        last = self.last[name]
+        return (last.clone() if steps == 1 else last).expand(steps, *last.shape)
 
     def _fire(self, name: str, current: Tensor | None, steps: range) -> Tensor | None:
         neuron = self.spiking.neuron(name)
@@ -252,6 +282,7 @@ class _Run:
             self.states[name] = self.spiking.neuron(name).select(state, keep)
         for pool in self.pools.values():
             pool.select(keep)
+        self.last = {name: row[keep] for name, row in self.last.items()}
         self.rows, self.arrived = self.rows[keep], self.arrived[keep]
 
     def _finish(self, stops: Tensor, potentials: bool) -> None:

@@ -1,4 +1,4 @@
-"""Disturbances of spikes and weights, to train robust networks and to measure robustness."""
+"""Disturbances of inputs, spikes and weights: to train robust networks, to measure robustness."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from firstspike.engines import closed_form
 from firstspike.engines.engine import ENGINES
 from firstspike.engines.evaluation import evaluation_mode
 from firstspike.engines.spiking_network import SpikingNetwork
+from firstspike.networks import INPUT
 from firstspike.neurons.neuron import Neuron
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Perturbation:
         weight_noise: standard deviation of what is added to every weight, relative to the root mean
             square of its tensor.
         bits: weights are rounded to so many bits, symmetric around zero, one range per tensor.
+        input_noise: standard deviation of what is added to every input value, in units of the
+            input population's scale; black backgrounds are disturbed as well.
 
     Raises:
         ValueError: if a strength is negative, infinite or out of range.
@@ -46,9 +49,10 @@ class Perturbation:
     deletion: float = 0.0
     weight_noise: float = 0.0
     bits: int | None = None
+    input_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("jitter", "weight_noise"):
+        for name in ("jitter", "weight_noise", "input_noise"):
             value = getattr(self, name)
             require(value >= 0, name, "be at least 0", value, "0 disturbs nothing.")
             require(value < float("inf"), name, "be finite", value, "1 is much.")
@@ -65,6 +69,13 @@ class Perturbation:
         plain = Perturbation()
         changed = {n: v for n, v in vars(self).items() if v != getattr(plain, n)}
         return ", ".join(f"{n}={v}" for n, v in changed.items()) or "none"
+
+    def images(self, network: SpikingNetwork, x: Tensor) -> Tensor:
+        """Images as the network sees them once they are disturbed."""
+        if not self.input_noise:
+            return x
+        size = network.neuron(INPUT).scale.to(x)
+        return torch.addcmul(x, torch.randn_like(x), self.input_noise * size)
 
     def spikes(self, neuron: Neuron, u: Any) -> Tensor:
         """What the population says for potentials `u` once its spikes are disturbed.
@@ -157,7 +168,7 @@ def perturbed_accuracy(
             for images, labels in dataset.batches(batch_size, shuffle=False):
                 logits = closed_form.logits(
                     network,
-                    images.to(network.input_low),
+                    perturbation.images(network, images.to(network.input_low)),
                     lambda name, u: _say(network, perturbation, name, u),
                     pool_first=False,
                 )
@@ -183,7 +194,7 @@ def robustness_curve(
     """Accuracy against the strength of one disturbance.
 
     Args:
-        name: "jitter", "deletion", "weight_noise" or "bits".
+        name: "jitter", "deletion", "weight_noise", "bits" or "input_noise".
         values: strengths.
         seeds: of the disturbances.
         network: of a code with a closed form.

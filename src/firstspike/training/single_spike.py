@@ -39,8 +39,8 @@ class SingleSpikeMethod(Distilled):
         teacher, distillation, temperature: see `Distilled`.
         dropout: probability with which values of hidden layers without spatial axes are dropped in
             training.
-        perturbation: disturbances of spikes and weights in every training step, for networks that
-            stand them afterwards. Validation is undisturbed.
+        perturbation: disturbances of inputs, spikes and weights in every training step, for
+            networks that stand them afterwards. Validation is undisturbed.
 
     Raises:
         ValueError: if `dropout` lies outside [0, 1).
@@ -95,10 +95,9 @@ class SingleSpikeMethod(Distilled):
     # ---- hooks of the loop ----------------------------------------------------------------------
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self._images = images[:_WATCHED].detach()
-        if (
-            self.perturbation is not None
-        ):  # weights are changed for one step; `after_step` undoes it
-            self._changes = self.perturbation.weight_changes(self._network)
+        if self.perturbation is not None:
+            images = self.perturbation.images(self._network, images)
+            self._changes = self.perturbation.weight_changes(self._network)  # for one step
             for parameter, change in self._changes.items():
                 parameter.data.add_(change)
         logits = self.logits(images)

@@ -61,7 +61,9 @@ class Surrogate(SingleSpikeMethod):
         maximum: z_M0, the scale of every hidden population in units of the ANN's activations, so
             that the first spike stands for `maximum * exp(t_d / tau)`; None keeps the scales that
             `convert` found.
-        kernel_learning_rate: of tau and t_d, relative to that of the weights.
+        kernel_learning_rate: of tau and t_d, relative to that of the weights and to their own size
+            (at least 1), so that with 1 a step of Adam moves tau = 10 ten times as far as a weight.
+            The paper treats tau as a weight: 0.1 for tau_0 = 10.
 
     Raises:
         ValueError: if a weight is negative, `maximum` or the rate not positive, or `relaxed_epochs`
@@ -86,7 +88,8 @@ class Surrogate(SingleSpikeMethod):
         if self.maximum is not None:
             require(self.maximum > 0, "maximum", "be positive", self.maximum, "1 is the paper's.")
         rate = self.kernel_learning_rate
-        require(rate > 0, "kernel_learning_rate", "be positive", rate, "1 is the paper's.")
+        advice = "1 / tau_0 is the paper's."
+        require(rate > 0, "kernel_learning_rate", "be positive", rate, advice)
 
     # ---- set-up ---------------------------------------------------------------------------------
     def reason_against(self, model: nn.Module) -> str | None:
