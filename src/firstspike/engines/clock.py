@@ -189,7 +189,7 @@ class _Run:
             del inputs
         self._read(signals[self.network.output.name], steps)
 
-    # ---- ramps: once all spikes of a window have come, what rises does so alike at every step; so do
+    # ---- ramps: once all spikes of a window have come, potentials rise alike at every step; so do
     # the maxima of pools, as the ramps of a channel are as steep as each other
     def _repeats(self, name: str, signal: Tensor | None) -> bool:
         """Whether a node says at every step of a block what it said at the step before."""
