@@ -102,7 +102,7 @@ def networks(epochs: int) -> tuple[dict[str, nn.Module], Tensor]:
 
     def learn(name: str, method: Method) -> None:
         result = fit(found[name], training, validation, config, method=method, progress=False)
-        print(f"{name}: {100 * result.best_validation_accuracy:.1f} % of validation images")
+        print(f"{name}: {100 * (result.best_validation_accuracy or 0):.1f} % of validation images")
 
     learn("ANN", Method())
     spiking = fs.convert(ann, fs.ReLPSP(input=fs.inputs.Regular()), calibration=images)
