@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import firstspike as fs
-from firstspike.engines import pooling
+from firstspike.engines import clock, pooling
 from firstspike.engines.clock import block_length
 from firstspike.engines.early_exit import first_arrival, readout_weights
 from firstspike.engines.pooling import SpikePool
@@ -261,3 +261,43 @@ def test_a_rate_network_survives_saving(tmp_path) -> None:
         again = fs.SpikingNetwork.load(tmp_path / "network.safetensors")
         assert again.code == network.code
         assert torch.equal(again(images()), network(images()))
+
+
+class OverChannels(nn.Module):
+    """A max pool whose windows hold channels, or positions of one."""
+
+    def __init__(self, channels: bool) -> None:
+        super().__init__()
+        self.channels = channels
+        self.convolution = nn.Conv2d(2, 4, 3, padding=1)
+        self.head = nn.Sequential(nn.Linear(72, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.convolution(x).relu()
+        x = x.permute(0, 2, 3, 1) if self.channels else x
+        return self.head(nn.functional.max_pool2d(x, (1, 2)).flatten(1))
+
+
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("memory", [1, 1 << 26])
+def test_steady_ramps_pass_the_weights_once_with_the_same_outcome(
+    channels: bool, per_channel: bool, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among channels with scales of their own the lead may change after all spikes have come."""
+    torch.manual_seed(0)
+    model = OverChannels(channels).double()
+    model.convolution.weight.data[::2] *= 3
+    x = torch.rand(6, 2, 6, 6, dtype=torch.float64)
+    scales = fs.scales.Percentile(99, per_channel=per_channel)
+    network = fs.convert(model, fs.ReLPSP(8), calibration=x, normalization=scales)
+    calls, apply = [], clock._apply
+    monkeypatch.setattr(clock, "_apply", lambda *a: calls.append(1) or apply(*a))
+    got = clock.run(network, x, memory=memory)
+    reused = len(calls)
+    monkeypatch.setattr(clock._Run, "_repeats", lambda *_: False)
+    want = clock.run(network, x, memory=memory)
+    assert reused < len(calls) - reused
+    torch.testing.assert_close(got.logits, want.logits, rtol=0, atol=1e-12)
+    for name, times in want.spike_times.items():
+        assert torch.equal(got.spike_times[name], times)

@@ -29,26 +29,26 @@ pytest.importorskip("triton", reason="Triton is not installed: pip install 'firs
 
 @pytest.fixture
 def both(monkeypatch):
-    """What a function gives without and with kernels; the second time it must call one."""
+    """What a function gives without and with kernels; the second time it must call `wanted`."""
     from firstspike.compiled import triton_kernels
 
     launched = []
     for name in ("look_up", "fire_and_reset", "spike_pool", "walk"):
         kernel = getattr(triton_kernels, name)
 
-        def watched(*arguments, kernel=kernel, **options):
-            launched.append(kernel)
+        def watched(*arguments, name=name, kernel=kernel, **options):
+            launched.append(name)
             return kernel(*arguments, **options)
 
         monkeypatch.setattr(triton_kernels, name, watched)
 
-    def run(function):
+    def run(wanted, function):
         plain = function()
         with monkeypatch.context() as switched:
             switched.setattr(on_gpu, "KIND", DEVICE)
             switched.setattr(on_gpu, "has_triton", lambda: True)
             by_kernel = function()
-        assert launched
+        assert wanted in launched
         launched.clear()
         return plain, by_kernel
 
@@ -77,25 +77,35 @@ def test_look_up(both, dtype, steps):
     for layout in (u, u.to(memory_format=torch.channels_last), u[:, :, ::2]):
         for scale in (torch.tensor(2.0, dtype=dtype), random(5, 1, 1, dtype=dtype, low=0.5)):
             table = LookUp(scale.to(DEVICE), thresholds, thresholds * 3, -1.0)
-            assert_equal(both(lambda layout=layout, table=table: table(layout)))
-            assert_equal(both(lambda t=table, x=layout: t(y := x.clone(), y)))
+            assert_equal(both("look_up", lambda t=table, x=layout: t(x)))
+            assert_equal(both("look_up", lambda t=table, x=layout: t(y := x.clone(), y)))
 
 
 @pytest.mark.parametrize("currents_type", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(4, 3, 10), (5, 2, 3, 4, 6)])
+@pytest.mark.parametrize(
+    ("shape", "part"), [((4, 3, 10), False), ((5, 2, 3, 4, 6), False), ((5, 2, 3, 4, 6), True)]
+)
 @pytest.mark.parametrize("gained", [False, True])
-def test_soft_reset_and_burst(both, currents_type, shape, gained):
+def test_soft_reset_and_burst(both, currents_type, shape, part, gained):
     high = torch.float64 if currents_type == torch.float64 else torch.float32
     threshold = random(*shape[2:], dtype=high, low=1, high=4).floor() / 8  # exact in bfloat16
     currents = random(*shape, dtype=currents_type)
-    if len(shape) == 5:
+    if part:  # samples that lie apart, and their states too
+        currents = random(5, 2, 7, 4, 6, dtype=currents_type)[:, :, :3]
+    elif len(shape) == 5:
         currents = currents.movedim(2, -1).contiguous().movedim(-1, 2)
     bias = torch.empty_strided(shape[1:], currents.stride()[1:], dtype=high, device=DEVICE)
     bias.copy_(random(*shape[1:], dtype=high, low=-0.1, high=0.1))
 
     def run():
-        signal = currents.clone()
-        state = [torch.zeros_like(bias), torch.zeros_like(bias), torch.ones_like(bias)]
+        signal = torch.empty_strided(shape, currents.stride(), dtype=currents_type, device=DEVICE)
+        signal.copy_(currents)
+        state = [
+            torch.empty_strided(bias.shape, bias.stride(), dtype=high, device=DEVICE)
+            for _ in range(3)
+        ]
+        for x, value in zip(state, (0.0, 0.0, 1.0)):
+            x.fill_(value)
         if gained:
             burst_(signal, *state, bias, threshold, threshold * 8, 2.0)
         else:
@@ -103,7 +113,7 @@ def test_soft_reset_and_burst(both, currents_type, shape, gained):
             soft_reset_(signal, *state[:2], bias, threshold, weights, weights.flip(0) * 0.3)
         return [signal, *state]
 
-    assert_equal(both(run))
+    assert_equal(both("fire_and_reset", run))
 
 
 @pytest.mark.parametrize(
@@ -125,13 +135,33 @@ def test_max_pools_over_time(both, options, dtype):
         out = torch.cat([over_time(pool, values[:4]), over_time(pool, values[4:])])
         return [out, over_time.largest, over_time.count]
 
-    assert_equal(both(run))
+    assert_equal(both("spike_pool", run))
 
 
 def late(network, x):
     network, x = copy.deepcopy(network).to(DEVICE), x.to(DEVICE)
     record = simulate(network, x, "early_firing", potentials=True)
     return [record.logits, *record.spike_times.values(), *record.potentials.values()]
+
+
+@pytest.mark.parametrize("name", ["fire_and_reset", "spike_pool"])
+def test_the_long_axis_of_a_grid_is_its_first(both, name, monkeypatch):
+    """CUDA takes 2^31 - 1 blocks along the first axis and 65,535 along the others."""
+    from firstspike.compiled import triton_kernels
+
+    grids = []
+    monkeypatch.setattr(triton_kernels, "_launch", lambda kernel, grid, *a, **o: grids.append(grid))
+    many = 70_000
+    if name == "spike_pool":
+        values = torch.zeros(1, many, 2, 2)
+        triton_kernels.spike_pool(
+            values, values[0], values[0, :, :1, :1], None, ((2, 2), (2, 2), (0, 0), (1, 1))
+        )
+    else:
+        x = torch.zeros(1, many, 1)
+        state, one = (x[0], x[0]), (x[0, 0], x[0, 0])
+        triton_kernels.fire_and_reset(x, state, x[0], (x[0, 0],), one, gained=False)
+    assert grids == [(many, 1)]
 
 
 class Branches(nn.Module):
@@ -149,12 +179,12 @@ class Branches(nn.Module):
         return self.head(nn.functional.max_pool2d(x, 2))
 
 
-@pytest.mark.parametrize(("kernel", "offset"), [(Linear(), 1), (Exponential(), 4), (Linear(), 7)])
+@pytest.mark.parametrize(("kernel", "offset"), [(Linear(), 1), (Exponential(), 4), (Linear(), 6)])
 def test_late_spikes(both, kernel, offset):
     torch.manual_seed(0)
     model, x = Branches().double(), torch.rand(2, 2, 4, 4, dtype=torch.float64)
     network = convert(model, TTFS(8, kernel, offset=offset), calibration=x)
-    plain, by_kernel = both(lambda: late(network, x))
+    plain, by_kernel = both("walk", lambda: late(network, x))
     for one, other in zip(plain, by_kernel, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
@@ -173,10 +203,10 @@ from firstspike.compiled import triton_kernels as k
 F, I, L, C = "*fp32", "i32", "*i32", "constexpr"
 signatures = {{
     k.look_up_kernel: ([F] * 5 + [I] * 2, dict(POWERS=5, BLOCK=1024)),
-    k.soft_reset_kernel: (["*bf16"] + [F] * 6 + [I] * 5, dict(BLOCK=1024)),
-    k.burst_kernel: ([F] * 8 + [I] * 5, dict(BLOCK=1024)),
+    k.soft_reset_kernel: (["*bf16"] + [F] * 6 + [I] * 6, dict(BLOCK=1024)),
+    k.burst_kernel: ([F] * 8 + [I] * 6, dict(BLOCK=1024)),
     k.spike_pool_kernel: (
-        ["*bf16"] + ["*fp64"] * 4 + ["*bf16"] + [I] * 14, dict(COUNTING=True, WINDOW=4, BLOCK=128)
+        ["*bf16"] + ["*fp64"] * 4 + ["*bf16"] + [I] * 15, dict(COUNTING=True, WINDOW=4, BLOCK=128)
     ),
     k.walk_kernel: (
         [F] * 3 + [L] * 2 + ["*i64"] * 5 + [F] * 3 + [I] * 7, dict(WIDTH=64)

@@ -346,8 +346,8 @@ def test_the_jump_of_firing_has_the_derivative_of_a_triangle(steps):
         neuron = network.neuron(name)
         value = neuron.activate(Moments(a, w, 1))
         s = 1.0 if steps is None else (steps - 1) / steps
-        margin = (a + (0 if w is None else s * w)) / neuron.scale - (1 - s)
-        return value, margin, neuron.scale
+        end = (a + (0 if w is None else s * w)) / neuron.scale - (1 - s)
+        return value, torch.maximum(a / neuron.scale - 1, end), neuron.scale
 
     def slope(value, margin, scale):
         smooth = smooth_step(margin, width)
@@ -375,3 +375,49 @@ def spoken_by(network):
 def gradients(logits, network):
     loss = (logits * torch.linspace(-1, 2, logits.numel()).view_as(logits)).sum()
     return torch.autograd.grad(loss, list(network.parameters()))
+
+
+def lone(op, scale, jump, say=None):
+    """Gradient by the first weights of conv - relu - `op` - linear - relu - linear under ReLPSP."""
+    torch.manual_seed(3)
+    head = (nn.Flatten(), nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 2))
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), op, *head).double()
+    images = torch.rand(4, 1, 6, 6, dtype=torch.float64)
+    model(images)
+    network = convert(model, ReLPSP(), calibration=images)
+    name = network.network.populations[0]
+    if scale == "per channel":
+        neuron = network.neuron(name)
+        neuron.scale = neuron.scale * torch.ones(4, 1, 1, dtype=torch.float64)
+    plain = spoken_by(network)
+
+    def said(which, u):
+        return say(plain(which, u)) if say is not None and which == name else plain(which, u)
+
+    logits = moments.evaluate(network, images, said, jump)
+    return gradients(logits, network)[0]
+
+
+def test_the_jump_is_seen_through_pools_populations_and_scales_per_channel():
+    plain, seen = (lone(nn.MaxPool2d(2), "one", jump) for jump in (None, 1.0))
+    assert not torch.allclose(plain, seen)
+    torch.testing.assert_close(lone(nn.MaxPool2d(2), "per channel", 1.0), seen)
+    again = nn.Sequential(nn.MaxPool2d(2), nn.ReLU())
+    assert not torch.allclose(lone(again, "one", None), lone(again, "one", 1.0))
+
+
+def test_lost_spikes_have_no_jump():
+    """Where firing neurons say nothing, whether they fire changes nothing."""
+    kept = lone(nn.Identity(), "one", 0.3)
+    none = lone(nn.Identity(), "one", 0.3, say=lambda value: value * 0)
+    silent = lone(nn.Identity(), "one", 1e-9, say=lambda value: value * 0)
+    assert kept.abs().max() > 0 and torch.equal(silent, torch.zeros_like(silent))
+    assert none.abs().max() < kept.abs().max()
+
+
+def test_a_neuron_fires_where_its_margin_is_positive():
+    a, w = torch.meshgrid(torch.linspace(-1, 3, 81), torch.linspace(-4, 2, 61), indexing="ij")
+    for steps in (None, 8):
+        neuron = ReLPSP(steps).neuron(torch.tensor(1.0))
+        u = Moments(a + 1e-3, w, 1)
+        assert torch.equal(neuron.activate(u) > 0, neuron.margin(u) > 0)

@@ -16,21 +16,28 @@ from firstspike.neurons.neuron import Distribution, Neuron, State, infinity_like
 from firstspike.neurons.relpsp_gradient import fire, shares, tie
 
 
+class Firing(NamedTuple):
+    """By how much neurons fire, in units that a jump is seen in, and what a spike adds."""
+
+    margin: Tensor
+    size: Tensor
+
+
 class Moments(NamedTuple):
     """A potential that moves along a straight line, `value + s * slope`, s in windows.
 
     s counts from the start of the window of the populations at `depth`. `slope` is None where
     nothing rises. As the output of a population, `value` is what its spikes will have contributed
     by the start of the next window, per unit of weight, and `slope` what they go on to add. `size`
-    is set where every spike adds as much: then `slope = (value > 0) * size`, and `margin`, where it
-    is set, is what this jump is to have its derivative by.
+    is set where every spike adds as much: then `slope = (value > 0) * size`. `firing` is set where
+    this jump is to have a derivative (`engines.moments.evaluate`).
     """
 
     value: Tensor
     slope: Tensor | None
     depth: int
     size: Tensor | None = None
-    margin: Tensor | None = None
+    firing: Firing | None = None
 
     def at(self, depth: int) -> Moments:
         """The same line, counted from the window of a later depth."""
@@ -151,18 +158,21 @@ class ReLPSPNeuron(Neuron):
         return value.detach().sign() * self.scale  # values are not negative
 
     def margin(self, u: Moments) -> Tensor:
-        """By how much a neuron reaches its threshold in time, in units of the scale.
+        """By how much a neuron reaches its threshold, in units of the scale.
 
-        At the last moment s at which it may fire, 1 or on a grid (K - 1) / K,
+        The largest difference between potential and threshold, both lines, is at one of their ends,
 
-            A + s W - (1 - s);
+            max(A - 1, A + s W - (1 - s)),
 
-        it fires where this is positive (on a grid: not negative). There the slope of what it says
-        jumps by `scale`, and so does the function of the network.
+        s the last moment at which it may fire, 1 or on a grid (K - 1) / K. It fires where this is
+        positive (on a grid: not negative); there the slope of what it says jumps by `scale`, and so
+        does the function of the network.
         """
         last = 1.0 if self.steps is None else 1 - 1 / self.steps
-        end = u.value if u.slope is None else torch.add(u.value, u.slope, alpha=last)
-        return end.to(self.scale.dtype) * self.scale.reciprocal() - (1 - last)
+        factor = self.scale.reciprocal()
+        first = u.value.to(self.scale.dtype) * factor
+        end = first if u.slope is None else first + last * factor * u.slope.to(first.dtype)
+        return torch.maximum(first - 1, end - (1 - last))
 
     def encode(self, u: Moments) -> Tensor:  # type: ignore[override]
         with torch.no_grad():

@@ -9,7 +9,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-WIDTH = 64  # neurons of one position that walk together; their potentials stay in registers
+from firstspike.compiled.memory_order import WIDTH
+
 CHUNK = 16  # positions that use a block of weights while it is in the second-level cache
 CHANNEL_BITS = 20  # an event is (step << CHANNEL_BITS) | channel
 _MASK = (1 << CHANNEL_BITS) - 1

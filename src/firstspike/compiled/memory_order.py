@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WIDTH = 64  # neurons of one position that walk together in early firing, in registers
+
 
 def dense(x: Tensor) -> Tensor:
     """`x` itself where it is contiguous or in channels-last order, else a contiguous copy."""

@@ -12,4 +12,4 @@ KIND = "cuda"  # of device; in Triton's interpreter "cpu"
 
 def on_gpu(*tensors: Tensor) -> bool:
     """Whether they are plain tensors on a GPU, and kernels for it are asked for."""
-    return has_triton() and is_plain(*tensors, device=KIND)
+    return is_plain(*tensors, device=KIND) and has_triton()

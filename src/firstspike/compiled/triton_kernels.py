@@ -16,7 +16,13 @@ from torch import Tensor
 
 _BLOCK = 1024  # elements of a program
 _WINDOWS = 128  # windows of a max pool of a program
-_EXACT = {"enable_fp_fusion": False}
+LARGEST_WINDOW = 64  # of a max pool; larger ones are torch's
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """On the device of the first argument; the first axis of a grid is the long one."""
+    with torch.cuda.device_of(arguments[0]):
+        kernel[grid](*arguments, **constants, enable_fp_fusion=False)
 
 
 @triton.jit
@@ -24,7 +30,7 @@ def look_up_kernel(
     u, out, factor, thresholds, results, n, steps, POWERS: tl.constexpr, BLOCK: tl.constexpr
 ):
     """out[i] = results[#{s: thresholds[s] > u[i] * factor}], by bisection; see `look_up`."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < n
     potential = tl.load(u + i, mask=inside, other=0.0) * tl.load(factor)
     crossing = tl.zeros((BLOCK,), tl.int32)
@@ -47,11 +53,9 @@ def look_up(u: Tensor, out: Tensor, factor: Tensor, thresholds: Tensor, results:
     """
     n, steps = u.numel(), len(thresholds)
     if n:
-        powers = steps.bit_length()
+        arguments = (u, out, factor, thresholds, results, n, steps)
         grid = (triton.cdiv(n, _BLOCK),)
-        look_up_kernel[grid](
-            *(u, out, factor, thresholds, results, n, steps), POWERS=powers, BLOCK=_BLOCK, **_EXACT
-        )
+        _launch(look_up_kernel, grid, *arguments, POWERS=steps.bit_length(), BLOCK=_BLOCK)
 
 
 @triton.jit
@@ -67,14 +71,15 @@ def soft_reset_kernel(
     size,
     per_step,
     per_sample,
+    state_per_sample,
     bias_per_sample,
     BLOCK: tl.constexpr,
 ):
     """See `soft_reset_`; potentials and counts stay in registers for all steps."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    n = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
-    state = n * size + i
+    state = n * state_per_sample + i
     u = tl.load(potential + state, mask=inside, other=0.0)
     counted = tl.load(count + state, mask=inside, other=0.0)
     base = tl.load(bias + n * bias_per_sample + i, mask=inside, other=0.0)
@@ -107,14 +112,15 @@ def burst_kernel(
     size,
     per_step,
     per_sample,
+    state_per_sample,
     bias_per_sample,
     BLOCK: tl.constexpr,
 ):
     """See `burst_`."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    n = tl.program_id(1).to(tl.int64)
+    n = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
-    state = n * size + i
+    state = n * state_per_sample + i
     u = tl.load(potential + state, mask=inside, other=0.0)
     counted = tl.load(count + state, mask=inside, other=0.0)
     size_of = tl.load(threshold + i, mask=inside, other=1.0)
@@ -150,7 +156,8 @@ def fire_and_reset(
 
     Args:
         currents: (B, N, size), rows dense.
-        state: each (N, size), dense: potential and count, and the gain where it is `gained`.
+        state: each (N, size), rows dense: potential and count, and the gain where it is `gained`,
+            all with the same strides.
         bias: (N, size), rows dense, or with a stride of 0 along N.
         per_neuron: each (size,): thresholds, and largest gains where it is `gained`.
         numbers: weights and doses (B,), or the factor () of the gain.
@@ -159,13 +166,9 @@ def fire_and_reset(
     if not currents.numel():
         return
     kernel = burst_kernel if gained else soft_reset_kernel
-    grid = (triton.cdiv(size, _BLOCK), samples)
-    strides = (currents.stride(0), currents.stride(1), bias.stride(0))
-    kernel[grid](
-        *(currents, *state, bias, *per_neuron, *numbers, steps, size, *strides),
-        BLOCK=_BLOCK,
-        **_EXACT,
-    )
+    strides = (*currents.stride()[:2], state[0].stride(0), bias.stride(0))
+    arguments = (currents, *state, bias, *per_neuron, *numbers, steps, size, *strides)
+    _launch(kernel, (samples, triton.cdiv(size, _BLOCK)), *arguments, BLOCK=_BLOCK)
 
 
 @triton.jit
@@ -177,7 +180,8 @@ def spike_pool_kernel(
     count,
     out,
     steps,
-    planes,
+    per_step,
+    passed_per_step,
     height,
     width,
     rows,
@@ -195,8 +199,8 @@ def spike_pool_kernel(
     BLOCK: tl.constexpr,
 ):
     """See `SpikePool`; the sums of a window stay in registers for all steps."""
-    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    plane = tl.program_id(1).to(tl.int64)
+    plane = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     k = tl.arange(0, WINDOW)
     real = place < rows * columns
     y = (place // columns)[:, None] * sy - py + (k // kx)[None, :] * dy
@@ -208,18 +212,21 @@ def spike_pool_kernel(
     best = tl.load(largest + target, mask=real, other=0.0)
     if COUNTING:
         counted = tl.load(count + target, mask=real, other=0.0)
-    for step in range(steps):
-        new = tl.load(values + step * planes * height * width + source, mask=seen, other=0.0)
+    read, write = values + source, out + target
+    for _ in range(steps):
+        new = tl.load(read, mask=seen, other=0.0)
         sums += new.to(sums.dtype)
         now = tl.where(real, tl.max(sums, axis=1), 0.0)
         passed = now - best
         if out.dtype.element_ty == tl.bfloat16:
             passed = passed.to(tl.float32)  # on the way, as torch does
         passed = passed.to(out.dtype.element_ty)
-        tl.store(out + step * planes * rows * columns + target, passed, mask=real)
+        tl.store(write, passed, mask=real)
         if COUNTING:
             counted += (now > best).to(counted.dtype)
         best = now
+        read += per_step
+        write += passed_per_step
     tl.store(grown + source, sums, mask=seen)
     tl.store(largest + target, best, mask=real)
     if COUNTING:
@@ -241,15 +248,16 @@ def spike_pool(
     out, grown = values.new_empty(steps, planes, rows, columns), delivered.clone()
     if out.numel():
         (ky, kx), *others = window
-        grid = (triton.cdiv(rows * columns, _WINDOWS), planes)
-        spike_pool_kernel[grid](
+        _launch(
+            spike_pool_kernel,
+            (planes, triton.cdiv(rows * columns, _WINDOWS)),
             *(values, delivered, grown, largest, largest if count is None else count, out),
-            *(steps, planes, height, width, rows, columns, ky, kx),
+            *(steps, planes * height * width, planes * rows * columns),
+            *(height, width, rows, columns, ky, kx),
             *(number for pair in others for number in pair),
             COUNTING=count is not None,
             WINDOW=triton.next_power_of_2(ky * kx),
             BLOCK=_WINDOWS,
-            **_EXACT,
         )
     return out, grown
 
@@ -334,11 +342,12 @@ def walk(
     left = torch.empty_like(u)
     blocks, rows, width = weights.shape
     if u.numel():
-        walk_kernel[(samples * positions, blocks)](
+        _launch(
+            walk_kernel,
+            (samples * positions, blocks),
             *(u, left, factor, order, edges, start, *links, amplitude, weights, thresholds),
             *(positions, neurons, order.shape[1], edges.shape[1], rows),
             *(amplitude.shape[1], len(thresholds)),
             WIDTH=width,
-            **_EXACT,
         )
     return left

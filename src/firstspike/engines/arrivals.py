@@ -19,6 +19,7 @@ from torch import Tensor
 
 from firstspike._tensors import add_tensors
 from firstspike.compiled.available import TRITON_VARIABLE, has_numba
+from firstspike.compiled.memory_order import WIDTH
 from firstspike.compiled.on_gpu import on_gpu
 from firstspike.engines.prepared import frozen
 from firstspike.networks.network import Network, Node
@@ -379,8 +380,6 @@ def _pack(
     Args:
         steps: at which late spikes may arrive, and 0.
     """
-    from firstspike.compiled.early_firing_loops import WIDTH
-
     dtype = spiking.input_low.dtype
 
     index = {source.name: i for i, source in enumerate(sources)}

@@ -21,7 +21,7 @@ from firstspike.engines.engine import Engine
 from firstspike.engines.pooling import SpikePool
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT, Network, Node
-from firstspike.networks.ops import MaxPool, WeightOp
+from firstspike.networks.ops import MaxPool, Reshape, WeightOp
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -95,6 +95,7 @@ class _Run:
         self.states: dict[str, State] = {}
         self.pools: dict[str, SpikePool] = {}
         self.last: dict[str, Tensor] = {}  # ramps: what each node said at the last step, (n, ...)
+        self.repeating = self._repeating() if spiking.code.rank > 1 else set()
         self.bias = self._start()
         self.arrived = self.bias.new_zeros(len(x), self.bias.shape[1])  # at the readout, no bias
         self.doses = 0.0
@@ -165,11 +166,9 @@ class _Run:
     def _run_block(self, steps: range) -> None:
         """Advance everything by the steps of one block; signals are (B, n, ...) or None."""
         signals: dict[str, Tensor | None] = {}
-        ramps = self.spiking.code.rank > 1
         steady: set[str] = set()  # nodes that say at every step what they said at the last
         for node, inputs in self.network.walk(signals):
-            hears = node.inputs and node.name not in self.spiking.neurons
-            if hears and steady.issuperset(node.inputs):
+            if node.name in self.repeating and steady.issuperset(node.inputs):
                 signals[node.name] = self._repeated(node.name, len(steps))
                 steady.add(node.name)
                 del inputs
@@ -184,13 +183,29 @@ class _Run:
             else:
                 assert isinstance(op, WeightOp)
                 signals[node.name] = _apply(op, inputs, node, self.network.node)
-            if ramps and self._repeats(node.name, signals[node.name]):
+            if self.repeating and self._repeats(node.name, signals[node.name]):
                 steady.add(node.name)
             del inputs
         self._read(signals[self.network.output.name], steps)
 
-    # ---- ramps: once all spikes of a window have come, potentials rise alike at every step; so do
-    # the maxima of pools, as the ramps of a channel are as steep as each other
+    # ---- ramps: potentials rise alike at every step once all spikes of a window have come --------
+    def _repeating(self) -> set[str]:
+        """Nodes that say the same while their inputs do.
+
+        Linear ones, and maxima of ramps as steep as each other: the lead never changes among these.
+        """
+        found, even = set(), set()
+        for node in self.network.nodes:
+            if node.name in self.spiking.neurons:
+                even |= {node.name} if self.spiking.neuron(node.name).scale.ndim == 0 else set()
+                continue
+            op = self.network.op(node.name)
+            if isinstance(op, MaxPool | Reshape) and even.issuperset(node.inputs):
+                even.add(node.name)
+            if not isinstance(op, MaxPool) or node.name in even:
+                found.add(node.name)
+        return found
+
     def _repeats(self, name: str, signal: Tensor | None) -> bool:
         """Whether a node says at every step of a block what it said at the step before."""
         if signal is None:

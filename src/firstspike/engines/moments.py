@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from firstspike.codes.relpsp import Moments
+from firstspike.codes.relpsp import Firing, Moments
 from firstspike.networks.network import INPUT
 from firstspike.networks.ops import BatchNorm, Dense, MaxPool, Op, Reshape, WeightOp
 
@@ -29,22 +29,25 @@ def evaluate(
 
     Args:
         jump: give slopes the derivative by which neurons fire at all, see `ReLPSPNeuron.margin`,
-            smoothed over so many thresholds on either side; None gives them none.
+            smoothed over so many thresholds on either side; None gives them none. Spikes that
+            `activate` loses have none.
     """
     network = spiking.network
     signals = {INPUT: _input(spiking, spiking.shifted(x), activate)}
     for node, arguments in network.walk(signals, network.nodes[1:]):
         if network.is_population(node.name):
             depth = network.depth[node.name]
-            u = arguments[0].at(depth)
+            u = _seen(arguments[0]).at(depth)
             spoken = _spoken(spiking, node.name, activate(node.name, u), depth + 1)
             if jump is not None:
                 margin = spiking.neuron(node.name).margin(u)  # type: ignore[operator]
-                spoken = _with_jump(spoken, margin / jump, spiking.neuron(node.name).scale)
+                lost = (spoken.value == 0) & (margin > 0)  # dropped or deleted: it does not fire
+                margin = torch.where(lost, -torch.inf, margin / jump)
+                spoken = spoken._replace(firing=Firing(margin, spiking.neuron(node.name).scale))
             signals[node.name] = spoken
         else:
             signals[node.name] = _apply(network.op(node.name), arguments)
-    return signals[network.output.name].at(spiking.depth + 1).value
+    return _seen(signals[network.output.name]).at(spiking.depth + 1).value
 
 
 def _input(spiking: SpikingNetwork, x: Tensor, activate: Activate) -> Moments:
@@ -60,18 +63,11 @@ def _spoken(spiking: SpikingNetwork, name: str, value: Tensor, depth: int) -> Mo
     return Moments(value, neuron.slope(value), depth, size)  # type: ignore[operator]
 
 
-def _with_jump(m: Moments, margin: Tensor, scale: Tensor) -> Moments:
-    """The same, its slope with a derivative by the margins: at once, or when it is asked for."""
-    if m.size is None:  # scales differ
-        return m._replace(slope=_Jump.apply(m.slope, margin, scale))
-    return m._replace(margin=margin)
-
-
 def _seen(m: Moments) -> Moments:
     """The same, its slope with the derivative by the margins that came with it."""
-    if m.margin is None:
+    if m.firing is None:
         return m
-    return m._replace(slope=_Jump.apply(m.slope, m.margin, m.size), size=None, margin=None)
+    return m._replace(slope=_Jump.apply(m.slope, *m.firing), size=None, firing=None)
 
 
 class _Jump(torch.autograd.Function):
@@ -95,9 +91,12 @@ def _apply(op: Op, arguments: list[Moments]) -> Moments:
     receive one. Maxima are taken of margins as well: a group fires where its highest does.
     """
     depth = max(a.depth for a in arguments)
-    if isinstance(op, Reshape | MaxPool) and arguments[0].margin is not None:
-        whole = _apply(op, [arguments[0]._replace(margin=None)])
-        return whole._replace(margin=op(arguments[0].margin))
+    firing = arguments[0].firing
+    if firing is not None and (
+        isinstance(op, MaxPool) or (isinstance(op, Reshape) and arguments[0].size is not None)
+    ):
+        whole = _apply(op, [arguments[0]._replace(firing=None)])
+        return whole._replace(firing=firing._replace(margin=op(firing.margin)))
     moved = [_seen(a).at(depth) for a in arguments]
     if isinstance(op, BatchNorm) and op.training and moved[0].slope is not None:
         return _normalized(op, moved[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -59,8 +60,11 @@ class SpikePool:
             self.delivered = torch.zeros(shape, dtype=high, device=values.device)
             self.largest = op(self.delivered)
             self.count = torch.zeros_like(self.largest) if self.counting else None
-        if values.numel() > 0 and op.in_planes(values) and on_gpu(values, self.delivered):
-            return self._by_kernel(op, values, self.delivered, self.largest)
+        if op.in_planes(values) and on_gpu(values, self.delivered) and values.numel() > 0:
+            from firstspike.compiled.triton_kernels import LARGEST_WINDOW
+
+            if math.prod(plane_windows(op.hyper)[0]) <= LARGEST_WINDOW:
+                return self._by_kernel(op, values, self.delivered, self.largest)
         if values.dtype in _COMPILED and values.numel() > 0 and op.fits_loop(values):
             return self._compiled(op, values, self.delivered, self.largest)
         out = []

@@ -95,12 +95,13 @@ class SingleSpikeMethod(Distilled):
     # ---- hooks of the loop ----------------------------------------------------------------------
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         self._images = images[:_WATCHED].detach()
+        disturbed = images
         if self.perturbation is not None:
-            images = self.perturbation.images(self._network, images)
+            disturbed = self.perturbation.images(self._network, images)
             self._changes = self.perturbation.weight_changes(self._network)  # for one step
             for parameter, change in self._changes.items():
                 parameter.data.add_(change)
-        logits = self.logits(images)
+        logits = self.logits(disturbed)
         loss = self.criterion(logits, images, labels)
         penalty = self.penalty(self._network)
         return loss if penalty is None else loss + penalty, logits
