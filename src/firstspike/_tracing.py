@@ -23,6 +23,8 @@ def transformation(x: Tensor) -> str | None:
     >>> transformation(torch.ones(2)) is None
     True
     """
+    if torch.compiler.is_compiling():
+        return None
     if torch.jit.is_tracing():
         return TRACE
     functorch = torch._C._functorch
