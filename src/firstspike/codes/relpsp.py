@@ -198,6 +198,16 @@ class ReLPSPNeuron(Neuron):
             )
         return {"potential": bias.clone(), "times": infinity_like(bias)}
 
+    def run(
+        self, state: State, currents: Tensor | None, steps: Sequence[int | None]
+    ) -> tuple[State, Tensor | None]:
+        if self.steps is None or any(t is None or t < self.steps for t in steps):
+            return super().run(state, currents, steps)
+        if currents is not None:
+            state["potential"] += currents.sum(0)
+        out = state["times"].isfinite() * (self.scale / self.steps)  # no more spikes will come
+        return state, out.expand(len(steps), *out.shape)
+
     def step(
         self, state: State, current: Tensor | None, t: int | None
     ) -> tuple[State, Tensor | None]:
