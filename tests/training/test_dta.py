@@ -377,11 +377,14 @@ def gradients(logits, network):
     return torch.autograd.grad(loss, list(network.parameters()))
 
 
-def lone(op, scale, jump, say=None):
+def lone(op, scale, jump, say=None, sure=False):
     """Gradient by the first weights of conv - relu - `op` - linear - relu - linear under ReLPSP."""
     torch.manual_seed(3)
     head = (nn.Flatten(), nn.LazyLinear(5), nn.ReLU(), nn.Linear(5, 2))
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), op, *head).double()
+    if sure:  # every neuron of the first population fires
+        model[0].weight.data.abs_()
+        model[0].bias.data.abs_()
     images = torch.rand(4, 1, 6, 6, dtype=torch.float64)
     model(images)
     network = convert(model, ReLPSP(), calibration=images)
@@ -407,12 +410,10 @@ def test_the_jump_is_seen_through_pools_populations_and_scales_per_channel():
 
 
 def test_lost_spikes_have_no_jump():
-    """Where firing neurons say nothing, whether they fire changes nothing."""
-    kept = lone(nn.Identity(), "one", 0.3)
-    none = lone(nn.Identity(), "one", 0.3, say=lambda value: value * 0)
-    silent = lone(nn.Identity(), "one", 1e-9, say=lambda value: value * 0)
-    assert kept.abs().max() > 0 and torch.equal(silent, torch.zeros_like(silent))
-    assert none.abs().max() < kept.abs().max()
+    """Where all neurons fire and none is heard, whether they fire changes nothing."""
+    heard = lone(nn.Identity(), "one", 9.0, sure=True)
+    lost = lone(nn.Identity(), "one", 9.0, say=lambda value: value * 0, sure=True)
+    assert heard.abs().max() > 0 and torch.equal(lost, torch.zeros_like(lost))
 
 
 def test_a_neuron_fires_where_its_margin_is_positive():
@@ -421,3 +422,9 @@ def test_a_neuron_fires_where_its_margin_is_positive():
         neuron = ReLPSP(steps).neuron(torch.tensor(1.0))
         u = Moments(a + 1e-3, w, 1)
         assert torch.equal(neuron.activate(u) > 0, neuron.margin(u) > 0)
+
+
+@pytest.mark.parametrize("jump", [0, -1.0, float("nan"), float("inf"), "wide", True])
+def test_a_jump_that_is_no_width_is_refused(jump):
+    with pytest.raises(ValueError, match="`jump` must be a positive number, got"):
+        DTA(jump=jump)

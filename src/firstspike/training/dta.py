@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from firstspike.config import register, require
+from firstspike.config import is_number, register, require
 from firstspike.engines import moments
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.training.output_spikes import output_population, output_times
@@ -77,7 +77,10 @@ class DTA(SingleSpikeMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.jump is not None:
-            require(self.jump > 0, "jump", "be positive", self.jump, "None is the paper's.")
+            fits = is_number(self.jump) and self.jump > 0
+            require(
+                fits, "jump", "be a positive number", self.jump, "2 is usual, None the paper's."
+            )
         if self.output not in get_args(Output):
             raise ValueError(
                 f"`output` must be one of {', '.join(get_args(Output))}, got {self.output!r}."
