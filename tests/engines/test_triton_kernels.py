@@ -159,8 +159,8 @@ def test_the_long_axis_of_a_grid_is_its_first(both, name, monkeypatch):
         )
     else:
         x = torch.zeros(1, many, 1)
-        state, one = (x[0], x[0]), (x[0, 0], x[0, 0])
-        triton_kernels.fire_and_reset(x, state, x[0], (x[0, 0],), one, gained=False)
+        one = x[0, 0]
+        triton_kernels.fire_and_reset(x, x[0], x[0], x[0], one, rhythm=(one, one))
     assert grids == [(many, 1)]
 
 
@@ -201,18 +201,20 @@ from triton.compiler import ASTSource
 from firstspike.compiled import triton_kernels as k
 
 F, I, L, C = "*fp32", "i32", "*i32", "constexpr"
-signatures = {{
-    k.look_up_kernel: ([F] * 5 + [I] * 2, dict(POWERS=5, BLOCK=1024)),
-    k.soft_reset_kernel: (["*bf16"] + [F] * 6 + [I] * 6, dict(BLOCK=1024)),
-    k.burst_kernel: ([F] * 8 + [I] * 6, dict(BLOCK=1024)),
-    k.spike_pool_kernel: (
+signatures = [
+    (k.look_up_kernel, [F] * 5 + [I] * 2, dict(POWERS=5, BLOCK=1024)),
+    (k.fire_and_reset_kernel, ["*bf16"] + [F] * 9 + [I] * 6, dict(GAINED=True, BLOCK=1024)),
+    (k.fire_and_reset_kernel, ["*bf16"] + [F] * 9 + [I] * 6, dict(GAINED=False, BLOCK=1024)),
+    (
+        k.spike_pool_kernel,
         ["*bf16"] + ["*fp64"] * 4 + ["*bf16"] + [I] * 15, dict(COUNTING=True, WINDOW=4, BLOCK=128)
     ),
-    k.walk_kernel: (
+    (
+        k.walk_kernel,
         [F] * 3 + [L] * 2 + ["*i64"] * 5 + [F] * 3 + [I] * 7, dict(WIDTH=64)
     ),
-}}
-for kernel, (kinds, constants) in signatures.items():
+]
+for kernel, kinds, constants in signatures:
     kinds = dict(zip(kernel.arg_names, kinds + [C] * len(constants), strict=True))
     source = ASTSource(fn=kernel, signature=kinds, constexprs=constants)
     made = triton.compile(source, target=GPUTarget("cuda", {capability}, 32))

@@ -59,7 +59,7 @@ def look_up(u: Tensor, out: Tensor, factor: Tensor, thresholds: Tensor, results:
 
 
 @triton.jit
-def soft_reset_kernel(
+def fire_and_reset_kernel(
     currents,
     potential,
     count,
@@ -67,45 +67,7 @@ def soft_reset_kernel(
     threshold,
     weights,
     doses,
-    steps,
-    size,
-    per_step,
-    per_sample,
-    state_per_sample,
-    bias_per_sample,
-    BLOCK: tl.constexpr,
-):
-    """See `soft_reset_`; potentials and counts stay in registers for all steps."""
-    n = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < size
-    state = n * state_per_sample + i
-    u = tl.load(potential + state, mask=inside, other=0.0)
-    counted = tl.load(count + state, mask=inside, other=0.0)
-    base = tl.load(bias + n * bias_per_sample + i, mask=inside, other=0.0)
-    size_of = tl.load(threshold + i, mask=inside, other=1.0)
-    at = currents + n * per_sample + i
-    for step in range(steps):
-        u += tl.load(at, mask=inside, other=0.0).to(u.dtype) + tl.load(doses + step) * base
-        limit = size_of * tl.load(weights + step)
-        fires = u >= limit
-        value = tl.where(fires, limit, 0.0)
-        u -= value
-        counted += fires.to(u.dtype)
-        tl.store(at, value.to(currents.dtype.element_ty), mask=inside)
-        at += per_step
-    tl.store(potential + state, u, mask=inside)
-    tl.store(count + state, counted, mask=inside)
-
-
-@triton.jit
-def burst_kernel(
-    currents,
-    potential,
-    count,
     gain,
-    bias,
-    threshold,
     largest,
     factor,
     steps,
@@ -114,61 +76,76 @@ def burst_kernel(
     per_sample,
     state_per_sample,
     bias_per_sample,
+    GAINED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """See `burst_`."""
+    """See `soft_reset_`, and `burst_` where it is `GAINED`; states stay in registers."""
     n = tl.program_id(0).to(tl.int64)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = i < size
     state = n * state_per_sample + i
     u = tl.load(potential + state, mask=inside, other=0.0)
     counted = tl.load(count + state, mask=inside, other=0.0)
-    size_of = tl.load(threshold + i, mask=inside, other=1.0)
-    times = tl.load(gain + state, mask=inside, other=1.0)
-    most = tl.load(largest + i, mask=inside, other=1.0)
     base = tl.load(bias + n * bias_per_sample + i, mask=inside, other=0.0)
-    more = tl.load(factor)
+    unit = tl.load(threshold + i, mask=inside, other=1.0)
+    if GAINED:
+        times = tl.load(gain + state, mask=inside, other=1.0)
+        most = tl.load(largest + i, mask=inside, other=1.0)
+        more = tl.load(factor)
     at = currents + n * per_sample + i
-    for _ in range(steps):
-        u += tl.load(at, mask=inside, other=0.0).to(u.dtype) + base
-        limit = size_of * times
+    for step in range(steps):
+        current = tl.load(at, mask=inside, other=0.0).to(u.dtype)
+        if GAINED:
+            u += current + base
+            limit = unit * times
+        else:
+            u += current + tl.load(doses + step) * base
+            limit = unit * tl.load(weights + step)
         fires = u >= limit
         value = tl.where(fires, limit, 0.0)
         u -= value
         counted += fires.to(u.dtype)
-        times = tl.where(fires, tl.minimum(times * more, most), 1.0)
+        if GAINED:
+            times = tl.where(fires, tl.minimum(times * more, most), 1.0)
         tl.store(at, value.to(currents.dtype.element_ty), mask=inside)
         at += per_step
     tl.store(potential + state, u, mask=inside)
     tl.store(count + state, counted, mask=inside)
-    tl.store(gain + state, times, mask=inside)
+    if GAINED:
+        tl.store(gain + state, times, mask=inside)
 
 
 def fire_and_reset(
     currents: Tensor,
-    state: tuple[Tensor, ...],
+    potential: Tensor,
+    count: Tensor,
     bias: Tensor,
-    per_neuron: tuple[Tensor, ...],
-    numbers: tuple[Tensor, ...],
-    gained: bool,
+    threshold: Tensor,
+    rhythm: tuple[Tensor, Tensor] | None = None,
+    bursts: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> None:
     """Steps of integrate-and-fire, in place.
 
     Args:
         currents: (B, N, size), rows dense.
-        state: each (N, size), rows dense: potential and count, and the gain where it is `gained`,
-            all with the same strides.
+        potential, count: (N, size), rows dense, with the same strides.
         bias: (N, size), rows dense, or with a stride of 0 along N.
-        per_neuron: each (size,): thresholds, and largest gains where it is `gained`.
-        numbers: weights and doses (B,), or the factor () of the gain.
+        threshold: (size,).
+        rhythm: weights and doses (B,), of soft reset.
+        bursts: gain, like the potential, its largest values (size,), and its factor ().
     """
     steps, samples, size = currents.shape
-    if not currents.numel():
-        return
-    kernel = burst_kernel if gained else soft_reset_kernel
-    strides = (*currents.stride()[:2], state[0].stride(0), bias.stride(0))
-    arguments = (currents, *state, bias, *per_neuron, *numbers, steps, size, *strides)
-    _launch(kernel, (samples, triton.cdiv(size, _BLOCK)), *arguments, BLOCK=_BLOCK)
+    strides = (*currents.stride()[:2], potential.stride(0), bias.stride(0))
+    _launch(
+        fire_and_reset_kernel,
+        (samples, triton.cdiv(size, _BLOCK)),
+        *(currents, potential, count, bias, threshold),
+        *(rhythm or (potential,) * 2),  # in place of what is not there
+        *(bursts or (potential,) * 3),
+        *(steps, size, *strides),
+        GAINED=bursts is not None,
+        BLOCK=_BLOCK,
+    )
 
 
 @triton.jit

@@ -37,8 +37,8 @@ def soft_reset_(
     """
     high = potential.dtype
     if on_gpu(currents, potential, bias):
-        numbers = weights.to(bias.device, high), doses.to(bias.device, high)
-        return _by_kernel(currents, (potential, count), bias, (threshold,), numbers)
+        there = weights.to(bias.device, high), doses.to(bias.device, high)
+        return _by_kernel(currents, potential, count, bias, threshold, rhythm=there)
     if _compiled_loop_fits(currents):
         rhythm = (weights.to(high).numpy(), doses.to(high).numpy())
         name = "soft_reset_rows_bf16" if currents.dtype == torch.bfloat16 else "soft_reset_rows"
@@ -67,9 +67,8 @@ def burst_(
     after a spike (up to `largest`) and returns to 1 after a step without one."""
     high = potential.dtype
     if on_gpu(currents, potential, bias):
-        number = torch.tensor(factor, dtype=high, device=bias.device)
-        state = (potential, count, gain)
-        return _by_kernel(currents, state, bias, (threshold, largest), (number,))
+        bursts = gain, largest, torch.tensor(factor, dtype=high, device=bias.device)
+        return _by_kernel(currents, potential, count, bias, threshold, bursts=bursts)
     if _compiled_loop_fits(currents):
         state = (potential, count, gain)
         work = currents.to(high)  # the same memory unless currents are bfloat16
@@ -162,25 +161,31 @@ def _compiled(
 
 def _by_kernel(
     currents: Tensor,
-    state: tuple[Tensor, ...],
+    potential: Tensor,
+    count: Tensor,
     bias: Tensor,
-    per_neuron: tuple[Tensor, ...],
-    numbers: tuple[Tensor, ...],
+    threshold: Tensor,
+    *,
+    rhythm: tuple[Tensor, Tensor] | None = None,
+    bursts: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> None:
-    """The same in a kernel for GPUs."""
+    """The same in a kernel for GPUs; see `fire_and_reset`."""
     from firstspike.compiled import triton_kernels
 
     if not currents.numel():
         return
-    size, high = currents[0, 0].numel(), state[0].dtype
-    work = currents.as_strided((*currents.shape[:2], size), (*currents.stride()[:2], 1))
+    size, high = currents[0, 0].numel(), potential.dtype
+    if bursts is not None:
+        gain, largest, factor = bursts
+        bursts = _flat_rows(gain, size), _of_neurons(largest, currents, high), factor
     triton_kernels.fire_and_reset(
-        work,
-        tuple(_flat_rows(x, size) for x in state),
+        currents.as_strided((*currents.shape[:2], size), (*currents.stride()[:2], 1)),
+        _flat_rows(potential, size),
+        _flat_rows(count, size),
         _flat_rows(like_sample(bias, currents, high), size),
-        tuple(_of_neurons(x, currents, high) for x in per_neuron),
-        numbers,
-        gained=len(state) == 3,
+        _of_neurons(threshold, currents, high),
+        rhythm,
+        bursts,
     )
 
 
