@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from firstspike.config import kind, register, require, require_integer
+from firstspike.config import is_number, kind, register, require, require_integer
 from firstspike.engines import closed_form
 from firstspike.engines.engine import ENGINES
 from firstspike.engines.evaluation import evaluation_mode
@@ -54,11 +54,10 @@ class Perturbation:
     def __post_init__(self) -> None:
         for name in ("jitter", "weight_noise", "input_noise"):
             value = getattr(self, name)
-            require(value >= 0, name, "be at least 0", value, "0 disturbs nothing.")
-            require(value < float("inf"), name, "be finite", value, "1 is much.")
-        require(
-            0 <= self.deletion <= 1, "deletion", "lie in [0, 1]", self.deletion, "It is a share."
-        )
+            fits = is_number(value) and value >= 0
+            require(fits, name, "be finite and at least 0", value, "0 disturbs nothing.")
+        fits = is_number(self.deletion) and 0 <= self.deletion <= 1
+        require(fits, "deletion", "lie in [0, 1]", self.deletion, "It is a share.")
         if self.bits is not None:
             require_integer("bits", self.bits, 2, "4 to 8 are usual; None rounds nothing.")
             require(self.bits <= 32, "bits", "be at most 32", self.bits, "None rounds nothing.")
