@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import parametrize
 
 import firstspike as fs
-from firstspike.engines import ENGINES, able_engines
+from firstspike.engines import ENGINES, able_engines, packing
 from firstspike.networks.ops import Convolution, Dense
 from firstspike.neurons.lookup import LookUp
 from firstspike.neurons.table import TableNeuron
@@ -221,14 +222,43 @@ def test_the_quickest_engine_is_found_by_timing_on_images() -> None:
     assert found.run(x[:1]).engine == found.engine
     stepped = fs.convert(model, fs.Rate(8), calibration=x)
     assert fs.prepare(stepped, images=x).engine == "clock"
-    with pytest.raises(ValueError, match="`images` must be alone, got `engine` 'event'"):
-        fs.prepare(network, "event", images=x)
-    with pytest.raises(ValueError, match=r"`images` must be alone.*weights"):
+    low = fs.prepare(network, "event", images=x, weights="int8")
+    assert torch.equal(low(x), fs.prepare(network, "event", weights="int8")(x))
+    with pytest.raises(ValueError, match=r"`engine` must be named beside options.*weights"):
         fs.prepare(network, images=x, weights="int8")
-    with pytest.raises(ValueError, match="`images` must not be empty"):
-        fs.prepare(network, images=x[:0])
+    for engine in (None, "closed_form"):
+        with pytest.raises(ValueError, match="`images` must not be empty"):
+            fs.prepare(network, engine, images=x[:0])
     with pytest.raises(ValueError, match="must have shape"):
         fs.prepare(network, images=x[0])
+
+
+def quickest(*kernels: float) -> Any:
+    """Timing that finds what it is told."""
+    return lambda found, x: list(kernels[: len(found)])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("code", ["closed form", "learned", "switch", "reverse"])
+def test_weights_are_packed_where_timing_says_so_and_nothing_else_changes(code, monkeypatch):
+    network, x = converted(CODES[code]), images()
+    monkeypatch.setattr(packing, "_once", quickest(2.0, 1.0))
+    packed = fs.prepare(network, "closed_form", images=x[:1])
+    assert repr(packed) == "Prepared: closed_form, 2 of 2 convolutions with packed weights"
+    monkeypatch.setattr(packing, "_once", quickest(1.0, 2.0))
+    plain = fs.prepare(network, "closed_form", images=x[:1])
+    assert repr(plain) == "Prepared: closed_form" == repr(fs.prepare(network))
+    expected = fs.simulate(network, x).logits
+    for prepared in (packed, plain, pickle.loads(pickle.dumps(copy.deepcopy(packed)))):
+        for batch in (x[:1], x[:5], x):
+            torch.testing.assert_close(prepared(batch), expected[: len(batch)])
+    assert not any(op.packs for op in network.network.ops.values() if isinstance(op, Convolution))
+    weight = packed.network.network.op("_3").weight
+    weight.mul_(0.5)  # what is packed follows its weights
+    torch.testing.assert_close(packed(x), packed.run(x).logits)
+    assert not torch.allclose(packed(x), expected, atol=1e-3)
+    packed.network.double()
+    assert torch.equal(packed(x.double()), packed.run(x.double()).logits)
 
 
 class Twice:

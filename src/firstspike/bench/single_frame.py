@@ -57,7 +57,7 @@ def _rows(name: str, quick: bool) -> list[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # shifted biases are nobody's network
         network = fs.convert(model, CODE, calibration=frames)
-    variants[CLOSED] = fs.prepare(network, "closed_form")
+    variants[CLOSED] = fs.prepare(network, "closed_form", images=frames[:1])
     notes = {}
     try:
         whole = quantize(network, Quantization(bits=8, value_bits=8))

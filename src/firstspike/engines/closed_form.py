@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from torch.nn.modules import module
 from firstspike._tracing import is_plain, transformation
 from firstspike.engines import moments
 from firstspike.engines.engine import Engine
+from firstspike.engines.packing import packing_where_quicker
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
 from firstspike.neurons.neuron import Neuron
@@ -116,66 +118,80 @@ class ClosedForm(Engine):
         return logits(network, x) if calls is None else calls(x)
 
     @torch.no_grad()
-    def plan(self, network: SpikingNetwork) -> dict[str, Any]:
-        return {} if network.code.rank > 1 else {"calls": _Calls(network)}
+    def plan(
+        self, network: SpikingNetwork, images: Tensor | None = None, *, shown: bool = False
+    ) -> dict[str, Any]:
+        if network.code.rank > 1:
+            return {}
+        if images is not None:
+            first = channels_last(network.shifted(images, one_pass=True))
+            resolved(network, packing_where_quicker)(first)
+        return {"calls": _Calls(network, shown)}
 
 
 class _Calls:
     """`logits` of a network that hardly ever changes, as a list of calls with nothing to decide.
 
-    They are resolved again when anything about an operation or a neuron has changed (tensors that
-    were written to or replaced, modules, methods, clips), and not used while there are hooks.
+    They are not used while there are hooks. Of a network that others hold they are resolved again
+    when anything about an operation or a neuron has changed (tensors that were written to or
+    replaced, modules, methods, clips).
     """
 
-    def __init__(self, network: SpikingNetwork) -> None:
-        self.network = network
-        self.made: tuple[_State, Callable[[Tensor], Tensor]] | None = None
+    def __init__(self, network: SpikingNetwork, shown: bool) -> None:
+        self.network, self.shown = network, shown
+        self.made = self._make()
+
+    def _make(self) -> tuple[_State | None, Callable[[Tensor], Tensor]]:
+        state = _State(self.network) if self.shown else None
+        return state, resolved(self.network, lambda op: op.resolve())
 
     def __call__(self, x: Tensor) -> Tensor:
-        made = self.made
-        if made is None or not made[0].holds():
-            state = _State(self.network)
-            calls = resolved(self.network, lambda op: op.resolve())
-            self.made = made = state, calls
-        if not made[0].known or any(made[0].hooks) or not is_plain(x):
+        state, calls = self.made
+        if state is not None and not state.holds():
+            state, calls = self.made = self._make()
+        if (_hooked() if state is None else state.seen()) or not is_plain(x):
             return logits(self.network, x)
-        return made[1](channels_last(self.network.shifted(x, one_pass=True)))
+        return calls(channels_last(self.network.shifted(x, one_pass=True)))
+
+
+def _hooked() -> bool:
+    """Whether somebody sees all modules work."""
+    return bool(module._global_forward_hooks or module._global_forward_pre_hooks)
 
 
 class _State:
-    """All that a list of calls depends on, as it was.
-
-    Attributes:
-        hooks: where modules keep those that see them work.
-        known: False where writing to a tensor leaves no trace, as in inference mode.
-    """
+    """All that a list of calls depends on, as it was."""
 
     def __init__(self, network: SpikingNetwork) -> None:
         every = list(network.modules())
-        own = [h for m in every for h in (m._forward_hooks, m._forward_pre_hooks)]
-        self.hooks = [*own, module._global_forward_hooks, module._global_forward_pre_hooks]
-        self._held = [h for m in every for h in (m._modules, m._parameters, m._buffers) if h]
-        self._working = [*network.network.ops.values(), *network.neurons.values()]
-        self._own = [vars(m) for m in self._working]
-        self._methods = [
-            (kind, "activate" if issubclass(kind, Neuron) else "forward")
-            for kind in {type(m) for m in self._working}
+        self._hooks = [h for m in every for h in (m._forward_hooks, m._forward_pre_hooks)]
+        self._held: list[dict[str, Any]] = [
+            h for m in every for h in (m._modules, m._parameters, m._buffers) if h
         ]
+        self._working = [*network.network.ops.values(), *network.neurons.values()]
+        replaced = "forward", "activate", "clip"
+        self._own = [vars(m) for m in self._working for _ in replaced]
+        self._names = [*replaced] * len(self._working)
+        self._kinds = list({type(m) for m in self._working})
+        self._methods = ["activate" if issubclass(k, Neuron) else "forward" for k in self._kinds]
         self._parts = self._look()
         tensors = [part for part in self._parts if isinstance(part, Tensor)]
-        self.known = not any(tensor.is_inference() for tensor in tensors)
-        self._tensors = tensors if self.known else []
+        self._traceless = any(tensor.is_inference() for tensor in tensors)
+        self._tensors = [] if self._traceless else tensors
         self._versions = [tensor._version for tensor in self._tensors]
 
     def _look(self) -> list[Any]:
-        """Everything by itself, to be compared by identity."""
-        parts: list[Any] = [part for held in self._held for part in held.values()]
-        parts += [type(m) for m in self._working]
-        for own in self._own:
-            get = own.get
-            parts += get("forward"), get("activate"), get("clip")
-        parts += [getattr(kind, name) for kind, name in self._methods]
-        return parts
+        """Everything by itself, to be compared by identity; without a loop in Python."""
+        return [
+            *chain.from_iterable(map(dict.values, self._held)),
+            *map(type, self._working),
+            *map(dict.get, self._own, self._names),
+            *map(getattr, self._kinds, self._methods),
+        ]
+
+    def seen(self) -> bool:
+        """Whether somebody sees modules work, or writes to tensors without a trace (inference)."""
+        return self._traceless or any(self._hooks) or _hooked()
 
     def holds(self) -> bool:
         """Whether nothing has changed since."""

@@ -104,7 +104,9 @@ class EarlyFiring(Engine):
     def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
         return logits(network, x, **plan)
 
-    def plan(self, network: SpikingNetwork) -> dict[str, Any]:
+    def plan(
+        self, network: SpikingNetwork, images: Tensor | None = None, *, shown: bool = False
+    ) -> dict[str, Any]:
         return {"plan": make_plan(network)}
 
 

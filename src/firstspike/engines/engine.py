@@ -51,13 +51,20 @@ class Engine(ABC):
         """Logits (N, classes) with the weights as they are now; nothing is recorded."""
         return self.run(network, x, **plan).logits
 
-    def plan(self, network: SpikingNetwork) -> dict[str, Any]:
-        """What it works out once for a network that does not change: options of its own calls."""
+    def plan(
+        self, network: SpikingNetwork, images: Tensor | None = None, *, shown: bool = False
+    ) -> dict[str, Any]:
+        """What it works out once for a network that hardly changes: options of its own calls.
+
+        Args:
+            images: like those that will come, if it is to choose its kernels by timing.
+            shown: whether somebody else holds the network, and may change it after all.
+        """
         return {}
 
-    def prepare(self, network: SpikingNetwork) -> Any:
+    def prepare(self, network: SpikingNetwork, *, images: Tensor | None = None) -> Any:
         """An object for many calls with the network as it is; see `firstspike.prepare`."""
-        return Prepared(network, self)
+        return Prepared(network, self, images)
 
 
 ENGINES: dict[str, Engine] = {}

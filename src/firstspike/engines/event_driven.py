@@ -281,8 +281,10 @@ class Events(Engine):
     def logits(self, network: SpikingNetwork, x: Tensor, **plan: Any) -> Tensor:
         return EventDriven(network)(x)
 
-    def prepare(self, network: SpikingNetwork, **options: Any) -> EventDriven:
-        """`weights` as for `EventDriven`."""
+    def prepare(
+        self, network: SpikingNetwork, *, images: Tensor | None = None, **options: Any
+    ) -> EventDriven:
+        """`weights` as for `EventDriven`; no kernel depends on `images`."""
         return EventDriven(network, **options)
 
 

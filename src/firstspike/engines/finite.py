@@ -13,8 +13,7 @@ def check_pixels(x: Tensor) -> None:
 
     In one pass: NaN is both the smallest and the largest value.
     """
-    bounds = torch.stack(torch.aminmax(x.detach())).tolist() if x.numel() else ()
-    if not all(map(math.isfinite, bounds)):
+    if x.numel() and not all(math.isfinite(bound.item()) for bound in torch.aminmax(x.detach())):
         raise ValueError("`x` must be finite, got NaN or infinite pixels. Check the images.")
 
 

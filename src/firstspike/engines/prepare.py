@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from firstspike.engines.engine import default_engine, engine_for
-from firstspike.engines.quickest import Quickest
+from firstspike.engines.quickest import Quickest, check_images
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -24,12 +24,14 @@ def prepare(
 
     Args:
         engine: a name of `ENGINES`; by default the quickest for large batches that can run it.
-        images: (N, ...) like those that will come, say a single one: the engine that is quickest
-            on them here is found by timing, see `Quickest`.
+        images: (N, ...) like those that will come, say a single one. What is quickest on them here
+            is found by timing: the kernels of the engine or, without one, the engine, too, see
+            `Quickest`. The object's `repr` says what was taken.
         options: of the engine; "event" takes `weights`, see `EventDriven`.
 
     Raises:
-        ValueError: if the engine cannot run the network, or both it and `images` are given.
+        ValueError: if the engine cannot run the network or the images, or there are options beside
+            images without an engine.
 
     >>> import torch
     >>> from torch import nn, rand
@@ -41,11 +43,14 @@ def prepare(
     ('closed_form', True)
     """
     if images is not None:
-        if engine is not None or options:
+        if engine is None and options:
             raise ValueError(
-                f"`images` must be alone, got `engine` {engine!r} and options {sorted(options)} "
-                "beside it. They decide which engine is taken: leave one or the other out."
+                f"`engine` must be named beside options, got {sorted(options)} and `images`, which "
+                "decide what engine is taken. Name one, or leave the options out."
             )
-        return Quickest(network, images)
+        if engine is None:
+            return Quickest(network, images)
+        check_images(network, images)
+        options["images"] = images
     name = default_engine(network) if engine is None else engine
     return engine_for(network, name).prepare(network, **options)

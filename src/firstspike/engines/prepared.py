@@ -11,7 +11,11 @@ from torch import Tensor
 
 from firstspike.engines.finite import check_pixels, nan_unless_finite
 from firstspike.engines.record import Record
-from firstspike.networks.ops.layers import TransposedConvolution, quicker_in_plain_order
+from firstspike.networks.ops.layers import (
+    Convolution,
+    TransposedConvolution,
+    quicker_in_plain_order,
+)
 
 if TYPE_CHECKING:
     from firstspike.engines.engine import Engine
@@ -28,37 +32,53 @@ class Prepared:
 
     Attributes:
         engine: name of the engine.
-        network: its own copy of the network.
     """
 
-    def __init__(self, network: SpikingNetwork, engine: Engine) -> None:
+    def __init__(
+        self, network: SpikingNetwork, engine: Engine, images: Tensor | None = None
+    ) -> None:
         self.engine = engine.name
-        self.network = frozen(network)
         self._engine = engine
-        self._plan = engine.plan(self.network)
+        self._network = frozen(network)
+        self._shown = False  # whether somebody else may change it
+        self._plan = engine.plan(self._network, images)
+
+    @property
+    def network(self) -> SpikingNetwork:
+        """Its own copy of the network. Calls follow its changes: once it is shown, they look."""
+        if not self._shown:
+            self._shown, self._plan = True, self._engine.plan(self._network, shown=True)
+        return self._network
+
+    def __repr__(self) -> str:
+        every = [op for op in self._network.network.ops.values() if isinstance(op, Convolution)]
+        packed = sum(op.packs is not None for op in every)
+        said = f", {packed} of {len(every)} convolutions with packed weights" if packed else ""
+        return f"Prepared: {self.engine}{said}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_plan"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _plan=state["_engine"].plan(state["network"]))
+        plan = state["_engine"].plan(state["_network"], shown=state["_shown"])
+        vars(self).update(state, _plan=plan)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
-        kind = self.network.input_low.device.type
+        kind = self._network.input_low.device.type
         if torch.is_autocast_enabled(kind):
             with torch.autocast(kind, enabled=False):
                 return self(x)
-        return nan_unless_finite(self._engine.logits(self.network, x, **self._plan), x)
+        return nan_unless_finite(self._engine.logits(self._network, x, **self._plan), x)
 
     @torch.no_grad()
     def run(self, x: Tensor, **options: Any) -> Record:
         """Logits and spikes; options as for `simulate`."""
         if not x.is_cpu:
             check_pixels(x)
-        with torch.autocast(self.network.input_low.device.type, enabled=False):
-            return self._engine.run(self.network, x, **options, **self._plan)
+        with torch.autocast(self._network.input_low.device.type, enabled=False):
+            return self._engine.run(self._network, x, **options, **self._plan)
 
 
 def frozen(network: SpikingNetwork) -> SpikingNetwork:

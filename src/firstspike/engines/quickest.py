@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 _ROUNDS = 5  # calls of every engine, in turn, that are timed
 
 
+def check_images(network: SpikingNetwork, images: Tensor) -> None:
+    """Refuse what nothing can be timed on."""
+    network.shifted(images)
+    if not len(images):
+        raise ValueError("`images` must not be empty. Pass a batch of the size that will come.")
+
+
 class Quickest:
     """A network prepared for the engine that took least time on `images`, among all that run it.
 
@@ -36,11 +43,9 @@ class Quickest:
     """
 
     def __init__(self, network: SpikingNetwork, images: Tensor) -> None:
-        network.shifted(images)
-        if not len(images):
-            raise ValueError("`images` must not be empty. Pass a batch of the size that will come.")
+        check_images(network, images)
         names = [name for name in able_engines(network) if name != REFERENCE] or [REFERENCE]
-        made = {name: engine_for(network, name).prepare(network) for name in names}
+        made = {name: engine_for(network, name).prepare(network, images=images) for name in names}
         for prepared in made.values():
             prepared(images)
         taken: dict[str, list[float]] = {name: [] for name in names}
@@ -65,4 +70,5 @@ class Quickest:
 
     def __repr__(self) -> str:
         ordered = sorted(self.seconds.items(), key=lambda item: item[1])
-        return "Quickest: " + ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in ordered)
+        times = ", ".join(f"{name} {1e3 * s:.3g} ms" for name, s in ordered)
+        return f"Quickest: {times}; {self.prepared!r}"

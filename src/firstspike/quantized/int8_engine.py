@@ -35,7 +35,8 @@ class Int8Engine(Engine):
 
         return Int8(network)(x)
 
-    def prepare(self, network: SpikingNetwork) -> Int8:
+    def prepare(self, network: SpikingNetwork, *, images: Tensor | None = None) -> Int8:
+        """There is one kernel, whatever the `images`."""
         from firstspike.quantized.int8 import Int8
 
         return Int8(network)

@@ -39,6 +39,8 @@ from firstspike.runs import Recipe
 
 Say = Callable[[str], None]
 
+_LONG = 500  # steps of a network beyond which the clock is held to fewer images
+
 
 def reproduce(
     name: str,
@@ -70,7 +72,7 @@ def reproduce(
         network: the stand-in for VGG-16 at scale cpu, "resnet20" or "vgg11".
         only: labels of the networks to make; by default all.
         settings: labels of the settings, one ANN each; by default all that the scale has.
-        check_engines: hold the engine that measures a network to the clock on test images, in
+        check_engines: hold the engine that measures a network to others on test images, in
             float64.
         say: called with a line about every step.
 
@@ -240,12 +242,13 @@ class _Work:
                 f"{setting.label}, seed {seed}, {name}: {100 * result.known_accuracy:.2f} %, "
                 f"{result.latency_steps:g} steps, {result.spikes_per_sample:,.0f} spikes"
             )
-            measured_with, others = _engines(network) if self.check_engines else ("", [])
-            for engine in others:
+            checked = min(self.scale.checked, len(test))
+            measured_with, others = _engines(network, checked) if self.check_engines else ("", {})
+            for engine, samples in others.items():
                 self.engines.append(
                     check_engines_agree(
                         network,
-                        test.subset(min(self.scale.checked, len(test))),
+                        test.subset(samples),
                         self.folder / "results",
                         made,
                         setting=setting.label,
@@ -261,11 +264,17 @@ class _Work:
             self.results[key_of(setting.label, name, seed)] = result
 
 
-def _engines(network: SpikingNetwork) -> tuple[str, list[str]]:
-    """The engine that measures a network, and those that it is held to."""
+def _engines(network: SpikingNetwork, checked: int) -> tuple[str, dict[str, int]]:
+    """The engine that measures a network, and those that it is held to, each on how many images.
+
+    Where the clock takes long, events take all images, if they can, and the clock a tenth.
+    """
     able, first = able_engines(network), default_engine(network)
     held_to = ("clock", "int8", "through_time")
-    return first, [name for name in held_to if name in able and name != first]
+    found = dict.fromkeys([name for name in held_to if name in able and name != first], checked)
+    if "event" in able and network.latency > _LONG:
+        found |= {"event": checked, "clock": max(checked // 10, 1)}
+    return first, found
 
 
 def _slug(label: str) -> str:

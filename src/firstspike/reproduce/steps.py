@@ -138,12 +138,13 @@ def _converted(
         kernel_optimization=_optimization(plan.get("optimize", False), seed),
     )
     if "settle" in plan:
-        deciding = run.dataset("validation")
+        deciding = run.dataset("validation") if run.recipe.validate else training
         deciding = deciding.subset(min(scale.calibration, len(deciding)))
         network, point = settled(
             network, Settle(**plan["settle"]), partial(evaluate, dataset=deciding)
         )
-        network.origin["settling"] = {**plan["settle"], "step": point, "samples": len(deciding)}
+        where = {"step": point, "samples": len(deciding), "split": deciding.split}
+        network.origin["settling"] = plan["settle"] | where
     return _quantized(network, plan, run, calibration) if "quantize" in plan else network
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from firstspike._tracing import is_plain
 from firstspike.networks.ops.op import WeightOp
+from firstspike.networks.ops.packed import packed_convolution
 from firstspike.networks.taps import Axis, Shape, Taps, along_axes, positions_of
 
 _CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -49,11 +50,16 @@ def _in_quicker_order(x: Tensor, weight: Tensor) -> Tensor:
 
 
 class Convolution(WeightOp):
-    """Convolution in 1 to 3 dimensions. `weight` (out, in / groups, *kernel), `bias` (out,)."""
+    """Convolution in 1 to 3 dimensions. `weight` (out, in / groups, *kernel), `bias` (out,).
+
+    Attributes:
+        packs: shape of the inputs for which prepared calls keep the weights packed, if they do.
+    """
 
     multiplies, adds = "weight", "bias"
     weight: Tensor
     bias: Tensor | None
+    packs: tuple[int, ...] | None = None
 
     @property
     def axes(self) -> int:
@@ -70,7 +76,15 @@ class Convolution(WeightOp):
     def forward(self, x: Tensor) -> Tensor:
         return self._convolve(x, self.weight, self.bias)
 
+    def packed(self) -> Callable[[Tensor], Tensor] | None:
+        """What to call with the weights packed; None where they are to stay as they are."""
+        if self.packs is None:
+            return None
+        return packed_convolution(self.weight, self.bias, self.hyper, self.packs)
+
     def direct(self) -> Callable[..., Tensor]:
+        if (packed := self.packed()) is not None:
+            return packed
         if self.weight.is_contiguous():  # then the quicker order depends on the input
             return self.forward
         convolve = _CONVOLUTION[self.axes]
@@ -133,6 +147,9 @@ class TransposedConvolution(Convolution):
     @property
     def channels(self) -> int:
         return self.weight.shape[1] * int(self.hyper.get("groups", 1))
+
+    def packed(self) -> None:
+        return None
 
     def direct(self) -> Callable[..., Tensor]:
         return self.forward

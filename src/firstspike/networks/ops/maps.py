@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,11 @@ class Reshape(IndexMap):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], *self.hyper["shape"])
+
+    def direct(self) -> Callable[..., Tensor]:
+        return (
+            partial(torch.flatten, start_dim=1) if len(self.hyper["shape"]) == 1 else self.forward
+        )
 
 
 class Pad(IndexMap):
