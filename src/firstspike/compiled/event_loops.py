@@ -12,12 +12,13 @@ from typing import Any
 import numba
 import numpy as np
 
-from firstspike.compiled.event_rows import lowest, reaching, rows_of
+from firstspike.compiled.event_rows import lowest, nonzero, reaching, rows_of
 
 BLOCKS = (64, 32, 16)  # channels whose sums are in registers together
 _add_64, _add_32, _add_16 = (rows_of(width) for width in BLOCKS)
 _lowest: Any = lowest
 _reaching: Any = reaching
+_nonzero: Any = nonzero
 
 
 @numba.njit(nogil=True, cache=True)
@@ -191,3 +192,107 @@ def split(start, index, size, groups, out):
             while k < start[q + 1] and index[k] < (g + 1) * size:
                 k += 1
     out[len(out) - 1] = start[len(start) - 1]
+
+
+@numba.njit(nogil=True, cache=True)
+def in_planes(signal, channels, start, index, value, place):
+    """Events of a signal (channels * positions,) that lies channel by channel.
+
+    Returns their number, or -1 if there are more than `place` has room for. Most of the signal is
+    silent: 16 numbers are looked at together.
+
+    Args:
+        start: (positions + 1); index, value: the events.
+        place: scratch for as many as there may be.
+    """
+    positions = len(start) - 1
+    n, most = 0, len(place)
+    whole = len(signal) - len(signal) % 16
+    for at in range(0, whole, 16):
+        bits = _nonzero(signal, at)
+        while bits != 0:
+            if n == most:
+                return -1
+            place[n] = at + _lowest(bits)
+            bits &= bits - np.uint64(1)
+            n += 1
+    for at in range(whole, len(signal)):
+        if signal[at] != 0:
+            if n == most:
+                return -1
+            place[n] = at
+            n += 1
+    start[:] = 0
+    first = 0  # of the channel
+    for k in range(n):
+        while place[k] >= first + positions:
+            first += positions
+        start[place[k] - first] += 1
+    total = 0
+    for q in range(positions + 1):
+        total += start[q]
+        start[q] = total  # where the events of q end; they are filled in from behind
+    first = (channels - 1) * positions
+    for k in range(n - 1, -1, -1):
+        while place[k] < first:
+            first -= positions
+        q = place[k] - first
+        start[q] -= 1
+        index[start[q]] = first // positions
+        value[start[q]] = signal[place[k]]
+    return n
+
+
+@numba.njit(nogil=True, cache=True)
+def turn(rows, stride, channels, positions, out):
+    """Rows of `channels` numbers, `stride` apart, into `out` (channels * positions,).
+
+    Eight rows together, by indices that cannot be negative: a third of the time of a plain loop.
+    """
+    whole = positions - positions % 8
+    step = np.uint64(stride)
+    for left in range(0, whole, 8):
+        for c in range(channels):
+            at, row = np.uint64(c * positions + left), np.uint64(left * stride + c)
+            out[at] = rows[row]
+            out[at + np.uint64(1)] = rows[row + step]
+            out[at + np.uint64(2)] = rows[row + np.uint64(2) * step]
+            out[at + np.uint64(3)] = rows[row + np.uint64(3) * step]
+            out[at + np.uint64(4)] = rows[row + np.uint64(4) * step]
+            out[at + np.uint64(5)] = rows[row + np.uint64(5) * step]
+            out[at + np.uint64(6)] = rows[row + np.uint64(6) * step]
+            out[at + np.uint64(7)] = rows[row + np.uint64(7) * step]
+    for q in range(whole, positions):
+        for c in range(channels):
+            out[c * positions + q] = rows[q * stride + c]
+
+
+@numba.njit(nogil=True, cache=True)
+def convolve_planes(signals, out, weights, geometry, events, scratch):
+    """What spikes bring, sample by sample; True if all have few enough, which `place` sets.
+
+    Args:
+        signals: (samples, channels * positions), channel by channel.
+        out: (samples, C * output positions), channel by channel.
+        weights, geometry: as for `convolve`.
+        events: start, start by groups, index, value, place of one sample.
+        scratch: rows (output positions * groups * padded C), what they start from (groups * C), and
+            the scale, which is empty.
+    """
+    start, split_start, index, value, place = events
+    rows, initial, scale = scratch
+    inputs, groups, padded = geometry[2], geometry[6], geometry[5]
+    positions = geometry[3] * geometry[4]
+    outputs = out.shape[1] // positions // groups
+    for s in range(len(signals)):
+        if in_planes(signals[s], inputs * groups, start, index, value, place) < 0:
+            return False
+        if groups > 1:
+            split(start, index, inputs, groups, split_start)
+            convolve(rows, initial, split_start, index, value, weights, scale, geometry)
+        else:
+            convolve(rows, initial, start, index, value, weights, scale, geometry)
+        for g in range(groups):
+            part = out[s, g * outputs * positions : (g + 1) * outputs * positions]
+            turn(rows[g * padded :], groups * padded, outputs, positions, part)
+    return True

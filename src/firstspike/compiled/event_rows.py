@@ -5,7 +5,7 @@ ahead; written out as LLVM instructions the same loop takes a third of the time.
 64-byte vectors on machines whose registers are shorter.
 
 numba's cache follows the file of the compiled functions alone: after a change here, touch
-`_event_kernels.py`.
+`event_loops.py`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,22 @@ def reaching(typingctx, u, at, factor, channel, threshold):
         return builder.zext(builder.bitcast(mask, ir.IntType(16)), _LONG)
 
     return types.uint64(u, at, factor, channel, threshold), generate
+
+
+@intrinsic
+def nonzero(typingctx, signal, at):
+    """Bit i of the result: whether `signal[at + i]` is not 0 (NaN is not), i = 0 ... 15."""
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        vector = ir.VectorType(context.get_value_type(kind.dtype), 16)
+        data = context.make_array(kind)(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), vector.as_pointer())
+        loaded = builder.load(address, align=kind.dtype.bitwidth // 8)
+        mask = builder.fcmp_unordered("!=", loaded, ir.Constant(vector, [0.0] * 16))
+        return builder.zext(builder.bitcast(mask, ir.IntType(16)), _LONG)
+
+    return types.uint64(signal, at), generate
 
 
 @intrinsic

@@ -4,8 +4,9 @@ The network is walked layer by layer over blocks of steps: weight operations see
 at once as a batch of `B * N`, and neurons step through the block. Since synapses have no delay
 and networks are feed-forward, this is the same as stepping the whole network. A population costs
 nothing while nothing arrives and its window is closed, and ramps, once all spikes of a window have
-come, pass the weights once instead of at every step. The block length follows from a memory budget,
-so memory does not grow with the number of steps.
+come, pass the weights once instead of at every step. Where few neurons speak, rows of weights are
+added, spike by spike, in place of a dense pass (`SpikeSums`). The block length follows from a memory
+budget, so memory does not grow with the number of steps.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from firstspike.engines.early_exit import Decision, Readout, first_arrival
 from firstspike.engines.engine import Engine
 from firstspike.engines.pooling import SpikePool
 from firstspike.engines.record import Record
+from firstspike.engines.spike_sums import SpikeSums
 from firstspike.networks.network import INPUT, Network, Node
 from firstspike.networks.ops import MaxPool, Reshape, WeightOp
 
@@ -96,6 +98,7 @@ class _Run:
         self.pools: dict[str, SpikePool] = {}
         self.last: dict[str, Tensor] = {}  # ramps: what each node said at the last step, (n, ...)
         self.repeating = self._repeating() if spiking.code.rank > 1 else set()
+        self.sums = SpikeSums()
         self.bias = self._start()
         self.arrived = self.bias.new_zeros(len(x), self.bias.shape[1])  # at the readout, no bias
         self.doses = 0.0
@@ -182,11 +185,34 @@ class _Run:
                 signals[node.name] = None if inputs[0] is None else pool(op, inputs[0])
             else:
                 assert isinstance(op, WeightOp)
-                signals[node.name] = _apply(op, inputs, node, self.network.node)
+                signals[node.name] = self._apply(op, inputs, node)
             if self.repeating and self._repeats(node.name, signals[node.name]):
                 steady.add(node.name)
             del inputs
         self._read(signals[self.network.output.name], steps)
+
+    def _apply(self, op: WeightOp, arguments: list[Tensor | None], node: Node) -> Tensor | None:
+        """The linear part of `op` on a block of signals, all steps in one call.
+
+        Signals of stride 0 along the block are the same at every step: one step is computed.
+        """
+        known = [a for a in arguments if a is not None]
+        if not known:
+            return None
+        block, batch = known[0].shape[:2]
+        same = all(a.stride(0) == 0 for a in known)
+        steps = 1 if same else block
+        flat = [
+            known[0].new_zeros(steps * batch, *self.network.node[name].shape)
+            if a is None
+            else a[:steps].flatten(0, 1)
+            for name, a in zip(node.inputs, arguments)
+        ]
+        out = self.sums(op, node, flat[0]) if len(flat) == 1 else None
+        if out is None:
+            out = op.linear(*flat)
+        out = out.reshape(steps, batch, *out.shape[1:])
+        return out.expand(block, *out.shape[1:]) if same else out
 
     # ---- ramps: potentials rise alike at every step once all spikes of a window have come --------
     def _repeating(self) -> set[str]:
@@ -356,30 +382,6 @@ def _owned(signal: Tensor | None, signals: Mapping[str, Tensor | None]) -> Tenso
         for other in signals.values()
     )
     return signal.clone() if others and signal.stride(0) != 0 else signal
-
-
-def _apply(
-    op: WeightOp, arguments: list[Tensor | None], node: Node, nodes: Mapping[str, Node]
-) -> Tensor | None:
-    """The linear part of `op` on a block of signals, all steps in one call.
-
-    Signals of stride 0 along the block are the same at every step: one step is computed.
-    """
-    known = [a for a in arguments if a is not None]
-    if not known:
-        return None
-    block, batch = known[0].shape[:2]
-    same = all(a.stride(0) == 0 for a in known)
-    steps = 1 if same else block
-    flat = [
-        known[0].new_zeros(steps * batch, *nodes[name].shape)
-        if a is None
-        else a[:steps].flatten(0, 1)
-        for name, a in zip(node.inputs, arguments)
-    ]
-    out = op.linear(*flat)
-    out = out.reshape(steps, batch, *out.shape[1:])
-    return out.expand(block, *out.shape[1:]) if same else out
 
 
 def block_length(spiking: SpikingNetwork, x: Tensor, memory: int) -> int:

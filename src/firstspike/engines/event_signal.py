@@ -15,7 +15,7 @@ Array = np.ndarray
 
 
 class Events:
-    """Entries of a signal that are not zero, by position; see `_event_kernels`.
+    """Entries of a signal that are not zero, by position; see `event_loops`.
 
     Attributes:
         shape: of the signal, without batch axis.

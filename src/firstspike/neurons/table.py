@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from operator import is_
 from typing import Any, ClassVar, Protocol
@@ -169,7 +170,7 @@ class TableNeuron(Neuron):
         if t is None:
             return state, None
         u = self.normalize(state["potential"])
-        fires = state["times"].isinf() & self.crosses(u, state["thresholds"], t)
+        fires = (state["times"] == math.inf) & self.crosses(u, state["thresholds"], t)
         state["times"] = torch.where(fires, float(t), state["times"])
         return state, fires * (state["values"][t] * self.value_scale)
 
