@@ -291,8 +291,8 @@ def test_steady_ramps_pass_the_weights_once_with_the_same_outcome(
     x = torch.rand(6, 2, 6, 6, dtype=torch.float64)
     scales = fs.scales.Percentile(99, per_channel=per_channel)
     network = fs.convert(model, fs.ReLPSP(8), calibration=x, normalization=scales)
-    calls, apply = [], clock._apply
-    monkeypatch.setattr(clock, "_apply", lambda *a: calls.append(1) or apply(*a))
+    calls, apply = [], clock._Run._apply
+    monkeypatch.setattr(clock._Run, "_apply", lambda *a: calls.append(1) or apply(*a))
     got = clock.run(network, x, memory=memory)
     reused = len(calls)
     monkeypatch.setattr(clock._Run, "_repeats", lambda *_: False)

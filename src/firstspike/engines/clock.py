@@ -5,13 +5,14 @@ at once as a batch of `B * N`, and neurons step through the block. Since synapse
 and networks are feed-forward, this is the same as stepping the whole network. A population costs
 nothing while nothing arrives and its window is closed, and ramps, once all spikes of a window have
 come, pass the weights once instead of at every step. Where few neurons speak, rows of weights are
-added, spike by spike, in place of a dense pass (`SpikeSums`). The block length follows from a memory
-budget, so memory does not grow with the number of steps.
+added, spike by spike, in place of a dense pass (`SpikeSums`). The block length follows from a
+memory budget, so memory does not grow with the number of steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -163,7 +164,7 @@ class _Run:
             if self.rule is not None and stop > first and stop < self.steps:
                 self._decide(stop, potentials)
             start = stop
-        self._finish(torch.ones_like(self.rows, dtype=torch.bool), potentials)
+        self._finish(None, potentials)
         return self._collect()
 
     def _run_block(self, steps: range) -> None:
@@ -286,18 +287,16 @@ class _Run:
 
     def _read(self, signal: Tensor | None, steps: range) -> None:
         """Integrate what reaches the readout and say the logits."""
-        doses = [self.spiking.code.bias_injections(step) for step in steps]
-        total = self.bias.new_tensor(doses).cumsum(0) + self.doses
+        totals = list(accumulate(map(self.spiking.code.bias_injections, steps), initial=self.doses))
         if self.course is not None:
             high = self.arrived.expand(len(steps), *self.arrived.shape)
             if signal is not None:
                 high = high + signal.to(self.bias.dtype).cumsum(0)
-            self.course[steps.start : steps.stop, self.rows] = (
-                high / total[:, None, None] + self.bias
-            )
+            total = self.bias.new_tensor(totals[1:])[:, None, None]
+            self.course[steps.start : steps.stop, self.rows] = high / total + self.bias
         if signal is not None:
             self.arrived = self.arrived + signal.sum(0, dtype=self.bias.dtype)
-        self.doses = float(total[-1])
+        self.doses = totals[-1]
         self.logits[self.rows] = self.arrived / self.doses + self.bias
 
     # ---- samples that stop ----------------------------------------------------------------------
@@ -326,8 +325,9 @@ class _Run:
         self.last = {name: row[keep] for name, row in self.last.items()}
         self.rows, self.arrived = self.rows[keep], self.arrived[keep]
 
-    def _finish(self, stops: Tensor, potentials: bool) -> None:
-        """Keep what the record needs of the samples that stop, (n,) bool."""
+    def _finish(self, stops: Tensor | None, potentials: bool) -> None:
+        """Keep what the record needs of the samples that stop, (n,) bool; None: all that run."""
+        done = self.rows if stops is None else self.rows[stops]
         for name, state in self.states.items():
             neuron = self.spiking.neuron(name)
             kept = {"counts": neuron.spikes(state), "times": neuron.spike_times(state)}
@@ -339,18 +339,18 @@ class _Run:
             for key, value in kept.items():
                 if value is None:
                     continue
-                if len(self.rows) == len(self.x) and bool(stops.all()):
+                if stops is None and len(self.rows) == len(self.x):
                     store[key] = value
                 else:
                     if key not in store:
                         store[key] = value.new_zeros(len(self.x), *value.shape[1:])
-                    store[key][self.rows[stops]] = value[stops]
+                    store[key][done] = value if stops is None else value[stops]
 
         for name, pool in self.pools.items():
             if pool.count is not None:
                 shape = (len(self.x), *pool.count.shape[1:])
                 total = self.pooled.setdefault(name, pool.count.new_zeros(shape))
-                total[self.rows[stops]] = pool.count[stops]
+                total[done] = pool.count if stops is None else pool.count[stops]
 
     def _collect(self) -> Record:
         starts = {name: self.spiking.window_of(name).start for name in self.spiking.populations}

@@ -244,7 +244,7 @@ class Neuron(nn.Module, ABC):
                 if out is None:
                     out = values.new_zeros(len(steps), *values.shape)
                 out[i] = values
-        return state, out if out is not None and bool(out.any()) else None
+        return state, out if out is None or not out.is_cpu or bool(out.any()) else None
 
     def select(self, state: State, keep: Tensor) -> State:
         """The state of the samples `keep` (indices along the batch) alone."""
