@@ -186,7 +186,9 @@ def _shrunk(recipe: Recipe, scale: Scale, folder: Path) -> Recipe:
     if "spatial_dropout" in model:  # narrow convolutions learn nothing behind it in so few steps
         model["spatial_dropout"] = 0.0
     training = shortened(recipe.training, scale.epochs, scale)
-    ranges = recipe.trained_ranges and {"limit": 4.0, **recipe.trained_ranges}
+    ranges = recipe.trained_ranges
+    if ranges is not None:  # without the activations of `start` to take a percentile of
+        ranges = {"limit": 4.0} | {k: v for k, v in ranges.items() if k != "percentile"}
     shrunk = replace(recipe, model=model, data={"name": str(data)}, training=training)
     return replace(shrunk, trained_ranges=ranges, start=None)
 

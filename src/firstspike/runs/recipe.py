@@ -260,7 +260,7 @@ class Recipe:
         if self.trained_ranges is None:
             return model
         limit = self.trained_ranges.get("limit") or 1.0  # where it is found, it is loaded
-        return with_trained_ranges(model, **{**self.trained_ranges, "limit": limit})
+        return with_trained_ranges(model, limit=limit, levels=self.trained_ranges.get("levels"))
 
     def make_method(self, teacher: nn.Module | None) -> Method:
         """The training method; `teacher` is the ANN that `teacher: true` stands for."""

@@ -102,12 +102,15 @@ class InputQuantizer(QuantizedReLU):
         self.log_limit.requires_grad_(False)
 
 
+_PERCENTILE = 99.9  # of activations, where their limit starts
+
+
 def with_trained_ranges(
     model: nn.Module,
     calibration: Any = None,
     *,
     limit: float | None = None,
-    percentile: float = 99.9,
+    percentile: float | None = None,
     levels: int | None = None,
     kernel: Kernel | None = None,
     quantize_input: bool = False,
@@ -117,8 +120,8 @@ def with_trained_ranges(
     Args:
         model: with its activations as `nn.ReLU` modules.
         calibration: images that set the limits at the start: a tensor, a Dataset or batches.
-        limit: where all limits start instead; no images are needed then.
-        percentile: of each ReLU's activations, its limit at the start.
+        limit: where all limits start; no images are needed then.
+        percentile: of each ReLU's activations, its limit at the start; 99.9 where there is neither.
         levels: round activations to so many values; None leaves them continuous.
         kernel: where these values lie; None is `Linear()`.
         quantize_input: round the image as well, to the values that the input population of a TTFS
@@ -145,7 +148,9 @@ def with_trained_ranges(
         )
         images, activations = _histograms(body, relus, calibration, like)
     for name in relus:
-        start = _reached(activations[name], percentile) if limit is None else limit
+        start = (
+            limit if limit is not None else _reached(activations[name], percentile or _PERCENTILE)
+        )
         made = ClippedReLU(start) if levels is None else QuantizedReLU(start, levels, kernel)
         _replace(body, name, made.to(like.device, like.dtype))
     if not quantize_input:
@@ -164,12 +169,14 @@ def with_trained_ranges(
 
 
 def check_ranges(
-    limit: float | None = None, percentile: float = 99.9, levels: int | None = None
+    limit: float | None = None, percentile: float | None = None, levels: int | None = None
 ) -> None:
     """Refuse what `with_trained_ranges` cannot start from."""
+    advice = "Limits start at the one or at the other: leave one out."
+    require(None in (limit, percentile), "percentile", "be alone", percentile, advice)
     fits = limit is None or (is_number(limit) and limit > 0)
     require(fits, "limit", "be a positive number", limit, "4 is usual.")
-    fits = is_number(percentile) and 0 < percentile <= 100
+    fits = percentile is None or (is_number(percentile) and 0 < percentile <= 100)
     advice = "99.9 leaves out the largest thousandth of the activations."
     require(fits, "percentile", "be a number in (0, 100]", percentile, advice)
     if levels is not None:
