@@ -30,6 +30,9 @@ class Prepared:
     Weights lie in the order that is quickest, tables and plans are worked out. Later changes of the
     network do not reach it. Any number of threads may call it at the same time.
 
+    Args:
+        images: like those that will come, if kernels are to be chosen by timing on them.
+
     Attributes:
         engine: name of the engine.
     """
