@@ -3,7 +3,6 @@
 import copy
 import pickle
 import threading
-from typing import Any
 
 import pytest
 import torch
@@ -233,19 +232,14 @@ def test_the_quickest_engine_is_found_by_timing_on_images() -> None:
         fs.prepare(network, images=x[0])
 
 
-def quickest(*kernels: float) -> Any:
-    """Timing that finds what it is told."""
-    return lambda found, x: list(kernels[: len(found)])
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("code", ["closed form", "learned", "switch", "reverse"])
 def test_weights_are_packed_where_timing_says_so_and_nothing_else_changes(code, monkeypatch):
     network, x = converted(CODES[code]), images()
-    monkeypatch.setattr(packing, "_once", quickest(2.0, 1.0))
+    monkeypatch.setattr(packing, "_quicker", lambda packed, plain, x: True)
     packed = fs.prepare(network, "closed_form", images=x[:1])
     assert repr(packed) == "Prepared: closed_form, 2 of 2 convolutions with packed weights"
-    monkeypatch.setattr(packing, "_once", quickest(1.0, 2.0))
+    monkeypatch.setattr(packing, "_quicker", lambda packed, plain, x: False)
     plain = fs.prepare(network, "closed_form", images=x[:1])
     assert repr(plain) == "Prepared: closed_form" == repr(fs.prepare(network))
     expected = fs.simulate(network, x).logits
@@ -258,7 +252,58 @@ def test_weights_are_packed_where_timing_says_so_and_nothing_else_changes(code, 
     torch.testing.assert_close(packed(x), packed.run(x).logits)
     assert not torch.allclose(packed(x), expected, atol=1e-3)
     packed.network.double()
+    assert repr(packed) == "Prepared: closed_form"
     assert torch.equal(packed(x.double()), packed.run(x.double()).logits)
+
+
+@torch.no_grad()
+def test_hooks_that_a_network_brings_along_are_heard() -> None:
+    network, x = converted(CODES["closed form"]), images(3)
+    silent = copy.deepcopy(network)
+    silent.network.ops["_3"].register_forward_hook(lambda op, inputs, out: out * 0)
+    assert not torch.allclose(silent(x), network(x))
+    for prepared in (fs.prepare(silent), fs.prepare(silent, "closed_form", images=x)):
+        assert torch.equal(prepared(x), silent(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("code", ["closed form", "early firing"])
+def test_a_copy_has_a_network_of_its_own_and_calls_follow_what_is_done_to_it(code: str) -> None:
+    prepared, x = fs.prepare(converted(CODES[code])), images(3)
+    before, twin = prepared(x), copy.copy(prepared)
+    twin.network.network.op("_3").weight.mul_(0.5)
+    assert torch.equal(prepared(x), before)
+    torch.testing.assert_close(twin(x), twin.run(x).logits)
+    torch.testing.assert_close(twin(x), fs.simulate(twin.network, x, prepared.engine).logits)
+    assert not torch.allclose(twin(x), before, atol=1e-3)
+
+
+@torch.no_grad()
+def test_where_there_is_no_choice_nothing_is_packed(monkeypatch) -> None:
+    class Doubled(Convolution):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    monkeypatch.setattr(packing, "_quicker", lambda *_: True)
+    network, x = converted(CODES["closed form"]), images(3)
+    with monkeypatch.context() as without:
+        without.setattr(torch.backends.mkldnn, "enabled", False)
+        assert repr(fs.prepare(network, "closed_form", images=x)) == "Prepared: closed_form"
+    network.network.ops["_3"].__class__ = Doubled
+    prepared = fs.prepare(network, "closed_form", images=x)
+    assert repr(prepared).endswith("1 of 2 convolutions with packed weights")
+    torch.testing.assert_close(prepared(x), network(x))
+    assert repr(fs.prepare(prepared.network, "clock")) == "Prepared: clock"
+    assert repr(fs.prepare(prepared.network)) == "Prepared: closed_form"
+
+
+@torch.no_grad()
+def test_kernels_are_timed_without_autocast(monkeypatch) -> None:
+    seen: list[torch.dtype] = []
+    monkeypatch.setattr(packing, "_quicker", lambda a, b, x: bool(seen.append(b(x).dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        fs.prepare(converted(CODES["closed form"]), "closed_form", images=images(3))
+    assert seen == [torch.float32] * 2
 
 
 class Twice:

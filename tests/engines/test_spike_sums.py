@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not has_numba(), reason="numba is not installed"
 
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch):
-    monkeypatch.setattr(spike_sums, "_WORK", 0)
+    monkeypatch.setattr(spike_sums, "_FAN_IN", 0)
 
 
 def rand(*shape: int, dtype=torch.float64) -> Tensor:
@@ -64,13 +64,18 @@ def test_sums_are_those_of_a_dense_pass(channels, kernel, hyper, dtype) -> None:
     assert torch.equal(sums_of(op, ordered), found)
 
 
-def test_a_dense_layer_too_and_what_is_not_finite_stays_so() -> None:
-    op = Dense({"weight": rand(33, 50)})
-    signals = spikes(4, 50, share=0.1)
-    torch.testing.assert_close(sums_of(op, signals), op.linear(signals), rtol=0, atol=1e-14)
-    signals[1, 3] = float("nan")
+def test_what_is_not_finite_stays_so_and_threads_share_the_samples(monkeypatch) -> None:
+    op = Convolution({"weight": rand(33, 5, 3, 3)})
+    signals = spikes(7, 5, 6, 6, share=0.1)
+    signals[1] = 0
+    signals[1, :, 2, 2] = float("nan")
     found = sums_of(op, signals)
-    assert bool(found[1].isnan().all()) and not bool(found[[0, 2, 3]].isnan().any())
+    assert bool(found[1, :, 1, 1].isnan().all()) and bool(found[1, :, 3, 3].isfinite().all())
+    assert bool(found[[0, 2, 3, 4, 5, 6]].isfinite().all())
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    torch.testing.assert_close(sums_of(op, signals), found, rtol=0, atol=0, equal_nan=True)
+    signals[6] = 1  # too many in the last part alone
+    assert sums_of(op, signals) is None and sums_of(op, signals[:0]).shape == (0, 33, 4, 4)
 
 
 def test_where_many_speak_a_dense_pass_is_asked_for_and_few_are_noticed_again() -> None:
@@ -86,7 +91,7 @@ def test_where_many_speak_a_dense_pass_is_asked_for_and_few_are_noticed_again() 
         (op, few.float()),  # not the weights' type
         (Convolution({"weight": rand(8, 4, 3, 3).bfloat16()}), few.bfloat16()),
         (Convolution({"weight": rand(2, 4, 3, 3, 3)}), spikes(2, 4, 5, 5, 5, share=0.05)),
-        (Dense({"weight": rand(5, 8)}), few),  # over the last of several axes
+        (Dense({"weight": rand(5, 8)}), few),
     ):
         assert SpikeSums()(other, node, signals) is None
 
@@ -105,27 +110,64 @@ CODES = [
 ]
 
 
-@pytest.mark.parametrize("code", CODES, ids=str)
-def test_every_code_fires_the_same_spikes(code, monkeypatch) -> None:
+@pytest.fixture
+def added(monkeypatch) -> list[int]:
+    """How many signals were added up by spikes, every time."""
+    found: list[int] = []
+
+    def call(layer, signals, old=spike_sums._Layer.__call__):
+        out = old(layer, signals)
+        found.append(0 if out is None else len(signals))
+        return out
+
+    monkeypatch.setattr(spike_sums._Layer, "__call__", call)
+    return found
+
+
+def converted(code, dtype=torch.float64) -> tuple[fs.SpikingNetwork, Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(
         *(nn.Conv2d(2, 12, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(12, 20, 3, stride=2), nn.ReLU(), nn.Flatten()),
-        *(nn.Linear(180, 17), nn.ReLU(), nn.Linear(17, 5)),
-    ).double()
-    x = torch.rand(6, 2, 14, 14, dtype=torch.float64)
-    network = fs.convert(model, code, calibration=x)
+        *(nn.Conv2d(12, 12, 3, groups=12), nn.Conv2d(12, 20, 3, stride=2), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(80, 17), nn.ReLU(), nn.Linear(17, 5)),
+    ).to(dtype)
+    x = torch.rand(6, 2, 14, 14, dtype=dtype)
+    return fs.convert(model, code, calibration=x), x
+
+
+@pytest.mark.parametrize("code", CODES, ids=str)
+def test_every_code_fires_the_same_spikes(code, added, monkeypatch) -> None:
+    network, x = converted(code)
     monkeypatch.setattr(spike_sums, "SHARE", 0.0)
     dense = fs.simulate(network, x, "clock")
-    asked = []
+    assert not any(added)
     monkeypatch.setattr(spike_sums, "SHARE", 1.0)
-    monkeypatch.setattr(
-        spike_sums, "_takes", lambda *a, old=spike_sums._takes: asked.append(1) or old(*a)
-    )
-    added = fs.simulate(network, x, "clock")
-    assert asked
+    rows = fs.simulate(network, x, "clock")
+    assert sum(added) > len(x)
     for name, counts in dense.spike_counts.items():
-        assert torch.equal(added.spike_counts[name], counts), name
+        assert torch.equal(rows.spike_counts[name], counts), name
         if name in dense.spike_times:
-            assert torch.equal(added.spike_times[name], dense.spike_times[name]), name
-    torch.testing.assert_close(added.logits, dense.logits, rtol=1e-12, atol=1e-12)
+            assert torch.equal(rows.spike_times[name], dense.spike_times[name]), name
+    torch.testing.assert_close(rows.logits, dense.logits, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("code", [fs.Rate(24), fs.TTFS(16, offset=8)], ids=str)
+def test_samples_that_stop_early_leave_the_sums_to_the_others(code, added, monkeypatch) -> None:
+    network, x = converted(code)
+    monkeypatch.setattr(spike_sums, "SHARE", 1.0)
+    whole = fs.simulate(network, x, "clock")
+    margin = fs.engines.Margin(float(whole.logits.diff(dim=1).abs().median()))
+    stopped = fs.simulate(network, x, "clock", decide=margin)
+    monkeypatch.setattr(spike_sums, "SHARE", 0.0)
+    expected = fs.simulate(network, x, "clock", decide=margin)
+    assert sum(added) and torch.equal(stopped.decided_at, expected.decided_at)
+    torch.testing.assert_close(stopped.logits, expected.logits, rtol=1e-12, atol=1e-12)
+
+
+def test_single_precision_differs_by_rounding_alone(added, monkeypatch) -> None:
+    network, x = converted(fs.Rate(24), torch.float32)
+    monkeypatch.setattr(spike_sums, "SHARE", 1.0)
+    a = fs.simulate(network, x, "clock")
+    monkeypatch.setattr(spike_sums, "SHARE", 0.0)
+    b = fs.simulate(network, x, "clock")
+    assert sum(added) and fs.engines.compare_records(network, a, b, x).explained

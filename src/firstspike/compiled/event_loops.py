@@ -202,7 +202,7 @@ def in_planes(signal, channels, start, index, value, place):
     silent: 16 numbers are looked at together.
 
     Args:
-        start: (positions + 1); index, value: the events.
+        start: (positions + 1); index, value: the events, with room for as many as `place`.
         place: scratch for as many as there may be.
     """
     positions = len(start) - 1

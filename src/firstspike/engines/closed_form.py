@@ -132,17 +132,18 @@ class ClosedForm(Engine):
 class _Calls:
     """`logits` of a network that hardly ever changes, as a list of calls with nothing to decide.
 
-    They are not used while there are hooks. Of a network that others hold they are resolved again
-    when anything about an operation or a neuron has changed (tensors that were written to or
-    replaced, modules, methods, clips).
+    They are not used while there are hooks. Of a network that others hold, or that came with hooks,
+    they are resolved again when anything about an operation or a neuron has changed (tensors that
+    were written to or replaced, modules, methods, clips).
     """
 
     def __init__(self, network: SpikingNetwork, shown: bool) -> None:
-        self.network, self.shown = network, shown
+        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+        self.network, self.watched = network, shown or hooked
         self.made = self._make()
 
     def _make(self) -> tuple[_State | None, Callable[[Tensor], Tensor]]:
-        state = _State(self.network) if self.shown else None
+        state = _State(self.network) if self.watched else None
         return state, resolved(self.network, lambda op: op.resolve())
 
     def __call__(self, x: Tensor) -> Tensor:

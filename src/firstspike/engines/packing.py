@@ -14,7 +14,7 @@ from firstspike.networks.ops.layers import Convolution
 if TYPE_CHECKING:
     from firstspike.networks.ops import Op
 
-_ROUNDS = 7  # calls of both kernels, in turn, of which the quickest counts
+_ROUNDS = 7  # calls of both kernels, of which the quickest counts
 
 
 def packing_where_quicker(op: Op) -> Callable[..., Tensor]:
@@ -23,22 +23,23 @@ def packing_where_quicker(op: Op) -> Callable[..., Tensor]:
 
 
 def _decide(op: Convolution, x: Tensor) -> Tensor:
-    op.packs = None
-    kernels = [op.resolve()]
+    plain = op.resolve()
     op.packs = tuple(x.shape)
-    if op.packed() is not None:
-        kernels.append(op.resolve())
-    quickest = [min(seconds) for seconds in zip(*(_once(kernels, x) for _ in range(_ROUNDS)))]
-    if quickest[-1] >= quickest[0]:  # with one kernel alone too
+    packed = op.resolve()  # the same where the class has another way to compute
+    if packed == plain or op.packed() is None or not _quicker(packed, plain, x):
         op.packs = None
-    return kernels[0](x)
+    out: Tensor = plain(x)
+    return out
 
 
-def _once(kernels: list[Callable[..., Any]], x: Tensor) -> list[float]:
-    """Seconds of a call of each."""
-    taken = []
-    for kernel in kernels:
-        started = time.perf_counter()
-        kernel(x)
-        taken.append(time.perf_counter() - started)
-    return taken
+def _quicker(one: Callable[..., Any], other: Callable[..., Any], x: Tensor) -> bool:
+    """Whether the quickest of several calls in turn is one of `one`."""
+    rounds = [(_seconds(one, x), _seconds(other, x)) for _ in range(_ROUNDS)]
+    mine, others = zip(*rounds)
+    return min(mine) < min(others)
+
+
+def _seconds(kernel: Callable[..., Any], x: Tensor) -> float:
+    started = time.perf_counter()
+    kernel(x)
+    return time.perf_counter() - started

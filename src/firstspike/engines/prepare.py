@@ -26,7 +26,7 @@ def prepare(
         engine: a name of `ENGINES`; by default the quickest for large batches that can run it.
         images: (N, ...) like those that will come, say a single one. What is quickest on them here
             is found by timing: the kernels of the engine or, without one, the engine, too, see
-            `Quickest`. The object's `repr` says what was taken.
+            `Quickest`. The object's `repr` says what was taken where there was a choice.
         options: of the engine; "event" takes `weights`, see `EventDriven`.
 
     Raises:

@@ -44,7 +44,8 @@ class Prepared:
         self._engine = engine
         self._network = frozen(network)
         self._shown = False  # whether somebody else may change it
-        self._plan = engine.plan(self._network, images)
+        with torch.autocast(self._network.input_low.device.type, enabled=False):
+            self._plan = engine.plan(self._network, images)
 
     @property
     def network(self) -> SpikingNetwork:
@@ -55,9 +56,12 @@ class Prepared:
 
     def __repr__(self) -> str:
         every = [op for op in self._network.network.ops.values() if isinstance(op, Convolution)]
-        packed = sum(op.packs is not None for op in every)
+        packed = sum(op.packs is not None and op.weight.dtype == torch.float32 for op in every)
         said = f", {packed} of {len(every)} convolutions with packed weights" if packed else ""
         return f"Prepared: {self.engine}{said}"
+
+    def __copy__(self) -> Prepared:
+        return copy.deepcopy(self)  # two that share a network could not tell who changes it
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_plan"}
@@ -91,6 +95,8 @@ def frozen(network: SpikingNetwork) -> SpikingNetwork:
         twin.neuron(name).freeze()
     for node in twin.network.nodes[1:]:
         op = twin.network.op(node.name)
+        if isinstance(op, Convolution):
+            op.packs = None
         weight, inputs = op.weights, math.prod(twin.network.node[node.inputs[0]].shape)
         if weight is None or weight.ndim != 4:
             continue

@@ -138,8 +138,11 @@ def _converted(
         kernel_optimization=_optimization(plan.get("optimize", False), seed),
     )
     if "settle" in plan:
-        deciding = run.dataset("validation") if run.recipe.validate else training
-        deciding = deciding.subset(min(scale.calibration, len(deciding)))
+        if run.recipe.validate:
+            deciding = run.dataset("validation")
+            deciding = deciding.subset(min(scale.calibration, len(deciding)))
+        else:  # other training images than those that the scales fit
+            deciding = training.subset(range(len(calibration), 2 * len(calibration)))
         network, point = settled(
             network, Settle(**plan["settle"]), partial(evaluate, dataset=deciding)
         )

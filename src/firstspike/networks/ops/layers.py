@@ -148,9 +148,6 @@ class TransposedConvolution(Convolution):
     def channels(self) -> int:
         return self.weight.shape[1] * int(self.hyper.get("groups", 1))
 
-    def packed(self) -> None:
-        return None
-
     def direct(self) -> Callable[..., Tensor]:
         return self.forward
 

@@ -24,7 +24,7 @@ def packed_convolution(
     """
     padding = hyper.get("padding", 0)
     plain = weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.ndim == 4
-    if not (plain and _available() and not isinstance(padding, str)):
+    if not (plain and weight.numel() and _available() and not isinstance(padding, str)):
         return None
     sides = (_pair(padding), _pair(hyper.get("stride", 1)), _pair(hyper.get("dilation", 1)))
     groups, weight = hyper.get("groups", 1), weight.detach().contiguous().to_mkldnn()
@@ -41,8 +41,9 @@ def packed_convolution(
 
 
 def _available() -> bool:
-    return (
+    return bool(
         torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
         and hasattr(torch._C._nn, "mkldnn_reorder_conv2d_weight")
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
     )

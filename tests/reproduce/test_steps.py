@@ -1,0 +1,52 @@
+"""Parts of a reproduction by themselves: what networks are held to, and what decides."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import firstspike as fs
+from firstspike.reproduce import SCALES, run, steps
+from firstspike.runs import Recipe, Run, train
+
+
+@pytest.mark.parametrize(
+    ("code", "held_to"),
+    [
+        (fs.TTFS(16), {"clock": 20}),
+        (fs.TTFS(300), {"event": 20, "clock": 2}),
+        (fs.TTFS(300, offset=150), {"clock": 20}),  # which events cannot run
+        (fs.Rate(600), {}),
+        (fs.FewStep(2), {"through_time": 20}),
+    ],
+    ids=str,
+)
+def test_long_networks_are_held_to_events_and_for_a_tenth_to_the_clock(code, held_to) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    network = fs.convert(model, code, calibration=torch.rand(50, 4))
+    assert run._engines(network, 20)[1] == held_to
+
+
+@pytest.mark.parametrize("validate", [True, False])
+def test_codes_settle_on_images_that_set_no_scales(validate: bool, tmp_path: Path) -> None:
+    """On validation images or, where all of them trained, on training images."""
+    training = {"epochs": 1, "learning_rate": 0.003}
+    recipe = Recipe({"name": "digits_cnn"}, {"name": "digits"}, training, validate=validate)
+    train(recipe, tmp_path, progress=False)
+    plan = {"code": {"name": "Rate", "steps": 8}, "settle": {"span": 2, "maximum": 8}}
+    decided: list[fs.data.Dataset] = []
+
+    def measure(network: fs.SpikingNetwork, dataset: fs.data.Dataset) -> fs.Result:
+        decided.append(dataset)
+        return fs.evaluate(network, dataset)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "evaluate", measure)
+        scale = replace(SCALES["small"], calibration=30)
+        network = steps._converted(plan, scale, tmp_path, 0, "cpu")
+    images, calibration = decided[0], Run(tmp_path, "cpu").dataset("train").subset(30)
+    assert images.split == ("validation" if validate else "train")
+    assert network.origin["settling"]["split"] == images.split and len(images) == 30
+    assert not any((images.images == x).flatten(1).all(1).any() for x in calibration.images)
