@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from llvmlite import ir
@@ -9,8 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from firstspike.compiled.memory_order import WIDTH
-
+FEW = 24  # late spikes at a position that are sorted by insertion
 CHUNK = 16  # positions that use a block of weights while it is in the second-level cache
 CHANNEL_BITS = 20  # an event is (step << CHANNEL_BITS) | channel
 _MASK = (1 << CHANNEL_BITS) - 1
@@ -104,6 +105,9 @@ def hear(typing, state, rows, amplitudes, first, last, weights, limit, now, widt
     return signature, codegen
 
 
+_hear: Any = hear
+
+
 @numba.njit(nogil=True, cache=True)
 def say(lead, table, out):
     """out[i] = table[lead[i]], all (n,) but the table."""
@@ -146,73 +150,111 @@ def walk(
         u: (N, Q, D) potentials when the window opens; updated.
         left: (N, Q, D) receives the steps left in the window when a neuron last heard something
             (T = len(thresholds) if it heard nothing late).
-        factor: (B * WIDTH,) what potentials are multiplied with.
+        factor: (B * W,) what potentials are multiplied with.
         events, counts: (N, *) of all sources; see `collect`.
         start: (Q + 1,) first link of every position.
         links: (4, L) where a link's count and its events lie in `counts` and `events`, its first
             row of `weights` and its row of `amplitude`.
         capacity: largest number of late spikes that a position can hear.
         amplitude: (classes, steps) what a spike at each step delivers.
-        weights: (B, R, WIDTH).
+        weights: (B, R, W), W of `WIDTHS`: neurons that walk together.
         thresholds: (T,).
     """
     count_of, event_of, row_of, class_of = links[0], links[1], links[2], links[3]
     positions, neurons = u.shape[1], u.shape[2]
-    blocks, steps = weights.shape[0], amplitude.shape[1]
+    blocks, width, steps = weights.shape[0], weights.shape[2], amplitude.shape[1]
     first, last = part
     window = u.dtype.type(len(thresholds))
     rows = np.empty(CHUNK * capacity, np.uint32)
     amplitudes = np.empty(CHUNK * capacity, u.dtype)
-    edges = np.empty((CHUNK, steps + 1), np.int64)
+    when = np.empty((CHUNK, steps), np.int32)  # steps at which something arrives ...
+    edge = np.empty((CHUNK, steps + 1), np.int64)  # ... and where what arrives then begins
+    arrivals = np.empty(CHUNK, np.int64)  # how many such steps there are
     cursor = np.empty(steps + 1, np.int64)
-    state = np.zeros((3, WIDTH), u.dtype)
+    step = np.empty(FEW, np.uint32)
+    state = np.zeros((3, width), u.dtype)
     for low in range(first, last, CHUNK):
         high = min(low + CHUNK, last)
         for i in range(low, high):
             n, q = i // positions, i % positions
             slot = i - low
-            cursor[:] = 0
+            begin = slot * capacity
+            heard = 0
             for link in range(start[q], start[q + 1]):
-                at = event_of[link]
-                for e in range(at, at + counts[n, count_of[link]]):
-                    cursor[(events[n, e] >> CHANNEL_BITS) + 1] += 1
-            total = slot * capacity
-            for s in range(steps + 1):
-                total += cursor[s]
-                cursor[s] = total
-                edges[slot, s] = total
-            for link in range(start[q], start[q + 1]):
-                at, row, kind = event_of[link], row_of[link], class_of[link]
-                for e in range(at, at + counts[n, count_of[link]]):
-                    event = events[n, e]
-                    s = event >> CHANNEL_BITS
-                    k = cursor[s]
-                    rows[k] = np.uint32(row + (event & _MASK))
-                    amplitudes[k] = amplitude[kind, s]
-                    cursor[s] = k + 1
+                heard += counts[n, count_of[link]]
+            times = 0
+            if heard <= FEW:  # insertion, in order of arrival among equals as below
+                size = 0
+                for link in range(start[q], start[q + 1]):
+                    at, row, kind = event_of[link], row_of[link], class_of[link]
+                    for e in range(at, at + counts[n, count_of[link]]):
+                        event = events[n, e]
+                        s = event >> CHANNEL_BITS
+                        k = size
+                        while k > 0 and step[k - 1] > s:
+                            step[k] = step[k - 1]
+                            rows[begin + k] = rows[begin + k - 1]
+                            amplitudes[begin + k] = amplitudes[begin + k - 1]
+                            k -= 1
+                        step[k] = s
+                        rows[begin + k] = np.uint32(row + (event & _MASK))
+                        amplitudes[begin + k] = amplitude[kind, s]
+                        size += 1
+                for k in range(size):
+                    if k == 0 or step[k] != step[k - 1]:
+                        when[slot, times] = step[k]
+                        edge[slot, times] = begin + k
+                        times += 1
+            else:
+                cursor[:] = 0
+                for link in range(start[q], start[q + 1]):
+                    at = event_of[link]
+                    for e in range(at, at + counts[n, count_of[link]]):
+                        cursor[(events[n, e] >> CHANNEL_BITS) + 1] += 1
+                total = begin
+                for s in range(1, steps):
+                    arriving = cursor[s + 1]
+                    cursor[s] = total
+                    if arriving > 0:
+                        when[slot, times] = s
+                        edge[slot, times] = total
+                        times += 1
+                    total += arriving
+                for link in range(start[q], start[q + 1]):
+                    at, row, kind = event_of[link], row_of[link], class_of[link]
+                    for e in range(at, at + counts[n, count_of[link]]):
+                        event = events[n, e]
+                        s = event >> CHANNEL_BITS
+                        k = cursor[s]
+                        rows[k] = np.uint32(row + (event & _MASK))
+                        amplitudes[k] = amplitude[kind, s]
+                        cursor[s] = k + 1
+            edge[slot, times] = begin + heard
+            arrivals[slot] = times
         for block in range(blocks):
-            begin = block * WIDTH
-            size = min(WIDTH, neurons - begin)
-            state[2] = factor[begin : begin + WIDTH]
+            begin = block * width
+            size = min(width, neurons - begin)
+            state[2] = factor[begin : begin + width]
+            table = weights[block]
             for i in range(low, high):
                 n, q = i // positions, i % positions
                 slot = i - low
+                if arrivals[slot] == 0:
+                    left[n, q, begin : begin + size] = window
+                    continue
                 state[1] = window
                 for j in range(size):
                     state[0, j] = u[n, q, begin + j]
-                for s in range(1, steps):
-                    a, b = edges[slot, s], edges[slot, s + 1]
-                    if b > a and not hear(  # type: ignore[call-arg]
-                        state,
-                        rows,
-                        amplitudes,
-                        a,
-                        b,
-                        weights[block],
-                        thresholds[s - 1],
-                        window - u.dtype.type(s),
-                        WIDTH,
-                    ):
+                for t in range(arrivals[slot]):
+                    a, b, s = edge[slot, t], edge[slot, t + 1], when[slot, t]
+                    limit, now = thresholds[s - 1], window - u.dtype.type(s)
+                    if width == 64:
+                        some = _hear(state, rows, amplitudes, a, b, table, limit, now, 64)
+                    elif width == 32:
+                        some = _hear(state, rows, amplitudes, a, b, table, limit, now, 32)
+                    else:
+                        some = _hear(state, rows, amplitudes, a, b, table, limit, now, 16)
+                    if not some:
                         break
                 for j in range(size):
                     u[n, q, begin + j] = state[0, j]

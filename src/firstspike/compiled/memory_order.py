@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WIDTH = 64  # neurons of one position that walk together in early firing, in registers
+WIDTHS = (16, 32, 64)  # neurons of a position that walk together in early firing, in registers
 
 
 def dense(x: Tensor) -> Tensor:

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from firstspike._tensors import add_tensors
 from firstspike.compiled.available import TRITON_VARIABLE, has_numba
-from firstspike.compiled.memory_order import WIDTH
+from firstspike.compiled.memory_order import WIDTHS
 from firstspike.compiled.on_gpu import on_gpu
 from firstspike.engines.prepared import frozen
-from firstspike.networks.network import Network, Node
+from firstspike.networks.network import INPUT, Network, Node
 from firstspike.networks.ops import MaxPool, WeightOp
 from firstspike.networks.taps import NoTaps, Taps, identity, positions_of
+from firstspike.neurons.lookup import LookUp
 from firstspike.neurons.neuron import per_channel
 
 if TYPE_CHECKING:
@@ -80,11 +81,16 @@ class LateSpikes:
 
 @dataclass(frozen=True)
 class Target:
-    """A population or the readout: the nodes in front of it, what they hear, and who is late."""
+    """A population or the readout: the nodes in front of it, what they hear, and who is late.
+
+    Attributes:
+        lead: of a population: steps of its window left when a potential reaches its threshold.
+    """
 
     nodes: tuple[Node, ...]
     sources: tuple[Source, ...]
     late: LateSpikes | None
+    lead: LookUp | None = None
 
 
 Plan = dict[str, Target]
@@ -190,11 +196,23 @@ def make_plan(spiking: SpikingNetwork) -> Plan:
         spiking = copy.deepcopy(spiking).cpu()
         network = spiking.network
     spoken = _spoken(spiking)
-    plan = {
+    plan = {INPUT: Target((), (), None)} | {
         name: _make_target(spiking, spoken, name)
         for name in (*network.populations, network.output.name)
     }
-    return _on_device(plan, device) if by_kernel else plan
+    plan = _on_device(plan, device) if by_kernel else plan
+    for name in spiking.populations:
+        plan[name] = replace(plan[name], lead=_lead(spiking, name, device))
+    return plan
+
+
+def _lead(spiking: SpikingNetwork, name: str, device: torch.device) -> LookUp:
+    """Steps left when potentials of a population reach their threshold; 0 where none does."""
+    table, scale = spiking.neuron(name).table(), spiking.neuron(name).scale.detach()
+    assert table is not None
+    thresholds = table[0].detach().to(device)
+    left = torch.arange(len(thresholds), 0, -1, dtype=thresholds.dtype, device=device)
+    return LookUp(scale.to(device), thresholds, left, 0.0)
 
 
 def _reason_at_sight(spiking: SpikingNetwork) -> str | None:
@@ -403,16 +421,17 @@ def _pack(
     heard = np.concatenate([np.full(len(t.q), t.shape_in[0]) for _, t in paths])
     order = np.concatenate([t.q for _, t in paths])
     (neurons, places) = paths[0][1].shape_out
-    blocks = -(-neurons // WIDTH)
-    weights = torch.zeros(blocks, rows, WIDTH, dtype=dtype)
+    width = next((width for width in WIDTHS if width >= neurons), WIDTHS[-1])
+    blocks = -(-neurons // width)
+    weights = torch.zeros(blocks, rows, width, dtype=dtype)
     table = torch.cat([t.matrices().flatten(0, 1) for _, t in paths]).to(dtype)
-    for block, part in enumerate(table.split(WIDTH, 1)):
+    for block, part in enumerate(table.split(width, 1)):
         weights[block, :, : part.shape[1]] = part
     amplitude = torch.zeros(len(classes), steps, dtype=dtype)
     for row, (i, f) in zip(amplitude, classes):
         said = _said(spiking, sources[i].population)[sources[i].delay :]
         row[: len(said)] = said * f
-    factor = torch.zeros(blocks * WIDTH, dtype=dtype)
+    factor = torch.zeros(blocks * width, dtype=dtype)
     scale = spiking.neuron(name).scale.detach().expand(spiking.network.node[name].shape)
     factor[:neurons] = scale.reshape(neurons, places)[:, 0].reciprocal()
     return LateSpikes(

@@ -32,7 +32,6 @@ from firstspike.engines.engine import Engine
 from firstspike.engines.record import Record
 from firstspike.networks.network import INPUT
 from firstspike.networks.ops import MaxPool
-from firstspike.neurons.lookup import look_up
 
 _PLANS = Plans()
 
@@ -114,7 +113,7 @@ class _Run:
     """One batch through the network; spikes are kept as the steps left when they came (0: none)."""
 
     def __init__(self, spiking: SpikingNetwork, plan: Plan, x: Tensor, keep: bool = False) -> None:
-        self.spiking, self.network = spiking, spiking.network
+        self.spiking, self.network, self.plan = spiking, spiking.network, plan
         self.keep = keep
         self.potentials: dict[str, Tensor] = {}
         image = channels_last(spiking.shifted(x))
@@ -140,10 +139,9 @@ class _Run:
         """
         if self.keep:
             self.potentials[name] = u
-        thresholds, _ = self._table(name)
-        left = torch.arange(len(thresholds), 0, -1, dtype=u.dtype, device=u.device)
-        out = None if self.keep else u
-        return look_up(u, self.spiking.neuron(name).scale, thresholds, left, 0.0, out)
+        lead = self.plan[name].lead
+        assert lead is not None
+        return lead(u, None if self.keep else u)
 
     def _values(self, source: Source) -> Tensor:
         """What the spikes stand for that are not late."""
