@@ -14,7 +14,9 @@ import firstspike as fs
 from firstspike import chip, methods
 from firstspike.engines import able_engines
 from firstspike.engines.event_driven import EventDriven
-from firstspike.networks.ops import MaxPool
+from firstspike.engines.spike_sums import SpikeSums
+from firstspike.networks.network import Node
+from firstspike.networks.ops import Convolution, MaxPool
 from firstspike.neurons.causal_set import causal_spike_times
 from firstspike.training import TrainConfig
 from firstspike.training.fast_convolution import fast_convolutions
@@ -47,6 +49,8 @@ def engines() -> None:
     for dtype in TYPES:  # what is only compiled for images that are not small
         large = torch.rand(4, 16, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
         MaxPool(dims=2, kernel_size=2)(large)
+        wide, quiet = torch.rand(4, 32, 3, 3, dtype=dtype), torch.zeros(1, 32, 8, 8, dtype=dtype)
+        SpikeSums()(Convolution({"weight": wide}), Node("wide", (), (4, 6, 6)), quiet)
     model, x = task(torch.float32)
     network = fs.convert(model, fs.TTFS(4), calibration=x)
     for precision in ("bfloat16", "int8"):
