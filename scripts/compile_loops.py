@@ -49,8 +49,9 @@ def engines() -> None:
     for dtype in TYPES:  # what is only compiled for images that are not small
         large = torch.rand(4, 16, 16, 16, dtype=dtype).to(memory_format=torch.channels_last)
         MaxPool(dims=2, kernel_size=2)(large)
-        wide, quiet = torch.rand(4, 32, 3, 3, dtype=dtype), torch.zeros(1, 32, 8, 8, dtype=dtype)
-        SpikeSums()(Convolution({"weight": wide}), Node("wide", (), (4, 6, 6)), quiet)
+        wide, quiet = torch.rand(64, 128, 3, 3, dtype=dtype), torch.zeros(1, 128, 10, 10)
+        node = Node("wide", (), (64, 8, 8))
+        assert SpikeSums()(Convolution({"weight": wide}), node, quiet.to(dtype)) is not None
     model, x = task(torch.float32)
     network = fs.convert(model, fs.TTFS(4), calibration=x)
     for precision in ("bfloat16", "int8"):

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.skipif(not has_numba(), reason="numba is not installed"
 @pytest.fixture(autouse=True)
 def small_ones_too(monkeypatch):
     monkeypatch.setattr(spike_sums, "_FAN_IN", 0)
+    monkeypatch.setattr(spike_sums, "_WORK", 0)
 
 
 def rand(*shape: int, dtype=torch.float64) -> Tensor:

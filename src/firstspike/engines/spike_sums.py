@@ -16,6 +16,7 @@ from firstspike.networks.ops import Convolution, Op
 
 SHARE = 0.2  # of a sample's neurons that speak at a step, beyond which a dense pass is quicker
 _FAN_IN = 256  # products per output of a dense pass, below which it is quicker anyway
+_WORK = 1 << 22  # products of a dense pass of a sample, below which compiling is not worth while
 _AGAIN = 8  # calls of a node after which it is asked again whether few neurons speak
 
 
@@ -38,7 +39,7 @@ class SpikeSums:
             return None
         layer = self._layers.get(node.name)
         if layer is None:
-            if not _takes(op, signals):
+            if not _takes(op, signals, math.prod(node.shape[1:])):
                 self._busy[node.name] = math.inf
                 return None
             assert isinstance(op, Convolution)
@@ -49,9 +50,11 @@ class SpikeSums:
         return found
 
 
-def _takes(op: Op, signals: Tensor) -> bool:
+def _takes(op: Op, signals: Tensor, positions: int) -> bool:
     """Whether rows of its weights can be added, and pay: every output has its costs too."""
-    if type(op) is not Convolution or op.axes > 2 or op.weight[0].numel() < _FAN_IN:
+    if type(op) is not Convolution or op.axes > 2:
+        return False
+    if op.weight[0].numel() < _FAN_IN or op.weight.numel() * positions < _WORK:
         return False
     numbers = signals.dtype == op.weight.dtype and signals.dtype in (torch.float32, torch.float64)
     return numbers and is_plain(signals, op.weight) and has_numba()
