@@ -279,6 +279,15 @@ def test_a_copy_has_a_network_of_its_own_and_calls_follow_what_is_done_to_it(cod
 
 
 @torch.no_grad()
+def test_a_class_that_is_given_another_way_to_compute_is_followed(monkeypatch) -> None:
+    prepared, x = fs.prepare(converted(CODES["closed form"])), images(3)
+    assert prepared.network.code is not None  # shown
+    before = prepared(x)
+    monkeypatch.setattr(Dense, "forward", lambda op, x: 2 * nn.functional.linear(x, op.weight))
+    assert torch.equal(prepared(x), prepared.run(x).logits) and not torch.equal(prepared(x), before)
+
+
+@torch.no_grad()
 def test_where_there_is_no_choice_nothing_is_packed(monkeypatch) -> None:
     class Doubled(Convolution):
         def forward(self, x: Tensor) -> Tensor:

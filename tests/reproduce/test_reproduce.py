@@ -151,6 +151,16 @@ def test_the_few_step_table_runs_its_authors_network_beside_ours(digits: Path) -
         reproduce("few-step-table1", settings=["cifar10 vgg19"], out=digits / "out")
 
 
+@pytest.mark.slow
+def test_the_ann_is_measured_on_the_images_of_its_networks(digits: Path) -> None:
+    outcome = reproduce("t2fsnn-table2", only=["Rate"], out=digits / "out")
+    assert len(outcome.rows) == len(outcome.results)
+    for row, result in zip(outcome.rows, outcome.results.values()):
+        assert result.samples == 10, "step by step on the first images alone"
+        assert result.ann_accuracy is not None
+        assert row.cells["ann_accuracy"].mean == pytest.approx(100 * result.ann_accuracy)
+
+
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no entry 'table9'\. Entries: .*quantizer-aware"):
         reproduce("table9", out=tmp_path)

@@ -31,8 +31,8 @@ def test_long_networks_are_held_to_events_and_for_a_tenth_to_the_clock(code, hel
 
 @pytest.mark.parametrize("validate", [True, False])
 def test_codes_settle_on_images_that_set_no_scales(validate: bool, tmp_path: Path) -> None:
-    """On validation images or, where all of them trained, on training images."""
-    training = {"epochs": 1, "learning_rate": 0.003}
+    """On validation images or, where all of them trained, on training images, changed."""
+    training = {"epochs": 1, "learning_rate": 0.003, "augmentation": {"name": "RandomFlip"}}
     recipe = Recipe({"name": "digits_cnn"}, {"name": "digits"}, training, validate=validate)
     train(recipe, tmp_path, progress=False)
     plan = {"code": {"name": "Rate", "steps": 8}, "settle": {"span": 2, "maximum": 8}}
@@ -50,3 +50,7 @@ def test_codes_settle_on_images_that_set_no_scales(validate: bool, tmp_path: Pat
     assert images.split == ("validation" if validate else "train")
     assert network.origin["settling"]["split"] == images.split and len(images) == 30
     assert not any((images.images == x).flatten(1).all(1).any() for x in calibration.images)
+    known = Run(tmp_path, "cpu").dataset("train").subset(range(30, 60))
+    same = (images.images == known.images).flatten(1).all(1)
+    flipped = (images.images == known.images.flip(-1)).flatten(1).all(1)
+    assert validate or (bool((same | flipped).all()) and 5 < int(flipped.sum()) < 25)

@@ -107,6 +107,10 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
             )
         return self._with(self.images[index], self.labels[index])
 
+    def augmented(self, augmentation: Augmentation, seed: int = 0) -> Dataset:
+        """The same images, each changed once by `augmentation`."""
+        return self._with(augmented(self.images, augmentation, seed), self.labels)
+
     def float_images(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """All images at once, (N, C, H, W); for instance to calibrate a conversion."""
         return to_float(self.images, dtype)

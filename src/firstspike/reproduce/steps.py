@@ -19,6 +19,7 @@ from firstspike.config import build
 from firstspike.conversion import KernelOptimization, convert
 from firstspike.conversion.normalization import Normalization
 from firstspike.data import Dataset
+from firstspike.data.augmentation import at_epoch
 from firstspike.engines import compare_records, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.evaluate import evaluate
@@ -138,17 +139,28 @@ def _converted(
         kernel_optimization=_optimization(plan.get("optimize", False), seed),
     )
     if "settle" in plan:
-        if run.recipe.validate:
-            deciding = run.dataset("validation")
-            deciding = deciding.subset(min(scale.calibration, len(deciding)))
-        else:  # other training images than those that the scales fit
-            deciding = training.subset(range(len(calibration), 2 * len(calibration)))
+        deciding = _deciding(run, len(calibration))
         network, point = settled(
             network, Settle(**plan["settle"]), partial(evaluate, dataset=deciding)
         )
         where = {"step": point, "samples": len(deciding), "split": deciding.split}
         network.origin["settling"] = plan["settle"] | where
     return _quantized(network, plan, run, calibration) if "quantize" in plan else network
+
+
+def _deciding(run: Run, count: int) -> Dataset:
+    """At most `count` validation images or, where all of them trained, as many training images.
+
+    These are not the first ones, which set scales, and are changed as in training: an ANN knows
+    those that it learned from too well to tell when a network says what it says.
+    """
+    if run.recipe.validate:
+        images = run.dataset("validation")
+        return images.subset(min(count, len(images)))
+    training = TrainConfig.from_dict(run.recipe.training)
+    images = run.dataset("train").subset(range(count, 2 * count))
+    change = at_epoch(training.augmentation, training.epochs)
+    return images if change is None else images.augmented(change)
 
 
 def _quantized(
@@ -181,7 +193,7 @@ def ann_accuracy(
 ) -> float:
     """Accuracy of the ANN on the images, read once and kept in `store`."""
     stamp = sha256_of(ann / "model.safetensors")[:20]
-    file = store / f"ann-{images.name}-{images.split}-{stamp}.json"
+    file = store / f"ann-{images.name}-{images.split}-{stamp}-{len(images)}.json"
     if not file.is_file():
         ann_result(model.to(device), images.to(device), name, None).to_json(file)
     return Result.from_json(file).known_accuracy

@@ -147,10 +147,9 @@ def with_trained_ranges(
             "Pass training images.",
         )
         images, activations = _histograms(body, relus, calibration, like)
+    share = percentile or _PERCENTILE
     for name in relus:
-        start = (
-            limit if limit is not None else _reached(activations[name], percentile or _PERCENTILE)
-        )
+        start = limit if limit is not None else _reached(activations[name], share)
         made = ClippedReLU(start) if levels is None else QuantizedReLU(start, levels, kernel)
         _replace(body, name, made.to(like.device, like.dtype))
     if not quantize_input:
