@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -284,6 +286,12 @@ def test_a_failed_write_leaves_the_earlier_file(
 
 
 # -------------------------------------------------------------------------------- environment
+
+
+def test_libraries_that_were_held_against_us_are_named_where_they_were_used(monkeypatch) -> None:
+    assert "snntorch" not in describe_environment().versions or "snntorch" in sys.modules
+    monkeypatch.setitem(sys.modules, "snntorch", SimpleNamespace(__version__="1.0.0"))
+    assert describe_environment().versions["snntorch"] == "1.0.0"
 
 
 def test_environment_names_versions_device_and_cpu() -> None:

@@ -18,6 +18,13 @@ _RELEVANT_FLAGS = {
     *("neon", "asimd", "asimdhp", "bf16", "sve", "sve2"),
 }
 _PACKAGES = ("torch", "numpy", "numba", "safetensors", "pydantic", "matplotlib")
+_IF_USED = (
+    "spikingjelly",
+    "snntorch",
+    "norse",
+    "sinabs",
+    "onnxruntime",
+)  # what we are held against
 
 
 class Environment(BaseModel):
@@ -64,7 +71,7 @@ def _versions() -> dict[str, str]:
     from firstspike._version import __version__
 
     versions = {"firstspike": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *filter(sys.modules.__contains__, _IF_USED)):
         # A module that is loaded tells what is really in use; metadata may be another install's.
         loaded = getattr(sys.modules.get(package), "__version__", None)
         try:
