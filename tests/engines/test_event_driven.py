@@ -108,6 +108,13 @@ NETWORKS = {
         ),
         (1, 4, 4),
     ),
+    "a kernel's row larger than the cache": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(1, 300, 1), nn.ReLU(), nn.Conv2d(300, 70, 2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(70, 5)),
+        ),
+        (1, 4, 4),
+    ),
     "input pooled": (
         lambda: nn.Sequential(
             nn.MaxPool2d(2), nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2)
@@ -267,10 +274,25 @@ def test_cost_follows_the_spikes() -> None:
     assert dark == 0 < bright
 
 
-def test_a_prepared_engine_serves_a_stream() -> None:
+@pytest.mark.parametrize("name, in_a_row", [("digits", True), ("VGG-11", True), ("odd", False)])
+def test_layers_one_after_the_other_are_a_list_of_loops(name: str, in_a_row: bool) -> None:
+    build, shape = NETWORKS[name]
+    engine = EventDriven(converted(build(), shape))
+    assert bool(engine._buffers().loops) == in_a_row
+    x = images(3, *shape)
+    logits = engine(x)
+    found = dict(engine.synaptic_operations)
+    torch.testing.assert_close(logits, engine._frames(engine._begin(x)), rtol=1e-12, atol=1e-15)
+    assert found == engine.synaptic_operations
+    assert engine(x[:0]).shape == (0, logits.shape[1])
+
+
+@pytest.mark.parametrize("name", ["ResNet-20", "digits"])
+def test_a_prepared_engine_serves_a_stream(name: str) -> None:
     """Buffers are reused: earlier frames leave nothing behind, and results stay what they were."""
-    network = converted(ResNet20(width=0.25), (3, 16, 16))
-    engine, x = EventDriven(network), images(6, 3, 16, 16)
+    build, shape = NETWORKS[name]
+    network = converted(build(), shape)
+    engine, x = EventDriven(network), images(6, *shape)
     whole = engine.run(x, potentials=True)
     kept = copy.deepcopy(whole)
     for i in (3, 1, 5):

@@ -15,6 +15,7 @@ import numpy as np
 from firstspike.compiled.event_rows import lowest, nonzero, reaching, rows_of
 
 BLOCKS = (64, 32, 16)  # channels whose sums are in registers together
+_ROW = 1 << 18  # bytes of a row of a kernel for a block of channels that stay in the cache
 _add_64, _add_32, _add_16 = (rows_of(width) for width in BLOCKS)
 _lowest: Any = lowest
 _reaching: Any = reaching
@@ -22,32 +23,45 @@ _nonzero: Any = nonzero
 
 
 @numba.njit(nogil=True, cache=True)
-def convolve(out, initial, start, index, value, weights, scale, geometry):
+def convolve(out, initial, start, index, value, weights, scale, geometry, scratch):
     """Potentials: `initial` and what the events give; returns the pairs (event, kernel position).
 
-    For one kernel position after the other, every output position adds the weight rows of the
-    events at one input position. Rows of a block of channels at one kernel position lie together
-    and stay in the cache; silent inputs are never looked at.
+    For one row of the kernel after the other, every output position adds the weight rows of the
+    events under it, which follow each other in memory. Rows of a block of channels lie together and
+    stay in the cache; silent inputs are never looked at. With several groups, with dilation, and
+    where a kernel's row is too large for the cache, it is one kernel position after the other.
 
     Args:
         out: (positions * groups * C) potentials, C padded to a multiple of 16.
         initial: what they start from, of that size, or (groups * C) for all positions.
-        start: (input positions * groups + 1); index, value: events.
+        start: (input positions + 1); index, value: events.
         weights: for each group and block of channels (kernel height, width, channels in, block).
         scale: (groups * C) to multiply what the events give with; empty for none.
         geometry: input height, width, channels per group; output height, width, channels per group
             (padded); groups; kernel, stride, padding, dilation (two numbers each).
+        scratch: starts by groups (input positions * groups + 1) where there are several, and places
+            in their rows of as many events as `index` has room for.
     """
     height, width, inputs = geometry[0], geometry[1], geometry[2]
     rows, columns, outputs, groups = geometry[3], geometry[4], geometry[5], geometry[6]
     ky, kx, sy, sx = geometry[7], geometry[8], geometry[9], geometry[10]
     py, px, dy, dx = geometry[11], geometry[12], geometry[13], geometry[14]
+    by_group, place = scratch
     stride = groups * outputs
     if len(scale) > 0:
         out[:] = 0
     else:
         for at in range(0, len(out), len(initial)):
             out[at : at + len(initial)] = initial
+    for q in range(height * width):
+        shift = np.int32(q % width * groups * inputs)
+        for k in range(start[q], start[q + 1]):
+            place[k] = index[k] + shift
+    if groups > 1:
+        split(start, index, inputs, groups, by_group)
+        start = by_group
+    fits = kx * inputs * min(outputs, BLOCKS[0]) * weights.itemsize <= _ROW
+    together = kx if groups == 1 and dx == 1 and fits else 1
     pairs = 0
     offset = 0
     for g in range(groups):
@@ -56,30 +70,31 @@ def convolve(out, initial, start, index, value, weights, scale, geometry):
             left = outputs - channel
             block = 64 if left >= 64 else (32 if left >= 32 else 16)
             for i in range(ky):
-                for j in range(kx):
-                    base = offset + ((i * kx + j) - g) * inputs * block
+                for j in range(0, kx, together):
                     for row in range(rows):
                         y = row * sy - py + i * dy
                         if y < 0 or y >= height:
                             continue
                         for column in range(columns):
                             x = column * sx - px + j * dx
-                            if x < 0 or x >= width:
+                            under = min(x + together, width) - max(x, 0)
+                            if under <= 0:
                                 continue
-                            q = (y * width + x) * groups + g
-                            first, last = start[q], start[q + 1]
+                            q = np.uint64((y * width + max(x, 0)) * groups + g)
+                            first, last = start[q], start[q + np.uint64(under)]
                             if first == last:
                                 continue
+                            base = offset - (x * groups + g) * inputs * block
                             at = (row * columns + column) * stride + g * outputs + channel
                             if block == 64:
-                                _add_64(out, at, weights, base, index, value, first, last)
+                                _add_64(out, at, weights, base, place, value, first, last)
                             elif block == 32:
-                                _add_32(out, at, weights, base, index, value, first, last)
+                                _add_32(out, at, weights, base, place, value, first, last)
                             else:
-                                _add_16(out, at, weights, base, index, value, first, last)
+                                _add_16(out, at, weights, base, place, value, first, last)
                             if channel == 0:
                                 pairs += last - first
-            offset += ky * kx * inputs * block
+                    offset += together * inputs * block
             channel += block
     if len(scale) > 0:
         for at in range(0, len(out), stride):
@@ -110,40 +125,41 @@ def fire(u, scale, factor, thresholds, values, geometry, largest, start, index, 
     rows, columns = geometry[4], geometry[5]
     ky, kx, sy, sx = geometry[6], geometry[7], geometry[8], geometry[9]
     py, px, dy, dx = geometry[10], geometry[11], geometry[12], geometry[13]
-    single = ky == 1 and kx == 1 and sy == 1 and sx == 1
+    whole = channels - channels % 16
     n = 0
     for row in range(rows):
         for column in range(columns):
             start[row * columns + column] = n
-            potential = largest
-            if single:
-                at = (row * width + column) * stride
-                potential = u[at : at + channels]
-            else:
-                potential[:] = -np.inf
-                for i in range(ky):
-                    y = row * sy - py + i * dy
-                    if y < 0 or y >= height:
+            fresh = True
+            for i in range(ky):
+                y = row * sy - py + i * dy
+                if y < 0 or y >= height:
+                    continue
+                for j in range(kx):
+                    x = column * sx - px + j * dx
+                    if x < 0 or x >= width:
                         continue
-                    for j in range(kx):
-                        x = column * sx - px + j * dx
-                        if x < 0 or x >= width:
-                            continue
-                        at = (y * width + x) * stride
-                        for c in range(channels):
-                            other = u[at + c]
-                            potential[c] = other if other > potential[c] else potential[c]
-            whole = channels - channels % 16
+                    at = np.uint64((y * width + x) * stride)
+                    if fresh:
+                        for c in range(np.uint64(channels)):
+                            largest[c] = u[at + c]
+                        fresh = False
+                        continue
+                    for c in range(np.uint64(channels)):
+                        other = u[at + c]
+                        largest[c] = other if other > largest[c] else largest[c]
+            if fresh:  # a dilated window may lie in the padding alone
+                largest[:] = -np.inf
             for c in range(0, whole, 16):
-                bits = _reaching(potential, c, factor, c, last)
+                bits = _reaching(largest, c, factor, c, last)
                 while bits != 0:
-                    one = c + _lowest(bits)
+                    one = np.uint64(c + _lowest(bits))
                     bits &= bits - np.uint64(1)
                     index[n] = one
-                    value[n] = potential[one] * factor[one]
+                    value[n] = largest[one] * factor[one]
                     n += 1
             for c in range(whole, channels):
-                normalized = potential[c] * factor[c]
+                normalized = largest[c] * factor[c]
                 index[n] = c
                 value[n] = normalized
                 n += normalized >= last
@@ -151,12 +167,13 @@ def fire(u, scale, factor, thresholds, values, geometry, largest, start, index, 
     half = len(thresholds) // 2
     step[:n] = 0
     while half > 0:  # bisection of all spikes together: short loops without branches vectorize
+        below = np.uint64(half - 1)
         for k in range(n):
             t = step[k]
-            step[k] = t + np.int32(half) * np.int32(thresholds[t + half - 1] > value[k])
+            step[k] = t + np.int32(half) * np.int32(thresholds[np.uint64(t) + below] > value[k])
         half //= 2
     for k in range(n):
-        value[k] = values[step[k]] * scale[index[k]]
+        value[k] = values[np.uint64(step[k])] * scale[np.uint64(index[k])]
     return n
 
 
@@ -275,11 +292,11 @@ def convolve_planes(signals, out, weights, geometry, events, scratch):
         signals: (samples, channels * positions), channel by channel.
         out: (samples, C * output positions), channel by channel.
         weights, geometry: as for `convolve`.
-        events: start, start by groups, index, value, place of one sample.
+        events: start, start by groups, index, value, place, place in its row of one sample.
         scratch: rows (output positions * groups * padded C), what they start from (groups * C), and
             the scale, which is empty.
     """
-    start, split_start, index, value, place = events
+    start, by_group, index, value, place, in_row = events
     rows, initial, scale = scratch
     inputs, groups, padded = geometry[2], geometry[6], geometry[5]
     positions = geometry[3] * geometry[4]
@@ -287,11 +304,7 @@ def convolve_planes(signals, out, weights, geometry, events, scratch):
     for s in range(len(signals)):
         if in_planes(signals[s], inputs * groups, start, index, value, place) < 0:
             return False
-        if groups > 1:
-            split(start, index, inputs, groups, split_start)
-            convolve(rows, initial, split_start, index, value, weights, scale, geometry)
-        else:
-            convolve(rows, initial, start, index, value, weights, scale, geometry)
+        convolve(rows, initial, start, index, value, weights, scale, geometry, (by_group, in_row))
         for g in range(groups):
             part = out[s, g * outputs * positions : (g + 1) * outputs * positions]
             turn(rows[g * padded :], groups * padded, outputs, positions, part)

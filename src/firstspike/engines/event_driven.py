@@ -24,6 +24,7 @@ from firstspike.engines.engine import Engine
 from firstspike.engines.prepared import frozen
 from firstspike.engines.record import Record
 from firstspike.networks.network import Node
+from firstspike.networks.ops import Dense, MaxPool, Reshape
 from firstspike.networks.rebuild import check_shapes
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class EventDriven:
         self.layers: dict[str, EventWeights] = {}
         self.held: dict[str, str] = {}  # population or readout -> layer that holds its potentials
         self.at_once: set[str] = set()  # layers whose potentials nothing outlives
+        self.flattening = self._flattening()
         for node in self.network.nodes[1:]:
             self._lay_out(node)
         self.firing = {name: self._firing_of(name) for name in network.populations}
@@ -111,6 +113,21 @@ class EventDriven:
         readout = self.network.evaluate(silence, keep)
         return {self.network.output.name: readout} | found
 
+    def _flattening(self) -> frozenset[str]:
+        """Nodes that flatten a signal for nothing but dense layers, which read it as it was."""
+        network, found = self.network, set()
+        for node in network.nodes[1:]:
+            read_by = [network.op(n.name) for n in network.nodes if node.name in n.inputs]
+            flat = isinstance(network.op(node.name), Reshape) and len(node.shape) == 1
+            if flat and read_by and all(isinstance(op, Dense) for op in read_by):
+                found.add(node.name)
+        return frozenset(found)
+
+    def passes(self, node: Node, recording: bool) -> bool:
+        """Whether a node hands its input on: it was pooled while firing, or is not flattened."""
+        taken = node.inputs[0] in self.pooled and isinstance(self.network.op(node.name), MaxPool)
+        return node.name in self.flattening or (taken and not recording)
+
     def _lay_out(self, node: Node) -> None:
         from firstspike.engines.event_layers import EventWeights, has_rows, in_memory_order
 
@@ -120,13 +137,15 @@ class EventDriven:
         users = [n.name for n in self.network.nodes if node.name in n.inputs] or [node.name]
         own = len(users) == 1 and (users[0] == node.name or self.network.is_population(users[0]))
         own = own and in_memory_order(op, node.shape)
-        source = self.network.node[node.inputs[0]].shape
+        source = self.network.node[node.inputs[0]]
+        if source.name in self.flattening:
+            source = self.network.node[source.inputs[0]]
         bias = self.bias[users[0]] if own else None
         at_once = own and self.network.nodes.index(node) + 1 < len(self.network.nodes)
         at_once = (
             at_once and self.network.nodes[self.network.nodes.index(node) + 1].name == users[0]
         )
-        self.layers[node.name] = EventWeights(op, source, node.shape, bias, self.precision)
+        self.layers[node.name] = EventWeights(op, source.shape, node.shape, bias, self.precision)
         if at_once:
             self.at_once.add(node.name)
         if own:
@@ -154,13 +173,17 @@ class EventDriven:
 
     # ---- running --------------------------------------------------------------------------------
     @torch.no_grad()
-    @torch.autocast("cpu", enabled=False)
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
+        buffers, images = self._buffers(), self._begin(x)
+        return buffers.run_loops(images) if buffers.loops else self._frames(images)
+
+    @torch.autocast("cpu", enabled=False)
+    def _frames(self, images: Tensor) -> Tensor:
         from firstspike.engines.event_frame import Frame
 
         rows, buffers = [], self._buffers()
-        for image in self._begin(x):
+        for image in images.split(1) if len(images) else ():
             frame = Frame(self, buffers, recording=False)
             rows.append(frame.logits(image))
             buffers.count(frame.operations)
@@ -187,7 +210,7 @@ class EventDriven:
         readout = None if decide is None else TimedReadout(self.spiking, decide)
         frames, rows = [], [self.bias[self.network.output.name][:0]]
         buffers = self._buffers()
-        for image in self._begin(x):
+        for image in self._begin(x).split(1) if len(x) else ():
             frames.append(Frame(self, buffers, recording=True, potentials=potentials))
             rows.append(frames[-1].logits(image, () if readout is None else readout.nodes))
             buffers.count(frames[-1].operations)
@@ -206,10 +229,10 @@ class EventDriven:
         record.synaptic_operations = dict(self.synaptic_operations)
         return record
 
-    def _begin(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The images (1, ...) one by one, as the network takes them."""
+    def _begin(self, x: Tensor) -> Tensor:
+        """The images (N, ...) as the network takes them."""
         self._buffers().operations = dict.fromkeys(self.layers, 0)
-        return self.spiking.shifted(x).split(1) if len(x) else ()
+        return self.spiking.shifted(x)
 
 
 class Buffers:
@@ -217,10 +240,13 @@ class Buffers:
 
     Attributes:
         layers, held, firing, pooled: as of the engine; `held` gives the layers themselves.
+        loops: see `in_a_row`.
         operations: synaptic operations of the last call, by layer.
     """
 
     def __init__(self, engine: EventDriven) -> None:
+        from firstspike.engines.event_frame import in_a_row
+
         spiking = engine.spiking
         largest = max(spiking.neuron_count(name) for name in engine.network.populations)
         scratch = np.empty(16 * largest, engine.bias[engine.network.output.name].numpy().dtype)
@@ -232,6 +258,23 @@ class Buffers:
         self.firing = {name: firing.with_buffers() for name, firing in engine.firing.items()}
         self.pooled = {name: firing.with_buffers() for name, firing in engine.pooled.items()}
         self.operations: dict[str, int] = {}
+        self.loops = in_a_row(engine, self)
+        self.readout = self.held.get(engine.network.output.name)
+
+    def run_loops(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of shifted images by the `loops`."""
+        (first, *_), *others = self.loops
+        assert self.readout is not None
+        logits = images.new_empty(len(images), self.readout.outputs)
+        rows = images.movedim(1, -1).flatten(1)
+        for image, said in zip(rows.numpy(), logits.numpy()):
+            first(image)
+            for loop, layer, operations in others:
+                pairs = loop()
+                if layer:
+                    self.operations[layer] += pairs * operations
+            said[:] = self.readout.out[: len(said)]
+        return logits
 
     def count(self, operations: dict[str, int]) -> None:
         for name, count in operations.items():

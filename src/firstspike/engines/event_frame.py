@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from firstspike.engines.event_layers import dense_operations
-from firstspike.engines.event_signal import Signal, to_rows
+from firstspike.engines.event_signal import Events, Signal, to_rows
 from firstspike.networks.network import INPUT, Node
-from firstspike.networks.ops import MaxPool, Reshape, WeightOp
+from firstspike.networks.ops import MaxPool, WeightOp
 
 if TYPE_CHECKING:
     from firstspike.engines.event_driven import Buffers, EventDriven
@@ -79,14 +79,45 @@ class Frame:
             self.operations[node.name] = layer(inputs[0])
             if not layer.holds:
                 self.signals[node.name] = Signal(tensor=layer.tensor())
-        elif isinstance(op, Reshape):
-            self.signals[node.name] = inputs[0].reshaped(op.hyper["shape"])
+        elif self.engine.passes(node, self.recording):
+            self.signals[node.name] = inputs[0]
         elif isinstance(op, MaxPool):
-            done = not self.recording and node.inputs[0] in self.buffers.pooled
-            self.signals[node.name] = inputs[0] if done else Signal(tensor=op(inputs[0].tensor))
+            self.signals[node.name] = Signal(tensor=op(inputs[0].tensor))
         else:
             assert isinstance(op, WeightOp)
             values = [signal.tensor for signal in inputs]
             self.signals[node.name] = Signal(tensor=op.linear(*values))
             if count := dense_operations(op, values[0], self.signals[node.name].tensor):
                 self.operations[node.name] = count
+
+
+Call = tuple[Callable[..., Any], str, int]
+
+
+def in_a_row(engine: EventDriven, buffers: Buffers) -> list[Call]:
+    """The loops that run, one after the other, for a frame of which nothing is recorded.
+
+    Each comes with the layer that it belongs to, if there is one, and the operations of what it
+    returns. The first takes the image, position by position; logits are then the first numbers of
+    what the readout's layer holds. Empty where anything else is to be computed. In a small network
+    the loops take less time than what a frame looks up on its way.
+    """
+    found: list[Call] = []
+    said: dict[str, Events] = {}
+    for node in engine.network.nodes:
+        layer, held = buffers.layers.get(node.name), buffers.held.get(node.name)
+        before = said.get(node.inputs[0]) if node.inputs else None
+        if node.name in buffers.firing:
+            firing = buffers.pooled.get(node.name) or buffers.firing[node.name]
+            if held is None and node.name != INPUT:
+                return []
+            found.append((firing if held is None else firing.on(held.out), "", 0))
+            said[node.name] = firing.events
+        elif before is not None and layer is not None and layer.holds:
+            found.append((layer.on(before), node.name, layer.outputs))
+        elif before is not None and engine.passes(node, recording=False):
+            said[node.name] = before
+        else:
+            return []
+    readout = buffers.held.get(engine.network.output.name)
+    return found if readout is not None and readout.positions * readout.groups == 1 else []

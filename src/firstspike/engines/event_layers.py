@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from firstspike.compiled import event_loops as kernels
+from firstspike.compiled.event_rows import AHEAD
 from firstspike.engines.event_signal import Array, Events, Signal, from_rows, to_rows
 from firstspike.networks.ops import Convolution, Dense, MaxPool, Op, TransposedConvolution
 from firstspike.networks.ops.pools import per_axis, plane_windows
@@ -21,7 +24,9 @@ class EventWeights:
 
     Args:
         op: `Convolution` in one or two dimensions, or `Dense`.
-        source, target: shapes of its input and output, without batch axis.
+        source, target: shapes of its input and output, without batch axis. A dense layer of a
+            flattened signal is given the shape before it was flattened: it is a convolution whose
+            kernel is as large as the map, and events stay where they are.
         bias: (1, *target) what potentials start from, if the layer holds those of a population or
             the readout; None: it holds a part of them, which starts from zero.
         precision: None (as they are), "bfloat16", or "int8" with one scale per output channel.
@@ -38,11 +43,11 @@ class EventWeights:
         bias: Tensor | None,
         precision: str | None = None,
     ) -> None:
-        self.last = isinstance(op, Dense)
+        self.last = isinstance(op, Dense) and len(source) == len(target)
         self.target = (target[-1], *target[:-1]) if self.last else target
         self.groups, kernel, hyper = _hyper(op, source, target)
         self.outputs = op.weight.shape[0] // self.groups
-        self.inputs = op.weight.shape[1]
+        self.inputs = source[0] if len(source) > len(target) else op.weight.shape[1]
         self.padded = -(-self.outputs // kernels.BLOCKS[-1]) * kernels.BLOCKS[-1]
         self.positions = int(np.prod(self.target[1:], dtype=int))
         inner = _plane((source[-1], *source[:-1]) if self.last else source)
@@ -52,6 +57,11 @@ class EventWeights:
         )
         weight = op.weight.detach().reshape(self.groups, self.outputs, self.inputs, *kernel)
         self.weights, self.scale = _lay_out(weight, self.padded, precision)
+        positions = inner[0] * inner[1] * self.groups
+        self.scratch = (
+            np.empty(positions + 1, np.int64),
+            np.zeros(positions * self.inputs + AHEAD, np.int32),
+        )
         self.holds = bias is not None
         self.out = np.empty(0, op.weight.detach().numpy().dtype)
         self.initial = np.zeros(self.stride, self.out.dtype)
@@ -65,6 +75,7 @@ class EventWeights:
         """The same weights with memory for potentials: `scratch`, or (None) their own."""
         twin, size = copy.copy(self), self.positions * self.stride
         twin.out = np.empty(size, self.out.dtype) if scratch is None else scratch[:size]
+        twin.scratch = (np.empty_like(self.scratch[0]), np.empty_like(self.scratch[1]))
         return twin
 
     @property
@@ -74,22 +85,13 @@ class EventWeights:
 
     def __call__(self, signal: Signal) -> int:
         """Potentials from all events, into `out`; returns the synaptic operations."""
-        events = signal.events(self.last)
-        start = events.start
-        if self.groups > 1:
-            start = np.empty((len(events.start) - 1) * self.groups + 1, np.int64)
-            kernels.split(events.start, events.index, self.inputs, self.groups, start)
-        pairs = kernels.convolve(
-            self.out,
-            self.initial,
-            start,
-            events.index,
-            events.value,
-            self.weights,
-            self.scale,
-            self.geometry,
-        )
-        return int(pairs) * self.outputs
+        return self.on(signal.events(self.last))() * self.outputs
+
+    def on(self, events: Events) -> Callable[[], int]:
+        """A call that writes the potentials from `events` and returns operations per output."""
+        rows = self.weights, self.scale, self.geometry, self.scratch
+        start = self.out, self.initial, events.start
+        return partial(kernels.convolve, *start, events.index, events.value, *rows)
 
     def tensor(self) -> Tensor:
         """The potentials as a tensor (1, *target) of its own."""
@@ -111,7 +113,7 @@ def _hyper(
 ) -> tuple[int, tuple[int, int], list[int]]:
     """Groups, kernel, and stride, padding, dilation of a layer seen in two dimensions."""
     if isinstance(op, Dense):
-        return 1, (1, 1), [1, 1, 0, 0, 1, 1]
+        return 1, (1, 1) if len(source) == len(target) else _plane(source), [1, 1, 0, 0, 1, 1]
     dims = op.weight.ndim - 2
     kernel = tuple(op.weight.shape[2:])
     stride = per_axis(op.hyper.get("stride", 1), dims)
@@ -223,21 +225,15 @@ class Firing:
 
     def __call__(self, u: Array) -> Events:
         """Spikes of potentials that lie position by position; valid until the next call."""
-        events = self.events
-        kernels.fire(
-            u,
-            self.scale,
-            self.factor,
-            self.thresholds,
-            self.values,
-            self.geometry,
-            self.largest,
-            events.start,
-            events.index,
-            events.level,
-            events.value,
-        )
-        return events
+        self.on(u)()
+        return self.events
+
+    def on(self, u: Array) -> Callable[[], int]:
+        """A call that turns the potentials in `u` into `events`, and returns how many."""
+        table = self.scale, self.factor, self.thresholds, self.values, self.geometry
+        found = self.events
+        into = found.start, found.index, found.level, found.value
+        return partial(kernels.fire, u, *table, self.largest, *into)
 
 
 def has_rows(op: Op) -> bool:

@@ -77,12 +77,3 @@ class Signal:
         if not last:
             self._events = made
         return made
-
-    def reshaped(self, shape: tuple[int, ...]) -> Signal:
-        """The same entries in another shape; events stay events where their order does."""
-        events = self._events
-        if events is not None and len(events.start) == 2 and len(shape) == 1:
-            twin = Events.__new__(Events)
-            twin.__dict__ = events.__dict__ | {"shape": shape}
-            return Signal(twin)
-        return Signal(tensor=self.tensor.reshape(1, *shape))

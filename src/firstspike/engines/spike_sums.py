@@ -95,6 +95,7 @@ class _Layer:
             np.zeros(self.most + AHEAD, np.int32),
             np.empty(self.most, dtype),
             np.empty(self.most, np.int64),
+            np.zeros(self.most + AHEAD, np.int32),
         )
         sums = np.empty(rows.positions * rows.stride, dtype), np.zeros(rows.stride, dtype)
         return events, (*sums, np.zeros(0, np.float32))
