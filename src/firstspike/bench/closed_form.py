@@ -3,7 +3,8 @@
 The ANN is the model as users have it (eager, batch norm apart), with weights and images in torch's
 default order and channels-last; the quicker of the two is what the others are held against. The
 spiking network is prepared on images like these; they lie in the default order, no gradient. It is
-called without preparation as well. Single images are held against the ANN frozen by torch.jit.
+called without preparation as well. Single images are held against the ANN frozen by torch.jit, in
+the closed form and in the engine that `prepare(network, images=image)` takes.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from firstspike.neurons import lookup
 
 ANN, LAST, FROZEN = "ANN", "ANN, channels-last", "ANN, frozen"
 SINGLE_CODE = "exponential T=16"
+PICKED = f"{SINGLE_CODE}, engine by timing"
 CALLED = "exponential T=80, not prepared"
 PLAIN = "exponential T=80, without numba"
 CODES = {
@@ -92,13 +94,20 @@ def _single(
         FROZEN: torch.jit.freeze(torch.jit.trace(last, x)),
         LAST: last,
         SINGLE_CODE: fs.prepare(converted, "closed_form", images=x),
+        PICKED: (picked := fs.prepare(converted, images=x)),
     }
     times = interleaved({key: partial(_again, call, x) for key, call in variants.items()}, repeats)
     each = {key: [seconds / CALLS for seconds in found] for key, found in times.items()}
     extra = {"size": f"{name}, batch 1", "model": name, "batch": 1}
+    notes = {PICKED: f"took the engine {picked.engine!r}"}
     return [
-        replace(row, name=f"{name}, one image: {row.name}", extra={**row.extra, **extra})
-        for row in ratio_rows(each, FROZEN, {SINGLE_CODE: target})
+        replace(
+            row,
+            name=f"{name}, one image: {row.name}",
+            note=notes.get(row.name, ""),
+            extra={**row.extra, **extra},
+        )
+        for row in ratio_rows(each, FROZEN, {PICKED: target})
     ]
 
 

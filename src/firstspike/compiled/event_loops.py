@@ -105,6 +105,30 @@ def convolve(out, initial, start, index, value, weights, scale, geometry, scratc
 
 
 @numba.njit(nogil=True, cache=True)
+def _reached(u, at, factor, last, index, value, n):
+    """Channels of a position, from `at` on, that reach the last threshold, as events n, n + 1, ...
+
+    Returns the number of events so far; `value` is the normalized potential.
+    """
+    channels = len(factor)
+    whole = channels - channels % 16
+    for c in range(0, whole, 16):
+        bits = _reaching(u, at + c, factor, c, last)
+        while bits != 0:
+            one = np.uint64(c + _lowest(bits))
+            bits &= bits - np.uint64(1)
+            index[n] = one
+            value[n] = u[np.uint64(at) + one] * factor[one]
+            n += 1
+    for c in range(whole, channels):
+        normalized = u[np.uint64(at + c)] * factor[c]
+        index[n] = c
+        value[n] = normalized
+        n += normalized >= last
+    return n
+
+
+@numba.njit(nogil=True, cache=True)
 def fire(u, scale, factor, thresholds, values, geometry, largest, start, index, step, value):
     """Spikes of a population, after a max pool over its potentials if there is one.
 
@@ -125,11 +149,15 @@ def fire(u, scale, factor, thresholds, values, geometry, largest, start, index, 
     rows, columns = geometry[4], geometry[5]
     ky, kx, sy, sx = geometry[6], geometry[7], geometry[8], geometry[9]
     py, px, dy, dx = geometry[10], geometry[11], geometry[12], geometry[13]
-    whole = channels - channels % 16
+    single = ky == 1 and kx == 1 and sy == 1 and sx == 1 and py == 0 and px == 0
     n = 0
     for row in range(rows):
         for column in range(columns):
             start[row * columns + column] = n
+            if single:
+                at = (row * width + column) * stride
+                n = _reached(u, at, factor, last, index, value, n)
+                continue
             fresh = True
             for i in range(ky):
                 y = row * sy - py + i * dy
@@ -150,19 +178,7 @@ def fire(u, scale, factor, thresholds, values, geometry, largest, start, index, 
                         largest[c] = other if other > largest[c] else largest[c]
             if fresh:  # a dilated window may lie in the padding alone
                 largest[:] = -np.inf
-            for c in range(0, whole, 16):
-                bits = _reaching(largest, c, factor, c, last)
-                while bits != 0:
-                    one = np.uint64(c + _lowest(bits))
-                    bits &= bits - np.uint64(1)
-                    index[n] = one
-                    value[n] = largest[one] * factor[one]
-                    n += 1
-            for c in range(whole, channels):
-                normalized = largest[c] * factor[c]
-                index[n] = c
-                value[n] = normalized
-                n += normalized >= last
+            n = _reached(largest, 0, factor, last, index, value, n)
     start[rows * columns] = n
     half = len(thresholds) // 2
     step[:n] = 0
