@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-FEW = 24  # late spikes at a position that are sorted by insertion
+FEW = 12  # late spikes at a position that are sorted by insertion
 CHUNK = 16  # positions that use a block of weights while it is in the second-level cache
 CHANNEL_BITS = 20  # an event is (step << CHANNEL_BITS) | channel
 _MASK = (1 << CHANNEL_BITS) - 1
@@ -215,10 +215,9 @@ def walk(
                 for s in range(1, steps):
                     arriving = cursor[s + 1]
                     cursor[s] = total
-                    if arriving > 0:
-                        when[slot, times] = s
-                        edge[slot, times] = total
-                        times += 1
+                    when[slot, times] = s  # without a branch, which could not be foreseen
+                    edge[slot, times] = total
+                    times += arriving > 0
                     total += arriving
                 for link in range(start[q], start[q + 1]):
                     at, row, kind = event_of[link], row_of[link], class_of[link]
