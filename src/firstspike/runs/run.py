@@ -174,52 +174,61 @@ def start_model(recipe: Recipe, seed: int) -> nn.Module:
             "or pass the folder of another with `--start`."
         )
     run = Run(Path(recipe.start))
-    made, ann = run.recipe, recipe.code is None
-    classes = {"classes": None} if ann else {}
-    if {**made.model, **classes} != {**recipe.model, **classes}:
-        raise ValueError(
-            f"`start` must be a run of the recipe's model {recipe.model}, got "
-            f"{made.model} in {recipe.start}. "
-            "Pass the run of that model, or leave `start` to the recipe."
-        )
-    if recipe.validate and _saw_validation(recipe.start, recipe.data["name"]):
-        raise ValueError(
-            f"`validate` must be false, got true: {recipe.start} was trained on the validation "
-            "images as well, so they can select no epoch. Write `validate: false`."
-        )
-    if not ann:
+    _check_start(recipe, run.recipe)
+    if recipe.code is not None:
         return run.model
-    if made.code is not None:
-        raise ValueError(
-            f"`start` must be the run of an ANN, got that of a spiking network in {recipe.start}. "
-            "Pass the run that it started from."
-        )
-    if made.trained_ranges is not None and recipe.trained_ranges is None:
-        raise ValueError(
-            f"`trained_ranges` must be given, got None: {recipe.start} has them. Write "
-            f"`trained_ranges: {made.trained_ranges}`."
-        )
-    held = made.trained_ranges is not None
-    begun = [
-        {k: v for k, v in (r.trained_ranges or {}).items() if k != "levels"} for r in (recipe, made)
-    ]
-    if held and begun[0] != begun[1]:
-        raise ValueError(
-            f"`trained_ranges` must begin as those of {recipe.start}, whose trained limits are "
-            f"taken over, got {recipe.trained_ranges} after {made.trained_ranges}. Change `levels` "
-            "alone."
-        )
+    held = run.recipe.trained_ranges is not None
     model = _new_model(recipe if held else replace(recipe, trained_ranges=None), seed)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     trained = run.trained_model().state_dict()
     model.load_state_dict(
         {k: v for k, v in trained.items() if v.shape == shapes[k]},
-        strict=recipe.model == made.model,
+        strict=recipe.model == run.recipe.model,
     )
     if recipe.trained_ranges is None or held:
         return model
     (images,) = recipe.datasets("train")
     return with_trained_ranges(model, images.subset(recipe.calibration), **recipe.trained_ranges)
+
+
+def _check_start(recipe: Recipe, made: Recipe) -> None:
+    """Refuse a `start`, made by the recipe `made`, from which `recipe` cannot go on."""
+    start, ann = recipe.start, recipe.code is None
+    assert start is not None
+    classes = {"classes": None} if ann else {}
+    if {**made.model, **classes} != {**recipe.model, **classes}:
+        raise ValueError(
+            f"`start` must be a run of the recipe's model {recipe.model}, got {made.model} in "
+            f"{start}. Pass the run of that model, or leave `start` to the recipe."
+        )
+    if recipe.validate and _saw_validation(start, recipe.data["name"]):
+        raise ValueError(
+            f"`validate` must be false, got true: {start} was trained on the validation images as "
+            "well, so they can select no epoch. Write `validate: false`."
+        )
+    if not ann:
+        return
+    if made.code is not None:
+        raise ValueError(
+            f"`start` must be the run of an ANN, got that of a spiking network in {start}. Pass "
+            "the run that it started from."
+        )
+    if made.trained_ranges is None:
+        return
+    if recipe.trained_ranges is None:
+        raise ValueError(
+            f"`trained_ranges` must be given, got None: {start} has them. Write "
+            f"`trained_ranges: {made.trained_ranges}`."
+        )
+    begun = [
+        {k: v for k, v in ranges.items() if k != "levels"}
+        for ranges in (recipe.trained_ranges, made.trained_ranges)
+    ]
+    if begun[0] != begun[1]:
+        raise ValueError(
+            f"`trained_ranges` must begin as those of {start}, whose trained limits are taken "
+            f"over, got {recipe.trained_ranges} after {made.trained_ranges}. Change `levels` alone."
+        )
 
 
 def _saw_validation(start: str, data: str) -> bool:
