@@ -1,6 +1,8 @@
 """The event-driven engine gives the spikes of the closed form and of the clock, and counts them."""
 
 import copy
+import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -95,6 +97,22 @@ class Sequences(nn.Module):
         return self.e(F.max_pool1d(x.flatten(2), 1).flatten(1))
 
 
+class Readers(nn.Module):
+    """A flattened map that several dense layers read, and one that a sum reads as well."""
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__()
+        self.alone = alone
+        self.a = nn.Conv2d(2, 5, 3)
+        self.b, self.c = nn.Linear(80, 80), nn.Linear(80, 17)
+        self.d, self.e = nn.Linear(80, 3), nn.Linear(17, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = F.relu(self.a(x)).flatten(1)
+        other = F.relu(self.b(flat)) if self.alone else F.relu(self.b(flat) + flat)
+        return self.d(other) + self.e(F.relu(self.c(flat)))
+
+
 NETWORKS = {
     "odd": (Odd, (3, 13, 9)),
     "sequences": (Sequences, (2, 12)),
@@ -115,6 +133,8 @@ NETWORKS = {
         ),
         (1, 4, 4),
     ),
+    "dense layers of one map": (lambda: Readers(alone=True), (2, 6, 6)),
+    "a sum beside dense layers": (lambda: Readers(alone=False), (2, 6, 6)),
     "input pooled": (
         lambda: nn.Sequential(
             nn.MaxPool2d(2), nn.Conv2d(1, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(3, 2)
@@ -285,6 +305,29 @@ def test_layers_one_after_the_other_are_a_list_of_loops(name: str, in_a_row: boo
     torch.testing.assert_close(logits, engine._frames(engine._begin(x)), rtol=1e-12, atol=1e-15)
     assert found == engine.synaptic_operations
     assert engine(x[:0]).shape == (0, logits.shape[1])
+
+
+@pytest.mark.parametrize("precision", [None, "bfloat16", "int8"])
+def test_images_may_lie_in_any_order(precision: str | None) -> None:
+    """Loops read memory: images are brought into the one order that they know."""
+    model = nn.Sequential(nn.Conv2d(16, 20, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten())
+    network = converted(model.append(nn.Linear(80, 3)), (16, 6, 6)).float()
+    engine, x = EventDriven(network, precision), images(5, 16, 6, 6).float()
+    assert engine._buffers().loops
+    expected = engine(x)
+    for order in itertools.permutations(range(4)):
+        back = sorted(range(4), key=order.__getitem__)
+        turned = x.permute(order).contiguous().permute(back)
+        torch.testing.assert_close(engine(turned), expected, rtol=0, atol=0)
+    torch.testing.assert_close(engine.run(x).logits, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_prepared_engine_can_be_copied_and_pickled() -> None:
+    engine, x = EventDriven(converted(DigitsCNN(), (1, 8, 8))), images(2, 1, 8, 8)
+    for twin in (copy.copy(engine), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))):
+        assert torch.equal(twin(x), engine(x))
+        twin(torch.zeros_like(x))
+        assert twin.synaptic_operations != engine.synaptic_operations
 
 
 @pytest.mark.parametrize("name", ["ResNet-20", "digits"])

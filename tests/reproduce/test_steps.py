@@ -48,9 +48,22 @@ def test_codes_settle_on_images_that_set_no_scales(validate: bool, tmp_path: Pat
         network = steps._converted(plan, scale, tmp_path, 0, "cpu")
     images, calibration = decided[0], Run(tmp_path, "cpu").dataset("train").subset(30)
     assert images.split == ("validation" if validate else "train")
-    assert network.origin["settling"]["split"] == images.split and len(images) == 30
+    where = network.origin["settling"]
+    assert where["split"] == images.split and len(images) == where["samples"] == 30
+    assert (where["augmentation"] is None) == validate
     assert not any((images.images == x).flatten(1).all(1).any() for x in calibration.images)
     known = Run(tmp_path, "cpu").dataset("train").subset(range(30, 60))
     same = (images.images == known.images).flatten(1).all(1)
     flipped = (images.images == known.images.flip(-1)).flatten(1).all(1)
     assert validate or (bool((same | flipped).all()) and 5 < int(flipped.sum()) < 25)
+
+
+def test_settling_needs_images_that_set_no_scales(tmp_path: Path) -> None:
+    training = {"epochs": 1, "learning_rate": 0.003}
+    recipe = Recipe({"name": "digits_cnn"}, {"name": "digits"}, training, validate=False)
+    train(recipe, tmp_path, progress=False)
+    run = Run(tmp_path, "cpu")
+    size = len(run.dataset("train"))
+    assert len(steps._deciding(run, size - 10)) == 10
+    with pytest.raises(ValueError, match=rf"beyond the {size:,} that set scales.*validate: true"):
+        steps._deciding(run, size)

@@ -158,7 +158,7 @@ def fire(u, scale, factor, thresholds, values, geometry, largest, start, index, 
                 at = (row * width + column) * stride
                 n = _reached(u, at, factor, last, index, value, n)
                 continue
-            fresh = True
+            largest[:] = -np.inf
             for i in range(ky):
                 y = row * sy - py + i * dy
                 if y < 0 or y >= height:
@@ -168,16 +168,9 @@ def fire(u, scale, factor, thresholds, values, geometry, largest, start, index, 
                     if x < 0 or x >= width:
                         continue
                     at = np.uint64((y * width + x) * stride)
-                    if fresh:
-                        for c in range(np.uint64(channels)):
-                            largest[c] = u[at + c]
-                        fresh = False
-                        continue
                     for c in range(np.uint64(channels)):
                         other = u[at + c]
                         largest[c] = other if other > largest[c] else largest[c]
-            if fresh:  # a dilated window may lie in the padding alone
-                largest[:] = -np.inf
             n = _reached(largest, 0, factor, last, index, value, n)
     start[rows * columns] = n
     half = len(thresholds) // 2

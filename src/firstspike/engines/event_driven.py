@@ -87,6 +87,12 @@ class EventDriven:
         self.pooled = self._fire_through_pools()
         self._local = threading.local()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_local"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _local=threading.local())
+
     @property
     def synaptic_operations(self) -> dict[str, int]:
         return self._buffers().operations
@@ -241,6 +247,7 @@ class Buffers:
     Attributes:
         layers, held, firing, pooled: as of the engine; `held` gives the layers themselves.
         loops: see `in_a_row`.
+        readout: the layer that holds the outputs; None if they are added up elsewhere.
         operations: synaptic operations of the last call, by layer.
     """
 
@@ -249,24 +256,26 @@ class Buffers:
 
         spiking = engine.spiking
         largest = max(spiking.neuron_count(name) for name in engine.network.populations)
-        scratch = np.empty(16 * largest, engine.bias[engine.network.output.name].numpy().dtype)
+        shared = np.empty(16 * largest, engine.bias[engine.network.output.name].numpy().dtype)
+        starts, places = zip((0, 0), *(layer.needs for layer in engine.layers.values()))
+        scratch = np.empty(max(starts), np.int64), np.zeros(max(places), np.int32)
         self.layers = {
-            name: layer.with_buffers(scratch if name in engine.at_once else None)
+            name: layer.with_buffers(shared if name in engine.at_once else None, scratch)
             for name, layer in engine.layers.items()
         }
         self.held = {name: self.layers[layer] for name, layer in engine.held.items()}
         self.firing = {name: firing.with_buffers() for name, firing in engine.firing.items()}
         self.pooled = {name: firing.with_buffers() for name, firing in engine.pooled.items()}
         self.operations: dict[str, int] = {}
-        self.loops = in_a_row(engine, self)
         self.readout = self.held.get(engine.network.output.name)
+        self.loops = in_a_row(engine, self)
 
     def run_loops(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of shifted images by the `loops`."""
         (first, *_), *others = self.loops
         assert self.readout is not None
         logits = images.new_empty(len(images), self.readout.outputs)
-        rows = images.movedim(1, -1).flatten(1)
+        rows = images.movedim(1, -1).flatten(1).contiguous()  # loops read memory, not strides
         for image, said in zip(rows.numpy(), logits.numpy()):
             first(image)
             for loop, layer, operations in others:

@@ -99,8 +99,8 @@ def in_a_row(engine: EventDriven, buffers: Buffers) -> list[Call]:
 
     Each comes with the layer that it belongs to, if there is one, and the operations of what it
     returns. The first takes the image, position by position; logits are then the first numbers of
-    what the readout's layer holds. Empty where anything else is to be computed. In a small network
-    the loops take less time than what a frame looks up on its way.
+    what the readout's layer, a dense one, holds. Empty where anything else is to be computed. In a
+    small network the loops take less time than what a frame looks up on its way.
     """
     found: list[Call] = []
     said: dict[str, Events] = {}
@@ -119,5 +119,4 @@ def in_a_row(engine: EventDriven, buffers: Buffers) -> list[Call]:
             said[node.name] = before
         else:
             return []
-    readout = buffers.held.get(engine.network.output.name)
-    return found if readout is not None and readout.positions * readout.groups == 1 else []
+    return [] if buffers.readout is None else found

@@ -32,7 +32,9 @@ class EventWeights:
         precision: None (as they are), "bfloat16", or "int8" with one scale per output channel.
 
     Attributes:
-        out: potentials; memory that `with_buffers` gives, since a layer alone has none.
+        out, scratch: potentials, and what the loop needs beside them: memory that `with_buffers`
+            gives, since a layer alone has none.
+        needs: sizes of the two arrays of `scratch`; layers that run one after the other may share.
     """
 
     def __init__(
@@ -58,10 +60,8 @@ class EventWeights:
         weight = op.weight.detach().reshape(self.groups, self.outputs, self.inputs, *kernel)
         self.weights, self.scale = _lay_out(weight, self.padded, precision)
         positions = inner[0] * inner[1] * self.groups
-        self.scratch = (
-            np.empty(positions + 1, np.int64),
-            np.zeros(positions * self.inputs + AHEAD, np.int32),
-        )
+        self.needs = (positions + 1) * (self.groups > 1), positions * self.inputs + AHEAD
+        self.scratch = np.empty(0, np.int64), np.empty(0, np.int32)
         self.holds = bias is not None
         self.out = np.empty(0, op.weight.detach().numpy().dtype)
         self.initial = np.zeros(self.stride, self.out.dtype)
@@ -71,11 +71,11 @@ class EventWeights:
             margin = self.padded - self.outputs
             self.initial = np.pad(rows, ((0, 0), (0, 0), (0, margin))).reshape(-1)
 
-    def with_buffers(self, scratch: Array | None) -> EventWeights:
-        """The same weights with memory for potentials: `scratch`, or (None) their own."""
+    def with_buffers(self, out: Array | None, scratch: tuple[Array, Array]) -> EventWeights:
+        """The same weights with memory: parts of `out`, or (None) of their own, and `scratch`."""
         twin, size = copy.copy(self), self.positions * self.stride
-        twin.out = np.empty(size, self.out.dtype) if scratch is None else scratch[:size]
-        twin.scratch = (np.empty_like(self.scratch[0]), np.empty_like(self.scratch[1]))
+        twin.out = np.empty(size, self.out.dtype) if out is None else out[:size]
+        twin.scratch = scratch[0][: self.needs[0]], scratch[1][: self.needs[1]]
         return twin
 
     @property

@@ -18,13 +18,8 @@ _RELEVANT_FLAGS = {
     *("neon", "asimd", "asimdhp", "bf16", "sve", "sve2"),
 }
 _PACKAGES = ("torch", "numpy", "numba", "safetensors", "pydantic", "matplotlib")
-_IF_USED = (
-    "spikingjelly",
-    "snntorch",
-    "norse",
-    "sinabs",
-    "onnxruntime",
-)  # what we are held against
+_PEERS = ("spikingjelly", "snntorch", "norse", "sinabs", "onnxruntime", "exact_snn")  # if loaded
+_PACKAGE_OF = {"exact_snn": "exact-snn-nn"}  # where it has another name than its module
 
 
 class Environment(BaseModel):
@@ -71,9 +66,10 @@ def _versions() -> dict[str, str]:
     from firstspike._version import __version__
 
     versions = {"firstspike": __version__, "python": platform.python_version()}
-    for package in (*_PACKAGES, *filter(sys.modules.__contains__, _IF_USED)):
+    for module in (*_PACKAGES, *filter(sys.modules.__contains__, _PEERS)):
+        package = _PACKAGE_OF.get(module, module)
         # A module that is loaded tells what is really in use; metadata may be another install's.
-        loaded = getattr(sys.modules.get(package), "__version__", None)
+        loaded = getattr(sys.modules.get(module), "__version__", None)
         try:
             versions[package] = str(loaded or importlib.metadata.version(package))
         except importlib.metadata.PackageNotFoundError:

@@ -41,9 +41,9 @@ class Entry:
         networks: label -> how the spiking network is made from the ANN. Either `code` (converted;
             with `optimize: true`, or options of `KernelOptimization`, its kernels are fitted; with
             `settle`, options of `Settle`, it runs for as many steps as it needs on validation
-            images, or on augmented training images where the ANN held none out) or `train`, the
-            name of a spiking recipe, with changes to its `code`, `method`, `training` and
-            `keep_batch_norm`; either way with a `normalization` if it is to be another.
+            images, or on training images, changed as in training, where the ANN held none out) or
+            `train`, the name of a spiking recipe, with changes to its `code`, `method`, `training`
+            and `keep_batch_norm`; either way with a `normalization` if it is to be another.
             `in: {setting: ...}` changes it for one setting. `quantize` is a `Quantization` of a
             converted network, with the `integers` that its potentials have as bits and rounding
             `learned` in so many steps; with `finetune`, training arguments, it is trained through

@@ -206,9 +206,9 @@ class _Work:
         )
         setting = replace(setting, recipe=recipe)
         training, test = recipe.datasets("train", self.entry.split)
-        measured = test if self.samples is None else test.subset(min(self.samples, len(test)))
+        seen = test if self.samples is None else test.subset(min(self.samples, len(test)))
         accuracy = ann_accuracy(
-            model, ann, self.folder / "results", measured, recipe.model["name"], self.device
+            model, ann, self.folder / "results", seen, recipe.model["name"], self.device
         )
         self.anns.setdefault(setting.label, []).append(accuracy)
         self.say(f"{setting.label}, seed {seed}: ANN {100 * accuracy:.2f} %")

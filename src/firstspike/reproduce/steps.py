@@ -15,11 +15,11 @@ from torch import nn
 from firstspike._files import atomic_write, sha256_of, write_json
 from firstspike._reading import read_json, reading
 from firstspike.codes import Code
-from firstspike.config import build
+from firstspike.config import build, describe
 from firstspike.conversion import KernelOptimization, convert
 from firstspike.conversion.normalization import Normalization
 from firstspike.data import Dataset
-from firstspike.data.augmentation import at_epoch
+from firstspike.data.augmentation import Augmentation, at_epoch
 from firstspike.engines import compare_records, simulate
 from firstspike.engines.spiking_network import SpikingNetwork
 from firstspike.measure.evaluate import evaluate
@@ -91,6 +91,8 @@ def make_network(
     else:
         keys = ("code", "optimize", "normalization", "settle", "quantize", "finetune")
         stamp["recipe"] = {key: plan[key] for key in keys if key in plan}
+        if "settle" in plan:
+            stamp["settled_on"] = _settled_on(Run(ann).recipe)
     stamp = json.loads(json.dumps(stamp))
     done = folder / "made.json"
     if not (done.is_file() and read_json(done) == stamp and (folder / NETWORK).is_file()):
@@ -143,7 +145,7 @@ def _converted(
         network, point = settled(
             network, Settle(**plan["settle"]), partial(evaluate, dataset=deciding)
         )
-        where = {"step": point, "samples": len(deciding), "split": deciding.split}
+        where = {"step": point, "samples": len(deciding)} | _settled_on(run.recipe)
         network.origin["settling"] = plan["settle"] | where
     return _quantized(network, plan, run, calibration) if "quantize" in plan else network
 
@@ -151,16 +153,34 @@ def _converted(
 def _deciding(run: Run, count: int) -> Dataset:
     """At most `count` validation images or, where all of them trained, as many training images.
 
-    These are not the first ones, which set scales, and are changed as in training: an ANN knows
-    those that it learned from too well to tell when a network says what it says.
+    These are not the first ones, which set scales, and are changed as in training, if it changed
+    any: an ANN knows those that it learned from too well to tell when a network says what it says.
     """
     if run.recipe.validate:
         images = run.dataset("validation")
         return images.subset(min(count, len(images)))
-    training = TrainConfig.from_dict(run.recipe.training)
-    images = run.dataset("train").subset(range(count, 2 * count))
-    change = at_epoch(training.augmentation, training.epochs)
+    training_images = run.dataset("train")
+    last = len(training_images)
+    if last <= count:
+        raise ValueError(
+            f"`settle` needs training images beyond the {count:,} that set scales, as the ANN held "
+            f"none out for validation, got {last:,} in all. Train the ANN with `validate: true`."
+        )
+    images = training_images.subset(range(count, min(2 * count, last)))
+    change = _last_augmentation(run.recipe)
     return images if change is None else images.augmented(change)
+
+
+def _settled_on(recipe: Recipe) -> dict[str, Any]:
+    """What decides where a code has settled: the split, and how its images are changed."""
+    if recipe.validate:
+        return {"split": "validation", "augmentation": None}
+    return {"split": "train", "augmentation": describe(_last_augmentation(recipe))}
+
+
+def _last_augmentation(recipe: Recipe) -> Augmentation | None:
+    training = TrainConfig.from_dict(recipe.training)
+    return at_epoch(training.augmentation, training.epochs)
 
 
 def _quantized(
