@@ -39,7 +39,7 @@ from firstspike.runs import Recipe
 
 Say = Callable[[str], None]
 
-_LONG = 500  # steps of a network beyond which the clock is held to fewer images
+_LONG = 50  # steps of a network beyond which the clock is held to fewer images
 
 
 def reproduce(
