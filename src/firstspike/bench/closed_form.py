@@ -99,7 +99,9 @@ def _single(
     times = interleaved({key: partial(_again, call, x) for key, call in variants.items()}, repeats)
     each = {key: [seconds / CALLS for seconds in found] for key, found in times.items()}
     extra = {"size": f"{name}, batch 1", "model": name, "batch": 1}
-    notes = {PICKED: f"took the engine {picked.engine!r}"}
+    counts = fs.simulate(converted, x).spike_counts.values()
+    firing = sum(float(c.sum()) for c in counts) / sum(c.numel() for c in counts)
+    notes = {PICKED: f"took the engine {picked.engine!r}; {firing:.0%} of the neurons fire"}
     return [
         replace(
             row,
@@ -107,7 +109,7 @@ def _single(
             note=notes.get(row.name, ""),
             extra={**row.extra, **extra},
         )
-        for row in ratio_rows(each, FROZEN, {PICKED: target})
+        for row in ratio_rows(each, FROZEN, {SINGLE_CODE: target, PICKED: target})
     ]
 
 
