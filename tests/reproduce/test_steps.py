@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.reproduce import SCALES, run, steps
+from firstspike.reproduce import SCALES, run, scales, steps
 from firstspike.runs import Recipe, Run, train
 
 
@@ -56,6 +56,28 @@ def test_codes_settle_on_images_that_set_no_scales(validate: bool, tmp_path: Pat
     same = (images.images == known.images).flatten(1).all(1)
     flipped = (images.images == known.images.flip(-1)).flatten(1).all(1)
     assert validate or (bool((same | flipped).all()) and 5 < int(flipped.sum()) < 25)
+
+
+def test_a_network_settles_again_where_other_images_decide(tmp_path: Path) -> None:
+    training = {"epochs": 1, "learning_rate": 0.003, "augmentation": {"name": "RandomFlip"}}
+    recipe = Recipe({"name": "digits_cnn"}, {"name": "digits"}, training, validate=False)
+    train(recipe, tmp_path / "ann", progress=False)
+    plan = {"code": {"name": "Rate", "steps": 8}, "settle": {"span": 2, "maximum": 8}}
+    setting = scales.Setting("digits", recipe, True)
+    scale = replace(SCALES["small"], calibration=30)
+
+    def made() -> tuple[int, str]:
+        where = (tmp_path / "ann", tmp_path / "made", 0)
+        network, _ = steps.make_network(plan, setting, scale, *where, device="cpu", progress=False)
+        file = tmp_path / "made" / "network.safetensors"
+        return file.stat().st_mtime_ns, str(network.origin["settling"]["augmentation"])
+
+    first = made()
+    assert made() == first and "0.5" in first[1]
+    config = tmp_path / "ann" / "config.yaml"
+    config.write_text(config.read_text().replace("probability: 0.5", "probability: 0.25"))
+    later = made()
+    assert later[0] > first[0] and "0.25" in later[1]
 
 
 def test_settling_needs_images_that_set_no_scales(tmp_path: Path) -> None:
