@@ -15,6 +15,7 @@ from firstspike.data import from_arrays
 from firstspike.engines import arrivals as late_spikes_plan
 from firstspike.engines import default_engine, early_firing
 from firstspike.models import VGG11
+from firstspike.networks.taps import NoTaps
 
 
 def assert_as_clock(network, x: Tensor) -> None:
@@ -389,3 +390,37 @@ def test_other_codes_are_refused() -> None:
         fs.simulate(network, x, "early_firing")
     with pytest.raises(ValueError, match=r"must be 'clock' to record spikes_over_time.*'early_fir"):
         fs.simulate(spiking("digits CNN", fs.TTFS(4))[0], x, "early_firing", spikes_over_time=True)
+
+
+def test_positions_side_by_side_are_one_link() -> None:
+    """3 rows of a 3x3 kernel; a dilated kernel's positions stay apart."""
+    layers = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, dilation=2), nn.ReLU()
+    model = random_model(nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 3)))
+    x = images(10, 2, 8, 8)
+    network = fs.convert(model, fs.TTFS(10, offset=3), calibration=x)
+    plan = late_spikes_plan.make_plan(network)
+    rows, apart = (plan[name].late for name in network.populations[1:])
+    assert rows.links.shape == (4, 3 * 6 * 6) and apart.links.shape == (4, 9 * 2 * 2)
+    assert_as_clock(network, x)
+    assert late_spikes(network, x) > 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_thresholds_too_close_for_a_table_are_searched(dtype, monkeypatch) -> None:
+    network, x = spiking("branches", fs.TTFS(12, offset=5))
+    network, x = network.to(dtype), x.to(dtype)
+    by_table = fs.simulate(network, x, "early_firing")
+    monkeypatch.setattr("firstspike.neurons.lookup._buckets_for", lambda thresholds: None)
+    plan = late_spikes_plan.make_plan(network)
+    late = [target.late for target in plan.values() if target.late is not None]
+    assert late and all(not len(each.table[-2]) for each in late)
+    searched = early_firing.run(network, x, plan=plan)
+    for name in network.populations:
+        assert torch.equal(searched.spike_times[name], by_table.spike_times[name])
+
+
+def test_more_rows_than_an_event_can_name_are_refused(monkeypatch) -> None:
+    network, _ = spiking("digits CNN", fs.TTFS(8, offset=4))
+    monkeypatch.setattr(late_spikes_plan, "_MOST_ROWS", 8)
+    with pytest.raises(NoTaps, match="late spikes reach 'features_1' by more than 8 rows of wei"):
+        late_spikes_plan.make_plan(network)

@@ -11,10 +11,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-FEW = 12  # late spikes at a position that are sorted by insertion
+from firstspike.compiled.lookup_loops import look_up_vectors
+
+FEW = 8  # late spikes at a position that are sorted by insertion
 CHUNK = 16  # positions that use a block of weights while it is in the second-level cache
-CHANNEL_BITS = 20  # an event is (step << CHANNEL_BITS) | channel
-_MASK = (1 << CHANNEL_BITS) - 1
+NEURON_BITS = 20  # an event is (step << NEURON_BITS) | what is left of the neuron's number by _MASK
+_MASK = (1 << NEURON_BITS) - 1
 _VECTOR = 64  # bytes
 
 
@@ -106,6 +108,7 @@ def hear(typing, state, rows, amplitudes, first, last, weights, limit, now, widt
 
 
 _hear: Any = hear
+_look_up: Any = look_up_vectors
 
 
 @numba.njit(nogil=True, cache=True)
@@ -116,55 +119,62 @@ def say(lead, table, out):
 
 
 @numba.njit(nogil=True, cache=True)
-def collect(lead, events, counts, first_event, first_count, base, part):
-    """Late spikes of one source for the samples part[0] ... part[1] - 1, in order of channels.
+def say_and_collect(lead, table, out, events, edges, first_event, first_edge, base, part):
+    """`say`, and the late spikes of one source, neuron by neuron; samples part[0] ... part[1] - 1.
 
     Args:
         lead: (N, P, C) steps left in the window when the neuron fired, 0 = silent.
-        events: (N, *) uint32, receives (step << CHANNEL_BITS) | channel from column `first_event`
-            on, C columns per position; step = base - lead.
-        counts: (N, *) int32, receives how many, from column `first_count` on; late are those with
-            `0 < lead < base`.
+        table, out: see `say`; out (N, P, C).
+        events: (N, *) uint32, receives (step << NEURON_BITS) | number of the neuron, p * C + c,
+            one after the other from column `first_event` on; step = base - lead. Late are those
+            with `0 < lead < base`.
+        edges: (N, *) int32, receives the column where the events of each position begin, and where
+            the last ones end: P + 1 columns from `first_edge` on.
     """
     positions, channels = lead.shape[1], lead.shape[2]
     for i in range(part[0], part[1]):
+        n = first_event
         for p in range(positions):
-            at = n = first_event + p * channels
+            edges[i, first_edge + p] = n
             for c in range(channels):
                 left = np.int64(lead[i, p, c])
-                events[i, n] = np.uint32(((base - left) << CHANNEL_BITS) | c)
+                out[i, p, c] = table[left]
+                neuron = (p * channels + c) & _MASK
+                events[i, n] = np.uint32(((base - left) << NEURON_BITS) | neuron)
                 n += (left > 0) & (left < base)
-            counts[i, first_count + p] = n - at
+        edges[i, first_edge + positions] = n
 
 
 @numba.njit(nogil=True, cache=True)
-def walk(
-    u, left, factor, events, counts, start, links, capacity, amplitude, weights, thresholds, part
-):
+def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weights, table, part):
     """Let the late spikes arrive at the positions part[0] ... part[1] - 1 of all N * Q.
 
     A neuron that has reached its threshold hears no more. Thresholds fall, so whoever is above the
     threshold of the last step stays above; nothing needs to be remembered.
 
     Args:
-        u: (N, Q, D) potentials when the window opens; updated.
-        left: (N, Q, D) receives the steps left in the window when a neuron last heard something
-            (T = len(thresholds) if it heard nothing late).
+        u: (N, Q, D) potentials when the window opens; updated if `lead` is another array.
+        lead: (N, Q, D) receives the steps left in the window when a neuron fires, 0 = never: at
+            the first threshold that its potential reaches, but not before it last heard something.
+        events, edges: (N, *) of all sources; see `say_and_collect`.
         factor: (B * W,) what potentials are multiplied with.
-        events, counts: (N, *) of all sources; see `collect`.
         start: (Q + 1,) first link of every position.
-        links: (4, L) where a link's count and its events lie in `counts` and `events`, its first
-            row of `weights` and its row of `amplitude`.
+        links: (4, L) the columns of `edges` that say where a link's events begin and end, what
+            makes rows of `weights` of its events' neurons when added, and its row of `amplitude`.
         capacity: largest number of late spikes that a position can hear.
         amplitude: (classes, steps) what a spike at each step delivers.
         weights: (B, R, W), W of `WIDTHS`: neurons that walk together.
-        thresholds: (T,).
+        table: thresholds (T,), and (low, high, shift, base, entries, results) of `look_up_flat`
+            for the steps left; without entries they are found by bisection.
     """
-    count_of, event_of, row_of, class_of = links[0], links[1], links[2], links[3]
+    thresholds, entries, results = table[0], table[5], table[6]
+    buckets = table[1:5]
+    first_of, last_of, shift_of, class_of = links[0], links[1], links[2], links[3]
     positions, neurons = u.shape[1], u.shape[2]
     blocks, width, steps = weights.shape[0], weights.shape[2], amplitude.shape[1]
     first, last = part
-    window = u.dtype.type(len(thresholds))
+    window, one = u.dtype.type(len(thresholds)), u.dtype.type(1)
+    keep = lead.ctypes.data != u.ctypes.data
     rows = np.empty(CHUNK * capacity, np.uint32)
     amplitudes = np.empty(CHUNK * capacity, u.dtype)
     when = np.empty((CHUNK, steps), np.int32)  # steps at which something arrives ...
@@ -172,33 +182,42 @@ def walk(
     arrivals = np.empty(CHUNK, np.int64)  # how many such steps there are
     cursor = np.empty(steps + 1, np.int64)
     step = np.empty(FEW, np.uint32)
+    since, until = np.empty(
+        (2, np.diff(start).max()), np.int64
+    )  # events of the links of a position
     state = np.zeros((3, width), u.dtype)
+    potential, last_heard, scaled_by = state[0], state[1], state[2]
     for low in range(first, last, CHUNK):
         high = min(low + CHUNK, last)
-        for i in range(low, high):
-            n, q = i // positions, i % positions
-            slot = i - low
+        n, q = low // positions, low % positions - 1
+        for slot in range(high - low):
+            q += 1
+            if q == positions:
+                n, q = n + 1, 0
             begin = slot * capacity
+            first_link, sources = start[q], start[q + 1] - start[q]
             heard = 0
-            for link in range(start[q], start[q + 1]):
-                heard += counts[n, count_of[link]]
+            for k in range(sources):
+                since[k] = edges[n, first_of[first_link + k]]
+                until[k] = edges[n, last_of[first_link + k]]
+                heard += until[k] - since[k]
             times = 0
             if heard <= FEW:  # insertion, in order of arrival among equals as below
                 size = 0
-                for link in range(start[q], start[q + 1]):
-                    at, row, kind = event_of[link], row_of[link], class_of[link]
-                    for e in range(at, at + counts[n, count_of[link]]):
+                for k in range(sources):
+                    shift, kind = shift_of[first_link + k], class_of[first_link + k]
+                    for e in range(since[k], until[k]):
                         event = events[n, e]
-                        s = event >> CHANNEL_BITS
-                        k = size
-                        while k > 0 and step[k - 1] > s:
-                            step[k] = step[k - 1]
-                            rows[begin + k] = rows[begin + k - 1]
-                            amplitudes[begin + k] = amplitudes[begin + k - 1]
-                            k -= 1
-                        step[k] = s
-                        rows[begin + k] = np.uint32(row + (event & _MASK))
-                        amplitudes[begin + k] = amplitude[kind, s]
+                        s = event >> NEURON_BITS
+                        at = size
+                        while at > 0 and step[at - 1] > s:
+                            step[at] = step[at - 1]
+                            rows[begin + at] = rows[begin + at - 1]
+                            amplitudes[begin + at] = amplitudes[begin + at - 1]
+                            at -= 1
+                        step[at] = s
+                        rows[begin + at] = np.uint32((event + shift) & _MASK)
+                        amplitudes[begin + at] = amplitude[kind, s]
                         size += 1
                 for k in range(size):
                     if k == 0 or step[k] != step[k - 1]:
@@ -207,10 +226,9 @@ def walk(
                         times += 1
             else:
                 cursor[:] = 0
-                for link in range(start[q], start[q + 1]):
-                    at = event_of[link]
-                    for e in range(at, at + counts[n, count_of[link]]):
-                        cursor[(events[n, e] >> CHANNEL_BITS) + 1] += 1
+                for k in range(sources):
+                    for e in range(since[k], until[k]):
+                        cursor[(events[n, e] >> NEURON_BITS) + 1] += 1
                 total = begin
                 for s in range(1, steps):
                     arriving = cursor[s + 1]
@@ -219,42 +237,66 @@ def walk(
                     edge[slot, times] = total
                     times += arriving > 0
                     total += arriving
-                for link in range(start[q], start[q + 1]):
-                    at, row, kind = event_of[link], row_of[link], class_of[link]
-                    for e in range(at, at + counts[n, count_of[link]]):
+                for k in range(sources):
+                    shift, kind = shift_of[first_link + k], class_of[first_link + k]
+                    for e in range(since[k], until[k]):
                         event = events[n, e]
-                        s = event >> CHANNEL_BITS
-                        k = cursor[s]
-                        rows[k] = np.uint32(row + (event & _MASK))
-                        amplitudes[k] = amplitude[kind, s]
-                        cursor[s] = k + 1
+                        s = event >> NEURON_BITS
+                        at = cursor[s]
+                        rows[at] = np.uint32((event + shift) & _MASK)
+                        amplitudes[at] = amplitude[kind, s]
+                        cursor[s] = at + 1
             edge[slot, times] = begin + heard
             arrivals[slot] = times
         for block in range(blocks):
             begin = block * width
             size = min(width, neurons - begin)
-            state[2] = factor[begin : begin + width]
-            table = weights[block]
-            for i in range(low, high):
-                n, q = i // positions, i % positions
-                slot = i - low
-                if arrivals[slot] == 0:
-                    left[n, q, begin : begin + size] = window
-                    continue
-                state[1] = window
+            scaled_by[:] = factor[begin : begin + width]
+            heard_by = weights[block]
+            n, q = low // positions, low % positions - 1
+            for slot in range(high - low):
+                q += 1
+                if q == positions:
+                    n, q = n + 1, 0
+                last_heard[:] = window
                 for j in range(size):
-                    state[0, j] = u[n, q, begin + j]
+                    potential[j] = u[n, q, begin + j]
                 for t in range(arrivals[slot]):
                     a, b, s = edge[slot, t], edge[slot, t + 1], when[slot, t]
                     limit, now = thresholds[s - 1], window - u.dtype.type(s)
                     if width == 64:
-                        some = _hear(state, rows, amplitudes, a, b, table, limit, now, 64)
+                        some = _hear(state, rows, amplitudes, a, b, heard_by, limit, now, 64)
                     elif width == 32:
-                        some = _hear(state, rows, amplitudes, a, b, table, limit, now, 32)
+                        some = _hear(state, rows, amplitudes, a, b, heard_by, limit, now, 32)
                     else:
-                        some = _hear(state, rows, amplitudes, a, b, table, limit, now, 16)
+                        some = _hear(state, rows, amplitudes, a, b, heard_by, limit, now, 16)
                     if not some:
                         break
+                if keep:
+                    for j in range(size):
+                        u[n, q, begin + j] = potential[j]
+                for j in range(width):
+                    potential[j] *= scaled_by[j]
+                if len(entries):
+                    _look_up(potential, potential, width, one, *buckets, entries, results)
+                else:
+                    for j in range(size):
+                        potential[j] = window - _first_crossing(potential[j], thresholds)
                 for j in range(size):
-                    u[n, q, begin + j] = state[0, j]
-                    left[n, q, begin + j] = state[1, j]
+                    lead[n, q, begin + j] = min(potential[j], last_heard[j])
+
+
+@numba.njit(nogil=True, cache=True)
+def _first_crossing(u, thresholds):
+    """First step at which `u` reaches the falling thresholds; how many there are if it never does.
+
+    NaN never does.
+    """
+    first, last = 0, len(thresholds)
+    while first < last:
+        middle = (first + last) // 2
+        if u >= thresholds[middle]:
+            last = middle
+        else:
+            first = middle + 1
+    return first

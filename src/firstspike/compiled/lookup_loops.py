@@ -13,7 +13,7 @@ LANES = 8  # elements per pass of the loop; they suit 256-bit and wider register
 
 
 @intrinsic
-def _look_up_vectors(typing, u, out, count, factor, low, high, shift, base, entries, results):
+def look_up_vectors(typing, u, out, count, factor, low, high, shift, base, entries, results):
     """`look_up_flat` for `count` elements, a multiple of `LANES`.
 
     Written as vector code because what compilers make of the plain loop, a gather instruction, is
@@ -95,11 +95,11 @@ def look_up_flat(u, out, factor, low, high, shift, base, entries, results):
     rest = len(u) % LANES
     whole = len(u) - rest
     table = (factor, low, high, shift, base, entries, results)
-    _look_up_vectors(u, out, whole, *table)  # type: ignore[call-arg]
+    look_up_vectors(u, out, whole, *table)  # type: ignore[call-arg]
     if rest:
         last = np.zeros(LANES, u.dtype)
         for i in range(rest):
             last[i] = u[whole + i]
-        _look_up_vectors(last, last, LANES, *table)
+        look_up_vectors(last, last, LANES, *table)
         for i in range(rest):
             out[whole + i] = last[i]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _DTYPES = (torch.float32, torch.float64)
 _MOST_STEPS = 1 << 12  # what an event has bits for
-_MOST_CHANNELS = 1 << 20
+_MOST_ROWS = 1 << 20
 _LARGEST_MATRIX = 1 << 24  # elements of a matrix that is found by probing
 
 
@@ -47,6 +48,7 @@ class Source:
         delay: steps from its window's start to that of the target's.
         values: (window + 1,) what a spike stands for that leaves so many steps of the window, in
             units of the population's scale if that is no number; 0 for spikes that are late.
+        scale: the population's, if it is no number.
     """
 
     name: str
@@ -55,6 +57,10 @@ class Source:
     window: int
     delay: int
     values: Any
+    scale: Tensor | None
+
+    def scaled(self, values: Tensor) -> Tensor:
+        return values if self.scale is None else values * self.scale
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,9 @@ class LateSpikes:
     Attributes:
         sources: whose spikes may be late.
         positions: Q, of the target.
-        factor, start, links, capacity, amplitude, weights: see `early_firing_loops.walk`.
+        factor, start, links, capacity, amplitude, weights, table: see `early_firing_loops.walk`;
+            kernels on a GPU take a link for every position that is heard, as `_pack` makes them,
+            and no table.
     """
 
     sources: tuple[Source, ...]
@@ -77,6 +85,29 @@ class LateSpikes:
     capacity: int
     amplitude: Any
     weights: Any
+    table: tuple[Any, ...]
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[int, int, int, int]]:
+        """Positions of a source, the first of its events and edges, and the steps it overlaps."""
+        found, event, edge = {}, 0, 0
+        for source in self.sources:
+            channels, positions = source.shape
+            found[source.name] = positions, event, edge, source.window - source.delay
+            event, edge = event + channels * positions, edge + positions + 1
+        return found
+
+    @cached_property
+    def sizes(self) -> tuple[int, int]:
+        """Most events of a sample, and its edges."""
+        shapes = [source.shape for source in self.sources]
+        return sum(c * p for c, p in shapes), sum(p + 1 for _, p in shapes)
+
+    @cached_property
+    def arrays(self) -> tuple[Any, ...]:
+        """What `early_firing_loops.walk` takes of it, in order."""
+        links = self.factor, self.start, self.links, self.capacity
+        return *links, self.amplitude, self.weights, self.table
 
 
 @dataclass(frozen=True)
@@ -200,7 +231,7 @@ def make_plan(spiking: SpikingNetwork) -> Plan:
         name: _make_target(spiking, spoken, name)
         for name in (*network.populations, network.output.name)
     }
-    plan = _on_device(plan, device) if by_kernel else plan
+    plan = _on_device(plan, device) if by_kernel else _in_runs(plan)
     for name in spiking.populations:
         plan[name] = replace(plan[name], lead=_lead(spiking, name, device))
     return plan
@@ -213,6 +244,15 @@ def _lead(spiking: SpikingNetwork, name: str, device: torch.device) -> LookUp:
     thresholds = table[0].detach().to(device)
     left = torch.arange(len(thresholds), 0, -1, dtype=thresholds.dtype, device=device)
     return LookUp(scale.to(device), thresholds, left, 0.0)
+
+
+def _table(lead: LookUp) -> tuple[Any, ...]:
+    """What `early_firing_loops.walk` takes of it."""
+    thresholds, results = lead.thresholds.numpy(), lead.results.numpy()
+    if lead.buckets is not None:
+        return thresholds, *lead.buckets, results
+    none, whole = thresholds.dtype.type(0), np.int32 if thresholds.itemsize == 4 else np.int64
+    return thresholds, none, none, whole(0), whole(0), np.zeros(0, whole), results
 
 
 def _reason_at_sight(spiking: SpikingNetwork) -> str | None:
@@ -268,7 +308,11 @@ def _make_source(
     if hidden:
         values[: max(len(window) - delay, 0)] = 0
     shape = positions_of(spiking.network.node[node].shape)
-    return Source(node, population, shape, len(window), delay, values.numpy())
+    scale = _value_scale(spiking, population)
+    return Source(
+        *(node, population, shape, len(window), delay, values.numpy()),
+        scale if scale.ndim else None,
+    )
 
 
 def _said(spiking: SpikingNetwork, population: str) -> Tensor:
@@ -407,13 +451,13 @@ def _pack(
     columns, rows = [], 0
     for source, taps in paths:
         i, channels = index[source], taps.shape_in[0]
-        if channels >= _MOST_CHANNELS:
-            raise NoTaps(f"{source!r} has more than {_MOST_CHANNELS - 1} channels")
         kinds = [classes.setdefault((i, float(f)), len(classes)) for f in taps.f]
         counts = sum(positions[:i]) + taps.p
         events = sum(sizes[:i]) + taps.p * channels
         columns.append(np.stack([taps.q, counts, events, rows + taps.k * channels, kinds]))
         rows += len(taps.matrices()) * channels
+    if rows > _MOST_ROWS:
+        raise NoTaps(f"late spikes reach {name!r} by more than {_MOST_ROWS:,} rows of weights")
     if not classes:
         return None  # all taps fall on padding: no spike reaches the target
     links = np.concatenate(columns, axis=1).astype(np.int64)
@@ -443,7 +487,43 @@ def _pack(
         int(np.bincount(order, heard, minlength=1).max()),
         amplitude.numpy(),
         weights.numpy(),
+        _table(_lead(spiking, name, spiking.input_low.device)),
     )
+
+
+def _in_runs(plan: Plan) -> Plan:
+    """The plan with links as the compiled walk takes them.
+
+    Positions whose numbers and rows of weights follow each other, as along a row of a kernel, are
+    one link: their events lie side by side.
+    """
+    found = dict(plan)
+    for name, target in plan.items():
+        if target.late is not None:
+            found[name] = replace(target, late=_runs(target.late))
+    return found
+
+
+def _runs(late: LateSpikes) -> LateSpikes:
+    position, _, row, kind = late.links
+    first = np.cumsum([0, *(source.shape[1] for source in late.sources)])
+    source = np.searchsorted(first, position, side="right") - 1
+    channels = np.array([source.shape[0] for source in late.sources])[source]
+    target = np.repeat(np.arange(late.positions), np.diff(late.start))
+    follows = (
+        (np.diff(position) == 1)
+        & (np.diff(row) == channels[1:])
+        & (np.diff(target) == 0)
+        & (np.diff(source) == 0)
+        & (np.diff(kind) == 0)
+    )
+    begin = np.flatnonzero(np.concatenate([[True], ~follows]))
+    end = np.concatenate([begin[1:], [len(position)]]) - 1
+    edge = position + source
+    shift = (row - (position - first[source]) * channels) & (_MOST_ROWS - 1)
+    links = np.stack([edge[begin], edge[end] + 1, shift[begin], kind[begin]])
+    start = np.searchsorted(target[begin], np.arange(late.positions + 1))
+    return replace(late, start=start, links=np.ascontiguousarray(links))
 
 
 def _on_device(plan: Plan, device: torch.device) -> Plan:
@@ -455,7 +535,11 @@ def _on_device(plan: Plan, device: torch.device) -> Plan:
 
     found = {}
     for name, target in plan.items():
-        late, sources = target.late, tuple(moved(s, "values") for s in target.sources)
+        late = target.late
+        sources = tuple(
+            replace(moved(s, "values"), scale=None if s.scale is None else s.scale.to(device))
+            for s in target.sources
+        )
         if late is not None:
             late = moved(late, "factor", "start", "links", "amplitude", "weights")
         found[name] = replace(target, sources=sources, late=late)

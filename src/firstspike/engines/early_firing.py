@@ -11,7 +11,7 @@ The result is the clock's, up to the rounding of sums in another order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from firstspike.networks.network import INPUT
 from firstspike.networks.ops import MaxPool
 
 _PLANS = Plans()
+_EVENTS = (np.uint32, np.int32)  # types of events and edges, see `say_and_collect`
 
 if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
@@ -123,14 +124,7 @@ class _Run:
                 self.leads[node.name] = self._hear(node.name, plan[node.name])
             elif isinstance(op := self.network.op(node.name), MaxPool):
                 self.leads[node.name] = op(self.leads[node.inputs[0]])
-        target = plan[self.network.output.name]
-        values = {s.name: self._values(s) for s in target.sources}
-        self.logits = self.network.run_segment(target.nodes, values)
-
-    def _table(self, name: str) -> tuple[Tensor, Tensor]:
-        table = self.spiking.neuron(name).table()
-        assert table is not None
-        return table
+        self.logits = self._potentials(plan[self.network.output.name])[0]
 
     def _fire(self, name: str, u: Tensor) -> Tensor:
         """Steps left when each of the potentials `u` reaches its threshold; 0 where none does.
@@ -143,95 +137,76 @@ class _Run:
         assert lead is not None
         return lead(u, None if self.keep else u)
 
-    def _values(self, source: Source) -> Tensor:
-        """What the spikes stand for that are not late."""
+    def _potentials(self, target: Target) -> tuple[Tensor, Any]:
+        """Potentials by the spikes that are not late, and those that are: events and edges."""
+        late, samples, events = target.late, len(self.leads[INPUT]), None
+        if late is not None:
+            events = tuple(np.empty((samples, n), t) for n, t in zip(late.sizes, _EVENTS))
+        values = {s.name: s.scaled(self._values(s, late, events)) for s in target.sources}
+        return self.network.run_segment(target.nodes, values), events
+
+    def _values(self, source: Source, late: LateSpikes | None, events: Any) -> Tensor:
+        """What the spikes stand for that are not late; those that are come to `events`."""
         from firstspike.compiled import early_firing_loops as kernel
 
-        say: Any = kernel.say
-        table, lead = source.values, self.leads[source.name]
-        spoken = torch.empty_like(lead)
+        lead, table = self.leads[source.name], source.values
+        if late is not None and source.name in late.columns:
+            positions, *columns = late.columns[source.name]
+            rows = _rows(lead, positions)
+            spoken = torch.empty_like(rows)
+            collect: Any = kernel.say_and_collect
+            arrays = rows.numpy(), table, spoken.numpy(), *events, *columns
+            in_parts(lambda part: collect(*arrays, (part.start, part.stop)), len(lead), 2)
+            return _shaped(spoken, lead)
+        spoken, say = torch.empty_like(lead), cast("Any", kernel.say)
         flat, target = _in_memory_order(lead), _in_memory_order(spoken)
         in_parts(lambda part: say(flat[part], table, target[part]), len(flat), 1 << 16)
-        scale = self.spiking.neuron(source.population).value_scale
-        return spoken if scale.ndim == 0 else spoken * scale
+        return spoken
 
     def _hear(self, name: str, target: Target) -> Tensor:
-        values = {s.name: self._values(s) for s in target.sources}
-        u = self.network.run_segment(target.nodes, values)
+        u, events = self._potentials(target)
         if any(self.network.op(node.name)._forward_hooks for node in target.nodes):
             u = u.clone()  # what hooks have seen is not overwritten
         if target.late is None:
             return self._fire(name, u)
-        u, left = self._walk(name, target.late, u)
-        lead = self._fire(name, u)
-        return torch.minimum(lead, left, out=lead)
+        return self._walk(name, target.late, u, events)
 
-    def _walk(self, name: str, late: LateSpikes, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Potentials at the decision, and the steps left when they last changed."""
+    def _walk(self, name: str, late: LateSpikes, u: Tensor, events: Any) -> Tensor:
+        """Steps left when each neuron fires, 0 where none does, with all that arrives late."""
         from firstspike.compiled import early_firing_loops as kernel
 
         walk: Any = kernel.walk
         rows = _rows(u, late.positions)
-        left = torch.empty_like(rows)
-        arrays = [rows.numpy(), left.numpy(), late.factor, *self._collect(late, len(u))]
-        thresholds = self._table(name)[0].numpy()
+        lead = torch.empty_like(rows) if self.keep else rows
+        arrays = (rows.numpy(), lead.numpy(), *events, *late.arrays)
         in_parts(
-            lambda part: walk(
-                *arrays,
-                late.start,
-                late.links,
-                late.capacity,
-                late.amplitude,
-                late.weights,
-                thresholds,
-                (part.start, part.stop),
-            ),
-            rows.shape[0] * rows.shape[1],
-            64,
+            lambda part: walk(*arrays, (part.start, part.stop)), rows.shape[0] * rows.shape[1], 64
         )
-        return _shaped(rows, u), _shaped(left, u)
-
-    def _collect(self, late: LateSpikes, samples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Late spikes of all sources, and how many there are at every position."""
-        from firstspike.compiled import early_firing_loops as kernel
-
-        collect: Any = kernel.collect
-        channels, positions = zip(*(s.shape for s in late.sources))
-        sizes = [c * p for c, p in zip(channels, positions)]
-        events = np.empty((samples, sum(sizes)), np.uint32)
-        counts = np.empty((samples, sum(positions)), np.int32)
-        for i, source in enumerate(late.sources):
-            lead = _rows(self.leads[source.name], source.shape[1]).numpy()
-            where = sum(sizes[:i]), sum(positions[:i])
-            base = source.window - source.delay
-
-            def work(part: slice, lead: Any = lead, where: Any = where, base: int = base) -> None:
-                collect(lead, events, counts, *where, base, (part.start, part.stop))
-
-            in_parts(work, samples, 2)
-        return events, counts
+        if self.keep:
+            self.potentials[name] = _shaped(rows, u)
+        return _shaped(lead, u)
 
 
 class _RunOnGPU(_Run):
     """The same by kernels: spikes are sorted by time at every position, and walked link by link."""
 
-    def _values(self, source: Source) -> Tensor:
-        spoken: Tensor = source.values[self.leads[source.name].long()]
-        scale = self.spiking.neuron(source.population).value_scale
-        return spoken if scale.ndim == 0 else spoken * scale
+    def _potentials(self, target: Target) -> tuple[Tensor, Any]:
+        values = {s.name: s.scaled(s.values[self.leads[s.name].long()]) for s in target.sources}
+        return self.network.run_segment(target.nodes, values), None
 
-    def _walk(self, name: str, late: LateSpikes, u: Tensor) -> tuple[Tensor, Tensor]:
+    def _walk(self, name: str, late: LateSpikes, u: Tensor, events: Any) -> Tensor:
         from firstspike.compiled import triton_kernels
 
         steps = late.amplitude.shape[1]
         sorted_ = [self._sorted(source, steps) for source in late.sources]
         order, edges = (torch.cat(parts, 1) for parts in zip(*sorted_))
-        rows = _rows(u, late.positions)
+        rows, lead = _rows(u, late.positions), self.plan[name].lead
+        assert lead is not None
         left = triton_kernels.walk(
             *(rows, late.factor, order, edges, late.start, late.links),
-            *(late.amplitude, late.weights, self._table(name)[0]),
+            *(late.amplitude, late.weights, lead.thresholds),
         )
-        return _shaped(rows, u), _shaped(left, u)
+        return torch.minimum(self._fire(name, _shaped(rows, u)), _shaped(left, u))
 
     def _sorted(self, source: Source, steps: int) -> tuple[Tensor, Tensor]:
         """Channels (N, P * C) of every position in order of time, and where each step begins."""
