@@ -230,6 +230,8 @@ def test_every_recipe_of_the_library_can_be_read() -> None:
     recipes = {name: Recipe.read(name) for name in recipe_names()}
     assert recipes["mnist_few_step"].code["name"] == "FewStep"
     for name, recipe in recipes.items():
+        started = recipe.describe().get("start"), recipe.settings().get("start")
+        assert started == (recipe.start, recipe.start), name
         if recipe.start is not None:
             made = recipes[Path(recipe.start).name]
             if recipe.code is not None or recipe.data == made.data:

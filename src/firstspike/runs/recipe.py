@@ -23,8 +23,8 @@ from firstspike.training.output_spikes import with_output_spikes
 
 _WRITTEN = {"sets"}  # what `fit` adds to the config.yaml of a run, which is a recipe as well
 _ANN = ("model", "data", "training")
-_SELDOM = {"validate": True, "trained_ranges": None}  # described where they differ from this
-_SPIKING = ("code", "method", "start", "calibration", "keep_batch_norm", "normalization")
+_SELDOM = {"validate": True, "start": None, "trained_ranges": None}  # described if they differ
+_SPIKING = ("code", "method", "calibration", "keep_batch_norm", "normalization")
 
 
 def recipe_folder() -> Path:
@@ -210,8 +210,6 @@ class Recipe:
         """What a run's `config.yaml` says beside the training; options left alone are left out."""
         settings: dict[str, Any] = {"model": self.model, "data": self.data}
         settings |= {k: getattr(self, k) for k in _SELDOM if getattr(self, k) != _SELDOM[k]}
-        if self.start is not None:
-            settings["start"] = self.start
         if self.trained_ranges is not None and self.calibration != Recipe.calibration:
             settings["calibration"] = self.calibration
         if self.code is not None:
