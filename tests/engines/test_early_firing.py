@@ -316,16 +316,32 @@ def test_scales_that_vary_within_a_channel(shape: tuple[int, ...]) -> None:
     assert late_spikes(network, x) > 10
 
 
+@pytest.mark.parametrize("hook", ["after", "before", "every module"])
 @pytest.mark.parametrize("offset", [3, None])
-def test_what_hooks_keep_is_not_overwritten(offset: int | None) -> None:
-    network, x = spiking("digits CNN", fs.TTFS(8, offset=offset))
+def test_what_hooks_keep_is_not_overwritten(offset: int | None, hook: str) -> None:
+    """Also not through a view: a flattened map, between spikes, is where potentials lie."""
+    model = nn.Sequential(
+        *(nn.Conv1d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.ReLU(), nn.Linear(24, 3))
+    )
+    x = images(10, 1, 10)
+    network = fs.convert(random_model(model), fs.TTFS(8, offset=offset), calibration=x)
     expected, held = network(x).detach(), []
-    for node in network.network.nodes[1:]:
-        network.network.op(node.name).register_forward_hook(
-            lambda module, given, out: held.append((out, out.clone()))
-        )
-    with torch.no_grad():
-        assert torch.equal(network(x), expected)
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...], out: Tensor | None = None) -> None:
+        held.extend((value, value.clone()) for value in (*given, *([] if out is None else [out])))
+
+    if hook == "every module":
+        handles = [torch.nn.modules.module.register_module_forward_hook(keep)]
+    else:
+        ops = [network.network.op(node.name) for node in network.network.nodes[1:]]
+        name = "register_forward_hook" if hook == "after" else "register_forward_pre_hook"
+        handles = [getattr(op, name)(keep) for op in ops]
+    try:
+        with torch.no_grad():
+            assert torch.equal(network(x), expected)
+    finally:
+        for handle in handles:
+            handle.remove()
     assert held and all(torch.equal(kept, seen) for kept, seen in held)
 
 

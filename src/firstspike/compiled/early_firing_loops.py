@@ -12,10 +12,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from firstspike.compiled.lookup_loops import look_up_vectors
+from firstspike.compiled.memory_order import NEURON_BITS
 
 FEW = 8  # late spikes at a position that are sorted by insertion
 CHUNK = 16  # positions that use a block of weights while it is in the second-level cache
-NEURON_BITS = 20  # an event is (step << NEURON_BITS) | what is left of the neuron's number by _MASK
 _MASK = (1 << NEURON_BITS) - 1
 _VECTOR = 64  # bytes
 
@@ -146,21 +146,25 @@ def say_and_collect(lead, table, out, events, edges, first_event, first_edge, ba
 
 
 @numba.njit(nogil=True, cache=True)
-def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weights, table, part):
+def walk(
+    u, lead, keep, events, edges, factor, start, links, capacity, amplitude, weights, table, part
+):
     """Let the late spikes arrive at the positions part[0] ... part[1] - 1 of all N * Q.
 
     A neuron that has reached its threshold hears no more. Thresholds fall, so whoever is above the
     threshold of the last step stays above; nothing needs to be remembered.
 
     Args:
-        u: (N, Q, D) potentials when the window opens; updated if `lead` is another array.
+        u: (N, Q, D) potentials when the window opens; updated if `keep`, else maybe `lead` itself.
         lead: (N, Q, D) receives the steps left in the window when a neuron fires, 0 = never: at
             the first threshold that its potential reaches, but not before it last heard something.
+        keep: whether potentials are wanted.
         events, edges: (N, *) of all sources; see `say_and_collect`.
         factor: (B * W,) what potentials are multiplied with.
         start: (Q + 1,) first link of every position.
         links: (4, L) the columns of `edges` that say where a link's events begin and end, what
-            makes rows of `weights` of its events' neurons when added, and its row of `amplitude`.
+            makes rows of `weights` of its events' neurons when added (modulo 1 << NEURON_BITS), and
+            its row of `amplitude`.
         capacity: largest number of late spikes that a position can hear.
         amplitude: (classes, steps) what a spike at each step delivers.
         weights: (B, R, W), W of `WIDTHS`: neurons that walk together.
@@ -174,7 +178,6 @@ def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weig
     blocks, width, steps = weights.shape[0], weights.shape[2], amplitude.shape[1]
     first, last = part
     window, one = u.dtype.type(len(thresholds)), u.dtype.type(1)
-    keep = lead.ctypes.data != u.ctypes.data
     rows = np.empty(CHUNK * capacity, np.uint32)
     amplitudes = np.empty(CHUNK * capacity, u.dtype)
     when = np.empty((CHUNK, steps), np.int32)  # steps at which something arrives ...
@@ -182,9 +185,8 @@ def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weig
     arrivals = np.empty(CHUNK, np.int64)  # how many such steps there are
     cursor = np.empty(steps + 1, np.int64)
     step = np.empty(FEW, np.uint32)
-    since, until = np.empty(
-        (2, np.diff(start).max()), np.int64
-    )  # events of the links of a position
+    most = np.diff(start).max()
+    since, until = np.empty((2, most), np.int64)  # events of each link of a position
     state = np.zeros((3, width), u.dtype)
     potential, last_heard, scaled_by = state[0], state[1], state[2]
     for low in range(first, last, CHUNK):
@@ -195,16 +197,16 @@ def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weig
             if q == positions:
                 n, q = n + 1, 0
             begin = slot * capacity
-            first_link, sources = start[q], start[q + 1] - start[q]
+            first_link, n_links = start[q], start[q + 1] - start[q]
             heard = 0
-            for k in range(sources):
+            for k in range(n_links):
                 since[k] = edges[n, first_of[first_link + k]]
                 until[k] = edges[n, last_of[first_link + k]]
                 heard += until[k] - since[k]
             times = 0
             if heard <= FEW:  # insertion, in order of arrival among equals as below
                 size = 0
-                for k in range(sources):
+                for k in range(n_links):
                     shift, kind = shift_of[first_link + k], class_of[first_link + k]
                     for e in range(since[k], until[k]):
                         event = events[n, e]
@@ -226,7 +228,7 @@ def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weig
                         times += 1
             else:
                 cursor[:] = 0
-                for k in range(sources):
+                for k in range(n_links):
                     for e in range(since[k], until[k]):
                         cursor[(events[n, e] >> NEURON_BITS) + 1] += 1
                 total = begin
@@ -237,7 +239,7 @@ def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weig
                     edge[slot, times] = total
                     times += arriving > 0
                     total += arriving
-                for k in range(sources):
+                for k in range(n_links):
                     shift, kind = shift_of[first_link + k], class_of[first_link + k]
                     for e in range(since[k], until[k]):
                         event = events[n, e]
@@ -261,6 +263,8 @@ def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weig
                 last_heard[:] = window
                 for j in range(size):
                     potential[j] = u[n, q, begin + j]
+                for j in range(size, width):
+                    potential[j] = np.inf  # who is not there hears nothing
                 for t in range(arrivals[slot]):
                     a, b, s = edge[slot, t], edge[slot, t + 1], when[slot, t]
                     limit, now = thresholds[s - 1], window - u.dtype.type(s)
@@ -281,7 +285,7 @@ def walk(u, lead, events, edges, factor, start, links, capacity, amplitude, weig
                     _look_up(potential, potential, width, one, *buckets, entries, results)
                 else:
                     for j in range(size):
-                        potential[j] = window - _first_crossing(potential[j], thresholds)
+                        potential[j] = results[_first_crossing(potential[j], thresholds)]
                 for j in range(size):
                     lead[n, q, begin + j] = min(potential[j], last_heard[j])
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 WIDTHS = (16, 32, 64)  # neurons of a position that walk together in early firing, in registers
+NEURON_BITS = 20  # of the 32 of a late spike, for its neuron; the others hold its step
 
 
 def dense(x: Tensor) -> Tensor:

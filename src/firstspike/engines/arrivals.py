@@ -20,7 +20,7 @@ from torch import Tensor
 
 from firstspike._tensors import add_tensors
 from firstspike.compiled.available import TRITON_VARIABLE, has_numba
-from firstspike.compiled.memory_order import WIDTHS
+from firstspike.compiled.memory_order import NEURON_BITS, WIDTHS
 from firstspike.compiled.on_gpu import on_gpu
 from firstspike.engines.prepared import frozen
 from firstspike.networks.network import INPUT, Network, Node
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from firstspike.engines.spiking_network import SpikingNetwork
 
 _DTYPES = (torch.float32, torch.float64)
-_MOST_STEPS = 1 << 12  # what an event has bits for
-_MOST_ROWS = 1 << 20
+_MOST_STEPS, _MOST_ROWS = 1 << (32 - NEURON_BITS), 1 << NEURON_BITS
 _LARGEST_MATRIX = 1 << 24  # elements of a matrix that is found by probing
 
 
@@ -72,9 +71,9 @@ class LateSpikes:
     Attributes:
         sources: whose spikes may be late.
         positions: Q, of the target.
-        factor, start, links, capacity, amplitude, weights, table: see `early_firing_loops.walk`;
-            kernels on a GPU take a link for every position that is heard, as `_pack` makes them,
-            and no table.
+        factor, start, links, capacity, amplitude, weights, table: see `early_firing_loops.walk`,
+            for which `_in_runs` makes links and table; kernels on a GPU take a link for every
+            position that is heard, as `_pack` makes them, and no table.
     """
 
     sources: tuple[Source, ...]
@@ -85,7 +84,7 @@ class LateSpikes:
     capacity: int
     amplitude: Any
     weights: Any
-    table: tuple[Any, ...]
+    table: tuple[Any, ...] = ()
 
     @cached_property
     def columns(self) -> dict[str, tuple[int, int, int, int]]:
@@ -231,10 +230,9 @@ def make_plan(spiking: SpikingNetwork) -> Plan:
         name: _make_target(spiking, spoken, name)
         for name in (*network.populations, network.output.name)
     }
-    plan = _on_device(plan, device) if by_kernel else _in_runs(plan)
     for name in spiking.populations:
         plan[name] = replace(plan[name], lead=_lead(spiking, name, device))
-    return plan
+    return _on_device(plan, device) if by_kernel else _in_runs(plan)
 
 
 def _lead(spiking: SpikingNetwork, name: str, device: torch.device) -> LookUp:
@@ -456,8 +454,6 @@ def _pack(
         events = sum(sizes[:i]) + taps.p * channels
         columns.append(np.stack([taps.q, counts, events, rows + taps.k * channels, kinds]))
         rows += len(taps.matrices()) * channels
-    if rows > _MOST_ROWS:
-        raise NoTaps(f"late spikes reach {name!r} by more than {_MOST_ROWS:,} rows of weights")
     if not classes:
         return None  # all taps fall on padding: no spike reaches the target
     links = np.concatenate(columns, axis=1).astype(np.int64)
@@ -475,7 +471,7 @@ def _pack(
     for row, (i, f) in zip(amplitude, classes):
         said = _said(spiking, sources[i].population)[sources[i].delay :]
         row[: len(said)] = said * f
-    factor = torch.zeros(blocks * width, dtype=dtype)
+    factor = torch.ones(blocks * width, dtype=dtype)
     scale = spiking.neuron(name).scale.detach().expand(spiking.network.node[name].shape)
     factor[:neurons] = scale.reshape(neurons, places)[:, 0].reciprocal()
     return LateSpikes(
@@ -487,7 +483,6 @@ def _pack(
         int(np.bincount(order, heard, minlength=1).max()),
         amplitude.numpy(),
         weights.numpy(),
-        _table(_lead(spiking, name, spiking.input_low.device)),
     )
 
 
@@ -499,12 +494,15 @@ def _in_runs(plan: Plan) -> Plan:
     """
     found = dict(plan)
     for name, target in plan.items():
-        if target.late is not None:
-            found[name] = replace(target, late=_runs(target.late))
+        if target.late is not None and target.lead is not None:
+            late = replace(_runs(name, target.late), table=_table(target.lead))
+            found[name] = replace(target, late=late)
     return found
 
 
-def _runs(late: LateSpikes) -> LateSpikes:
+def _runs(name: str, late: LateSpikes) -> LateSpikes:
+    if late.weights.shape[1] > _MOST_ROWS:
+        raise NoTaps(f"late spikes reach {name!r} by more than {_MOST_ROWS:,} rows of weights")
     position, _, row, kind = late.links
     first = np.cumsum([0, *(source.shape[1] for source in late.sources)])
     source = np.searchsorted(first, position, side="right") - 1

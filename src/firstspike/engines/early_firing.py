@@ -165,7 +165,7 @@ class _Run:
 
     def _hear(self, name: str, target: Target) -> Tensor:
         u, events = self._potentials(target)
-        if any(self.network.op(node.name)._forward_hooks for node in target.nodes):
+        if any(self.network.watched(node.name) for node in target.nodes):
             u = u.clone()  # what hooks have seen is not overwritten
         if target.late is None:
             return self._fire(name, u)
@@ -178,7 +178,7 @@ class _Run:
         walk: Any = kernel.walk
         rows = _rows(u, late.positions)
         lead = torch.empty_like(rows) if self.keep else rows
-        arrays = (rows.numpy(), lead.numpy(), *events, *late.arrays)
+        arrays = (rows.numpy(), lead.numpy(), self.keep, *events, *late.arrays)
         in_parts(
             lambda part: walk(*arrays, (part.start, part.stop)), rows.shape[0] * rows.shape[1], 64
         )

@@ -248,7 +248,7 @@ class Network(nn.Module):
             op, call = self.op(node.name), None
             if isinstance(op, Rectifier):
                 pool = self._pool_of.get(node.name) if pool_first else None
-                alone = self._owns(node.inputs[0]) if pool is None else not self._watched(pool)
+                alone = self._owns(node.inputs[0]) if pool is None else not self.watched(pool)
                 call = say(node.name, alone)
                 call = call if pool is None else _chain(compute(self.op(pool)), call)
             elif not (pool_first and node.name in self._pools):
@@ -263,11 +263,13 @@ class Network(nn.Module):
     def _owns(self, name: str) -> bool:
         """Whether the node's value lies in memory of its own that one node alone reads."""
         fresh = isinstance(self.ops[name] if name != INPUT else None, Convolution | Dense)
-        return fresh and self._uses[name] == 1 and not self._watched(name)
+        return fresh and self._uses[name] == 1 and not self.watched(name)
 
-    def _watched(self, name: str) -> bool:
-        """Whether a hook sees the node's value, and may keep it."""
-        return bool(self.op(name)._forward_hooks or module._global_forward_hooks)
+    def watched(self, name: str) -> bool:
+        """Whether a hook sees the node's value or what it is computed from, and may keep it."""
+        op = self.op(name)
+        own = op._forward_hooks or op._forward_pre_hooks
+        return bool(own or module._global_forward_hooks or module._global_forward_pre_hooks)
 
     def segment(
         self, target: str, sources: Container[str] | None = None
