@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, Row, key_of
 from firstspike.reproduce.registry import build_entry, entry_content, merge, plan_of, recipe_path
 from firstspike.reproduce.scales import (
-    CPU_NETWORKS,
     Scale,
     Setting,
     at_scale,
@@ -36,7 +36,7 @@ def test_every_entry_holds_recipes_and_codes_that_can_be_built(
     name: str, scale: str, tmp_path: Path
 ) -> None:
     entry = at_scale(load_entry(name), SCALES[scale], entry_content(name))
-    for setting in settings_of(entry, SCALES[scale], "vgg11", tmp_path):
+    for setting in settings_of(entry, SCALES[scale], tmp_path):
         for network in entry.networks:
             plan = plan_of(entry, network, setting.label)
             if "train" in plan:
@@ -65,22 +65,25 @@ def test_the_full_networks_have_the_papers_shape() -> None:
 
 
 def test_at_cpu_scale_the_papers_values_bind_their_own_network_alone(tmp_path: Path) -> None:
-    dta = {s.label: s for s in settings_of(load_entry("dta-table1"), CPU, "vgg11", tmp_path)}
-    assert dta["cifar10 vgg11"].comparable
-    entry = load_entry("few-step-table1")
-    (ours,) = settings_of(entry, CPU, "vgg11", tmp_path)
-    assert ours.label == "cifar10 vgg11" and not ours.comparable, "theirs is vgg11_datta"
-    (stand_in,) = settings_of(load_entry("t2fsnn-table1"), CPU, "vgg11", tmp_path)
-    assert stand_in.label == "cifar10 vgg11" and not stand_in.comparable
-    with pytest.raises(ValueError, match="must be one of resnet20, vgg11 at scale cpu, got 'vgg9'"):
-        settings_of(entry, CPU, "vgg9", tmp_path)
+    def stand_in(name: str, recipe: str) -> Setting:
+        entry = build_entry(name, entry_content(name) | {"stand_in": recipe})
+        return {s.label: s for s in settings_of(entry, CPU, tmp_path)}[recipe.replace("_", " ")]
+
+    assert stand_in("dta-table1", "cifar10_vgg11").comparable
+    assert not stand_in("few-step-table1", "cifar10_vgg11").comparable, "theirs is vgg11_datta"
+    assert not stand_in("t2fsnn-table1", "cifar10_vgg11").comparable
+    assert not stand_in("dta-table1", "cifar10_vgg8").comparable
+    assert load_entry("t2fsnn-table1").stand_in == "cifar10_vgg8"
+    assert load_entry("surrogate-table2").stand_in == "cifar10_vgg11_narrow", (
+        "of the entry it shares"
+    )
 
 
 def test_the_few_step_tables_bind_the_networks_of_their_authors(tmp_path: Path) -> None:
     """No batch norm, no biases, trained limits, potentials that start at zero, dropout."""
     for name in ("few-step-table1", "few-step-table2"):
         entry = load_entry(name)
-        settings = settings_of(entry, SCALES["full"], "vgg11", tmp_path)
+        settings = settings_of(entry, SCALES["full"], tmp_path)
         held = {setting.label for setting in settings if setting.comparable}
         assert held == set(entry.values) == set(entry.settings) - set(entry.beside)
         for setting in settings:
@@ -134,11 +137,7 @@ def test_stored_rows_are_judged_as_their_entry_judges_today(tmp_path: Path) -> N
         outcome = Reproduction.from_json(path)
         scale = SCALES[outcome.scale]
         entry = at_scale(load_entry(outcome.entry), scale, entry_content(outcome.entry))
-        settings = {
-            setting.label: setting
-            for network in CPU_NETWORKS
-            for setting in settings_of(entry, scale, network, tmp_path)
-        }
+        settings = {setting.label: setting for setting in settings_of(entry, scale, tmp_path)}
         for row in outcome.rows:
             given = Setting(row.setting, Recipe.read(recipe_path("cifar10_vgg8")), False)  # --ann
             ours = {metric: cell.ours for metric, cell in row.cells.items()}
@@ -148,21 +147,23 @@ def test_stored_rows_are_judged_as_their_entry_judges_today(tmp_path: Path) -> N
 
 def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     setting = Setting("cifar10", Recipe.read(recipe_path("cifar10_resnet20")), True)
+    no_validation = replace(setting.recipe, validate=False)
     plan = {"train": "cifar10_vgg16_surrogate", "method": {"pruning": 1e-4}}
     full = spiking_recipe(plan, setting, SCALES["full"], tmp_path)
     short = spiking_recipe(plan, setting, CPU, tmp_path)
-    assert (full.training["epochs"], short.training["epochs"]) == (80, 12)
-    assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 6)
-    assert short.training["precision"] == "auto", "the ANN's own"
-    assert short.training["augmentation"] == setting.recipe.training["augmentation"]
+    assert (full.training["epochs"], short.training["epochs"]) == (80, 3)
+    assert (full.method["relaxed_epochs"], short.method["relaxed_epochs"]) == (40, 2)
+    assert short.training["augmentation"] == full.training["augmentation"]
+    unseen = spiking_recipe(plan, replace(setting, recipe=no_validation), CPU, tmp_path)
+    assert short.validate and not unseen.validate, "as the ANN"
     assert short.keep_batch_norm
     assert not spiking_recipe(
         plan | {"keep_batch_norm": False}, setting, CPU, tmp_path
     ).keep_batch_norm
     assert short.method["pruning"] == 1e-4 and short.model == {"name": "resnet20"}
     assert short.code == full.code
-    three = spiking_recipe(plan | {"training": {"epochs": 3}}, setting, CPU, tmp_path)
-    assert three.method["relaxed_epochs"] == 2, "the same share of the training"
+    two = spiking_recipe(plan | {"training": {"epochs": 2}}, setting, CPU, tmp_path)
+    assert two.method["relaxed_epochs"] == 1, "the same share of the training"
 
 
 def test_codes_that_run_step_by_step_are_measured_on_fewer_images() -> None:
@@ -257,7 +258,7 @@ def test_faulty_entries_and_files_are_refused(tmp_path: Path) -> None:
 
 def test_the_table_of_goals_holds_every_goal_and_what_was_stored() -> None:
     stored = Path(__file__).parents[2] / "benchmarks/results/reproduce"
-    outcome = Reproduction.from_json(stored / "quantizer-aware-cpu-resnet20.json")
+    outcome = Reproduction.from_json(stored / "quantizer-aware-cpu.json")
     rows = {(row["entry"], row["network"]): row for row in goal_rows([outcome])}
     for name in entry_names():
         entry = load_entry(name)
@@ -265,10 +266,10 @@ def test_the_table_of_goals_holds_every_goal_and_what_was_stored() -> None:
             assert all((name, f"{setting}: {network}") in rows for network in networks)
     row = rows["quantizer-aware", "cifar10: 8 steps"]
     (measured,) = [r for r in outcome.rows if r.network == "8 steps"]
-    assert f"{measured.cells['accuracy'].mean:.2f} %" in row["resnet20, cpu"]
-    assert (row["vgg11, cpu"], row["full scale"]) == ("not run", "not run")
-    assert rows["quantizer-aware", "cifar10: 64 steps in all"]["resnet20, cpu"] == ""
-    assert rows["quantizer-aware", "cifar100: 128 steps in all"]["resnet20, cpu"] == ""
+    assert f"{measured.cells['accuracy'].mean:.2f} %" in row["cpu scale"]
+    assert row["full scale"] == "not run"
+    assert rows["quantizer-aware", "cifar10: 64 steps in all"]["cpu scale"] == ""
+    assert rows["quantizer-aware", "cifar100: 128 steps in all"]["cpu scale"] == ""
 
 
 def test_an_entry_with_an_unknown_normalization_is_refused_when_it_is_read() -> None:
@@ -338,7 +339,7 @@ def test_the_list_has_a_verdict_on_every_claim_of_every_entry() -> None:
 
 
 def test_spikes_stand_in_tables_with_and_without_the_inputs() -> None:
-    outcome = Reproduction.from_json(STORED / "surrogate-table2-cpu-vgg11.json")
+    outcome = Reproduction.from_json(STORED / "t2fsnn-table2-cpu.json")
     for line, row in zip(table(outcome), outcome.rows):
         result = outcome.results[key_of(row.setting, row.network, 0)]
         total = result.spikes_per_sample + result.input_spikes_per_sample

@@ -21,13 +21,6 @@ class ScaleName(str, Enum):
     small = "small"
 
 
-class NetworkName(str, Enum):
-    """Stand-ins for VGG-16 at scale cpu."""
-
-    resnet20 = "resnet20"
-    vgg11 = "vgg11"
-
-
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="Entry, see --list.")] = None,
     list_entries: Annotated[
@@ -48,9 +41,6 @@ def reproduce(
     ann: Annotated[
         Path | None, typer.Option(help="Start from this trained ANN's run, do not train one.")
     ] = None,
-    network: Annotated[
-        NetworkName, typer.Option(help="In place of VGG-16 at scale cpu.")
-    ] = NetworkName.resnet20,
     only: Annotated[
         str | None, typer.Option(help="Only these networks of the entry, separated by commas.")
     ] = None,
@@ -97,7 +87,6 @@ def reproduce(
         seeds=_seeds(seeds),
         out=out,
         ann=ann,
-        network=network.value,
         only=_labels(only),
         settings=_labels(settings),
         check_engines=engines,
@@ -111,10 +100,7 @@ def reproduce(
     console().print(_table(f"{outcome.entry} ({outcome.scale} scale)", table(outcome)))
     for line in verdicts(outcome):
         console().print(line, highlight=False, soft_wrap=True)
-    stem = f"{name}-{scale.value}"
-    if scale is ScaleName.cpu:
-        stem += f"-{list(outcome.results.values())[-1].model}"
-    targets = [json_file, None if store is None else store / f"{stem}.json"]
+    targets = [json_file, None if store is None else store / f"{name}-{scale.value}.json"]
     for target in targets:
         if target is not None:
             outcome.to_json(target)

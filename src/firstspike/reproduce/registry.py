@@ -21,6 +21,7 @@ Values = dict[str, dict[str, dict[str, float]]]  # setting -> network -> metric 
 _SHARED = (
     "settings",
     "networks",
+    "stand_in",
     "scales",
     "references",
 )  # what `runs_of` takes from another entry
@@ -55,6 +56,7 @@ class Entry:
         values: what the paper prints.
         goals: bounds of our own, stated beforehand.
         claims: what the paper says of rows against each other; each gets a verdict at every scale.
+        stand_in: recipe of the ANN in place of the paper's at scale cpu.
         references: setting -> the system whose energy is 1 in the paper's normalized energies.
         scales: scale -> changes of this entry at that scale, merged into it.
         runs_of: another entry whose networks these are; its runs are used. `settings` and
@@ -74,6 +76,7 @@ class Entry:
     goals: Values = field(default_factory=dict)
     beside: dict[str, str] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    stand_in: str = "cifar10_vgg8"
     references: dict[str, EnergyReference] = field(default_factory=dict)
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)
     runs_of: str | None = None

@@ -19,7 +19,6 @@ from firstspike.measure.result import Result
 from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
 from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of, recipe_path
 from firstspike.reproduce.scales import (
-    CPU_NETWORKS,
     SCALES,
     Scale,
     Setting,
@@ -49,7 +48,6 @@ def reproduce(
     seeds: Sequence[int] = (0,),
     out: str | Path | None = None,
     ann: str | Path | None = None,
-    network: str = next(iter(CPU_NETWORKS)),
     only: Sequence[str] | None = None,
     settings: Sequence[str] | None = None,
     check_engines: bool = True,
@@ -69,7 +67,6 @@ def reproduce(
         seeds: of the ANN and the spiking trainings.
         out: work folder; by default runs/reproduce/NAME, followed by the scale.
         ann: folder of a trained ANN to start from, for all seeds, instead of training one.
-        network: the stand-in for VGG-16 at scale cpu, "resnet20" or "vgg11".
         only: labels of the networks to make; by default all.
         settings: labels of the settings, one ANN each; by default all that the scale has.
         check_engines: hold the engine that measures a network to others on test images, in
@@ -77,7 +74,7 @@ def reproduce(
         say: called with a line about every step.
 
     Raises:
-        ValueError: for unknown names, scales and networks, and an `ann` that has not ended.
+        ValueError: for unknown names and scales, and an `ann` that has not ended.
     """
     if scale not in SCALES:
         raise ValueError(f"`scale` must be one of {', '.join(SCALES)}, got {scale!r}.")
@@ -86,13 +83,11 @@ def reproduce(
     started = time.perf_counter()
     entry = at_scale(load_entry(name), SCALES[scale], entry_content(name))
     networks = _chosen(entry, only)
-    folder = default_folder(entry, scale, network) if out is None else Path(out)
+    folder = default_folder(entry, scale) if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     work = _Work(entry, networks, SCALES[scale], folder, device, progress, check_engines, say)
     places = (
-        settings_of(entry, SCALES[scale], network, folder)
-        if ann is None
-        else [_given(entry, Path(ann))]
+        settings_of(entry, SCALES[scale], folder) if ann is None else [_given(entry, Path(ann))]
     )
     if settings is not None:
         places = _of_labels(places, settings)
@@ -127,11 +122,10 @@ def reproduce(
     return outcome
 
 
-def default_folder(entry: Entry, scale: str, network: str) -> Path:
+def default_folder(entry: Entry, scale: str) -> Path:
     """Where an entry works: its own folder, or that of the entry whose runs it shares."""
     name = entry.runs_of or entry.name
-    ending = {"full": "", "cpu": f"-cpu-{network}", "small": "-small"}[scale]
-    return Path("runs/reproduce") / f"{name}{ending}"
+    return Path("runs/reproduce") / (name if scale == "full" else f"{name}-{scale}")
 
 
 def _chosen(entry: Entry, only: Sequence[str] | None) -> list[str]:

@@ -18,7 +18,6 @@ from firstspike.runs import Recipe
 
 _SALT = 3  # of the small data sets
 _FEW_STEPS = 8
-CPU_NETWORKS = {"resnet20": 12, "vgg11": 3}  # most epochs of spiking training at scale cpu
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,7 @@ class Scale:
         statement: what the scale means, said wherever its results are.
         width: of the networks.
         images, test_images: size of the small copy of the data set.
-        epochs, spiking_epochs: most epochs of ANNs and of spiking networks, the latter a number
-            or one for every network.
-        from_ann: arguments of spiking trainings that are taken from the ANN's recipe.
+        epochs, spiking_epochs: most epochs of ANNs and of spiking networks.
         batch_size: with learning rates of SGD in proportion.
         checked: test images on which engines are compared.
         calibration: most training images that scales are found on.
@@ -44,8 +41,7 @@ class Scale:
     images: int | None = None
     test_images: int | None = None
     epochs: int | None = None
-    spiking_epochs: int | Mapping[str, int] | None = None
-    from_ann: tuple[str, ...] = ()
+    spiking_epochs: int | None = None
     batch_size: int | None = None
     checked: int = 1000
     calibration: int = 1000
@@ -64,9 +60,8 @@ SCALES: dict[str, Scale] = {
         Scale("full", "the papers' networks and data sets"),
         Scale(
             "cpu",
-            "ResNet-20 or VGG-11 on all of CIFAR-10 in place of VGG-16 and CIFAR-100, few epochs",
-            spiking_epochs=CPU_NETWORKS,
-            from_ann=("precision", "channels_last", "augmentation", "label_smoothing"),
+            "VGG-8 or narrow VGG-11 on all of CIFAR-10 for VGG-16 and CIFAR-100, few epochs",
+            spiking_epochs=3,
             clocked=1000,
         ),
         Scale(
@@ -111,13 +106,8 @@ def at_scale(entry: Entry, scale: Scale, content: Mapping[str, Any]) -> Entry:
     return entry if not changes else build_entry(entry.name, merge(content, changes))
 
 
-def settings_of(entry: Entry, scale: Scale, network: str, folder: Path) -> list[Setting]:
-    """The entry's ANNs at a scale.
-
-    Args:
-        network: which one stands in at scale cpu, of `CPU_NETWORKS`.
-        folder: where the small data set is written.
-    """
+def settings_of(entry: Entry, scale: Scale, folder: Path) -> list[Setting]:
+    """The entry's ANNs at a scale; the small data set is written into `folder`."""
     full = {label: Recipe.read(recipe_path(name)) for label, name in entry.settings.items()}
     if scale.name == "full":
         return [held_to(entry, Setting(label, recipe, True)) for label, recipe in full.items()]
@@ -126,7 +116,7 @@ def settings_of(entry: Entry, scale: Scale, network: str, folder: Path) -> list[
         if not recipe.data["name"].startswith("cifar"):
             made = Setting(label, recipe, scale.name == "cpu")
         elif scale.name == "cpu":
-            made = _stand_in(full, network)
+            made = _stand_in(entry)
         elif recipe.data["name"] == "cifar10":
             made = Setting(label, recipe, False)
         else:
@@ -147,17 +137,10 @@ def held_to(entry: Entry, setting: Setting) -> Setting:
     return replace(setting, comparable=False, reason=reason)
 
 
-def _stand_in(full: Mapping[str, Recipe], network: str) -> Setting:
-    """The CPU-sized ANN, under the label of an entry that has the same network."""
-    if network not in CPU_NETWORKS:
-        raise ValueError(
-            f"`network` must be one of {', '.join(CPU_NETWORKS)} at scale cpu, got {network!r}."
-        )
-    recipe = Recipe.read(recipe_path(f"cifar10_{network}"))
-    for label, other in full.items():
-        if (other.model["name"], other.data["name"]) == (network, "cifar10"):
-            return Setting(label, recipe, True)
-    return Setting(f"cifar10 {network}", recipe, False)
+def _stand_in(entry: Entry) -> Setting:
+    """The CPU-sized ANN; the paper's values bind it where its own is the same network."""
+    label = entry.stand_in.replace("_", " ")
+    return Setting(label, Recipe.read(recipe_path(entry.stand_in)), label in entry.settings)
 
 
 def _in_place_of_cifar100(full: Mapping[str, Recipe], label: str, recipe: Recipe) -> Setting:
@@ -245,17 +228,12 @@ def spiking_recipe(plan: Mapping[str, Any], setting: Setting, scale: Scale, star
     A recipe without a `start` of its own begins with new weights here as well.
     """
     recipe = Recipe.read(recipe_path(plan["train"]))
-    own = setting.recipe.training
-    taken = {name: own[name] for name in scale.from_ann if name in own}
-    training = merge(recipe.training | taken, plan.get("training", {}))
+    training = merge(recipe.training, plan.get("training", {}))
     code = merge(recipe.code, plan.get("code", {}))
     method = merge(recipe.method, plan.get("method", {}))
     normalization = plan.get("normalization", recipe.normalization)
     epochs = recipe.training["epochs"]
-    most = scale.spiking_epochs
-    if isinstance(most, Mapping):
-        most = most.get(setting.recipe.model["name"])
-    training = shortened(training, most, scale)
+    training = shortened(training, scale.spiking_epochs, scale)
     if method.get("relaxed_epochs"):  # the same share of the training
         method["relaxed_epochs"] = max(
             1, round(method["relaxed_epochs"] * training["epochs"] / epochs)
@@ -270,5 +248,6 @@ def spiking_recipe(plan: Mapping[str, Any], setting: Setting, scale: Scale, star
         normalization=normalization,
         keep_batch_norm=plan.get("keep_batch_norm", recipe.keep_batch_norm),
         start=None if recipe.start is None else str(start),
+        validate=setting.recipe.validate,
         calibration=min(recipe.calibration, scale.calibration),
     )

@@ -10,7 +10,7 @@ from firstspike.reproduce.analysis import analysis, missed
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, ClaimVerdict, Reproduction, Row, key_of
 from firstspike.reproduce.registry import elsewhere, entry_content, entry_names, load_entry
-from firstspike.reproduce.scales import CPU_NETWORKS, SCALES, at_scale
+from firstspike.reproduce.scales import SCALES, at_scale
 
 _CLAIM = {True: "holds", False: "does NOT hold", None: "not judged"}
 _WITH_INPUT = "with the input's"
@@ -155,7 +155,7 @@ def elsewhere_rows() -> list[dict[str, str]]:
 def goal_rows(outcomes: Sequence[Reproduction]) -> list[dict[str, str]]:
     """Every goal beside the paper's value and what stored outcomes reached, a mapping per row.
 
-    `cpu` columns hold the networks that stand in for the paper's at that scale; the goals were
+    The `cpu` column holds the network that stands in for the paper's at that scale; goals were
     stated for the full scale, except that of the loss against the ANN.
     """
     rows = []
@@ -172,8 +172,9 @@ def goal_rows(outcomes: Sequence[Reproduction]) -> list[dict[str, str]]:
                     "full scale": _reached(mine, "full", setting, network),
                 }
                 at_cpu = at_scale(entry, SCALES["cpu"], entry_content(entry.name)).networks
-                for name in CPU_NETWORKS if setting == "cifar10" and network in at_cpu else ():
-                    row[f"{name}, cpu"] = _reached(mine, "cpu", f"cifar10 {name}", network)
+                if setting == "cifar10" and network in at_cpu:
+                    label = entry.stand_in.replace("_", " ")
+                    row["cpu scale"] = _reached(mine, "cpu", label, network)
                 rows.append(row)
     heads = dict.fromkeys(head for row in rows for head in row)
     return [{head: row.get(head, "") for head in heads} for row in rows]
