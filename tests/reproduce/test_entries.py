@@ -20,8 +20,10 @@ from firstspike.reproduce.scales import (
     Setting,
     at_scale,
     held_to,
+    labelled,
     settings_of,
     spiking_recipe,
+    stand_in,
 )
 from firstspike.reproduce.tables import claim_rows, goal_rows, table
 from firstspike.reproduce.verdicts import claims_of, judge, row_of
@@ -65,14 +67,19 @@ def test_the_full_networks_have_the_papers_shape() -> None:
 
 
 def test_at_cpu_scale_the_papers_values_bind_their_own_network_alone(tmp_path: Path) -> None:
-    def stand_in(name: str, recipe: str) -> Setting:
+    def standing_in(name: str, recipe: str) -> tuple[str, bool]:
+        """Label, and whether it is comparable; the same for such an ANN that is given."""
         entry = build_entry(name, entry_content(name) | {"stand_in": recipe})
-        return {s.label: s for s in settings_of(entry, CPU, tmp_path)}[recipe.replace("_", " ")]
+        made = stand_in(entry)
+        assert made in settings_of(entry, CPU, tmp_path)
+        assert labelled(entry, Recipe.read(recipe_path(recipe))) == made
+        return made.label, made.comparable
 
-    assert stand_in("dta-table1", "cifar10_vgg11").comparable
-    assert not stand_in("few-step-table1", "cifar10_vgg11").comparable, "theirs is vgg11_datta"
-    assert not stand_in("t2fsnn-table1", "cifar10_vgg11").comparable
-    assert not stand_in("dta-table1", "cifar10_vgg8").comparable
+    assert standing_in("dta-table1", "cifar10_vgg11") == ("cifar10 vgg11", True)
+    assert standing_in("few-step-table1", "cifar10_vgg11") == ("cifar10 vgg11", False), "not theirs"
+    assert standing_in("t2fsnn-table1", "cifar10_vgg11_narrow") == ("cifar10 vgg11 narrow", False)
+    assert standing_in("dta-table1", "cifar10_vgg8") == ("cifar10 vgg8", False)
+    assert standing_in("vgg8", "cifar10_vgg8") == ("cifar10", True), "the entry's own network"
     assert load_entry("t2fsnn-table1").stand_in == "cifar10_vgg8"
     assert load_entry("surrogate-table2").stand_in == "cifar10_vgg11_narrow", (
         "of the entry it shares"
@@ -164,6 +171,9 @@ def test_a_scale_shortens_the_full_recipe(tmp_path: Path) -> None:
     assert short.code == full.code
     two = spiking_recipe(plan | {"training": {"epochs": 2}}, setting, CPU, tmp_path)
     assert two.method["relaxed_epochs"] == 1, "the same share of the training"
+    mnist = Setting("mnist", Recipe.read(recipe_path("mnist_cnn")), True)
+    kept = spiking_recipe({"train": "mnist_dta_jump"}, mnist, CPU, tmp_path)
+    assert kept.training["epochs"] == 40, "no stand-in"
 
 
 def test_codes_that_run_step_by_step_are_measured_on_fewer_images() -> None:

@@ -17,13 +17,13 @@ from firstspike.measure.compare import compare, with_normalized_energy
 from firstspike.measure.environment import describe_environment
 from firstspike.measure.result import Result
 from firstspike.reproduce.outcome import EngineCheck, Made, Reproduction, key_of
-from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of, recipe_path
+from firstspike.reproduce.registry import Entry, entry_content, load_entry, plan_of
 from firstspike.reproduce.scales import (
     SCALES,
     Scale,
     Setting,
     at_scale,
-    held_to,
+    labelled,
     settings_of,
 )
 from firstspike.reproduce.steps import (
@@ -34,7 +34,6 @@ from firstspike.reproduce.steps import (
     trained_ann,
 )
 from firstspike.reproduce.verdicts import claims_of, rows_of
-from firstspike.runs import Recipe
 
 Say = Callable[[str], None]
 
@@ -86,9 +85,10 @@ def reproduce(
     folder = default_folder(entry, scale) if out is None else Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     work = _Work(entry, networks, SCALES[scale], folder, device, progress, check_engines, say)
-    places = (
-        settings_of(entry, SCALES[scale], folder) if ann is None else [_given(entry, Path(ann))]
-    )
+    if ann is None:
+        places = settings_of(entry, SCALES[scale], folder)
+    else:
+        places = [labelled(entry, finished_run(Path(ann))[1])]
     if settings is not None:
         places = _of_labels(places, settings)
     if any(Path(s.recipe.data["name"]).stem.startswith("digits") for s in places):
@@ -149,17 +149,6 @@ def _of_labels(settings: Sequence[Setting], labels: Sequence[str]) -> list[Setti
             f"It has {'; '.join(known)}."
         )
     return [known[label] for label in labels]
-
-
-def _given(entry: Entry, ann: Path) -> Setting:
-    """The setting of an ANN that the caller has trained."""
-    _, recipe = finished_run(ann)
-    model, data = recipe.model["name"], recipe.data["name"]
-    for label, name in entry.settings.items():
-        full = Recipe.read(recipe_path(name))
-        if (full.model["name"], full.data["name"]) == (model, data):
-            return held_to(entry, Setting(label, recipe, True))
-    return Setting(f"{Path(data).stem} {model}", recipe, False)
 
 
 class _Work:

@@ -28,7 +28,7 @@ class Scale:
         statement: what the scale means, said wherever its results are.
         width: of the networks.
         images, test_images: size of the small copy of the data set.
-        epochs, spiking_epochs: most epochs of ANNs and of spiking networks.
+        epochs, spiking_epochs: most epochs of ANNs and of spiking networks, at scale cpu on CIFAR.
         batch_size: with learning rates of SGD in proportion.
         checked: test images on which engines are compared.
         calibration: most training images that scales are found on.
@@ -116,7 +116,7 @@ def settings_of(entry: Entry, scale: Scale, folder: Path) -> list[Setting]:
         if not recipe.data["name"].startswith("cifar"):
             made = Setting(label, recipe, scale.name == "cpu")
         elif scale.name == "cpu":
-            made = _stand_in(entry)
+            made = stand_in(entry)
         elif recipe.data["name"] == "cifar10":
             made = Setting(label, recipe, False)
         else:
@@ -137,10 +137,22 @@ def held_to(entry: Entry, setting: Setting) -> Setting:
     return replace(setting, comparable=False, reason=reason)
 
 
-def _stand_in(entry: Entry) -> Setting:
-    """The CPU-sized ANN; the paper's values bind it where its own is the same network."""
-    label = entry.stand_in.replace("_", " ")
-    return Setting(label, Recipe.read(recipe_path(entry.stand_in)), label in entry.settings)
+def stand_in(entry: Entry) -> Setting:
+    """The ANN in place of the paper's at scale cpu."""
+    return labelled(entry, Recipe.read(recipe_path(entry.stand_in)))
+
+
+def labelled(entry: Entry, recipe: Recipe) -> Setting:
+    """The setting of an ANN: the entry's own where that has the same network and data."""
+    names = recipe.model["name"], recipe.data["name"]
+    for label, name in entry.settings.items():
+        full = Recipe.read(recipe_path(name))
+        if (full.model["name"], full.data["name"]) == names:
+            return held_to(entry, Setting(label, recipe, True))
+    other = Recipe.read(recipe_path(entry.stand_in))
+    same = (other.model, other.data) == (recipe.model, recipe.data)
+    label = entry.stand_in.replace("_", " ") if same else f"{Path(names[1]).stem} {names[0]}"
+    return Setting(label, recipe, False)
 
 
 def _in_place_of_cifar100(full: Mapping[str, Recipe], label: str, recipe: Recipe) -> Setting:
@@ -233,7 +245,8 @@ def spiking_recipe(plan: Mapping[str, Any], setting: Setting, scale: Scale, star
     method = merge(recipe.method, plan.get("method", {}))
     normalization = plan.get("normalization", recipe.normalization)
     epochs = recipe.training["epochs"]
-    training = shortened(training, scale.spiking_epochs, scale)
+    whole = scale.name == "cpu" and not setting.recipe.data["name"].startswith("cifar")
+    training = shortened(training, None if whole else scale.spiking_epochs, scale)
     if method.get("relaxed_epochs"):  # the same share of the training
         method["relaxed_epochs"] = max(
             1, round(method["relaxed_epochs"] * training["epochs"] / epochs)

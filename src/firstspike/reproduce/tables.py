@@ -10,7 +10,7 @@ from firstspike.reproduce.analysis import analysis, missed
 from firstspike.reproduce.metrics import METRICS
 from firstspike.reproduce.outcome import Cell, ClaimVerdict, Reproduction, Row, key_of
 from firstspike.reproduce.registry import elsewhere, entry_content, entry_names, load_entry
-from firstspike.reproduce.scales import SCALES, at_scale
+from firstspike.reproduce.scales import SCALES, at_scale, stand_in
 
 _CLAIM = {True: "holds", False: "does NOT hold", None: "not judged"}
 _WITH_INPUT = "with the input's"
@@ -173,7 +173,7 @@ def goal_rows(outcomes: Sequence[Reproduction]) -> list[dict[str, str]]:
                 }
                 at_cpu = at_scale(entry, SCALES["cpu"], entry_content(entry.name)).networks
                 if setting == "cifar10" and network in at_cpu:
-                    label = entry.stand_in.replace("_", " ")
+                    label = stand_in(entry).label
                     row["cpu scale"] = _reached(mine, "cpu", label, network)
                 rows.append(row)
     heads = dict.fromkeys(head for row in rows for head in row)
