@@ -135,8 +135,8 @@ def test_products_follow_autocast(side):
 
 
 def test_a_training_with_them_follows_one_without(train_set, validation_set):
-    """The same losses to rounding, in a network of such convolutions on 6x6 and 3x3 maps."""
-    histories = []
+    """The same losses and weights to rounding, with such convolutions on 6x6 and 3x3 maps."""
+    histories, weights = [], []
     for convolutions in ("direct", *WAYS):
         torch.manual_seed(0)
         model = nn.Sequential(
@@ -153,10 +153,13 @@ def test_a_training_with_them_follows_one_without(train_set, validation_set):
         config = TrainConfig(
             epochs=2, batch_size=30, learning_rate=0.02, optimizer=SGD(), convolutions=convolutions
         )
-        histories.append(fit(model, train_set, validation_set, config).history)
-    direct, *others = ([line["train_loss"] for line in history] for history in histories)
-    for fast in others:
-        assert fast == pytest.approx(direct, rel=1e-4) and fast != direct
+        history = fit(model, train_set, validation_set, config).history
+        histories.append([line["train_loss"] for line in history])
+        weights.append(torch.nn.utils.parameters_to_vector(model.parameters()))
+    for loss, weight in zip(histories[1:], weights[1:]):
+        assert loss == pytest.approx(histories[0], rel=1e-4)
+        torch.testing.assert_close(weight, weights[0], rtol=1e-3, atol=1e-5)
+        assert not torch.equal(weight, weights[0]), "computed another way"
 
 
 def test_refusals():
