@@ -58,8 +58,8 @@ def against_papers(outcomes: list[Reproduction]) -> str:
     return "\n\n".join(
         [
             "Accuracy on CIFAR-10 against latency and spikes. Numbers: what the papers print for "
-            "VGG-16; line: the highest published for single spikes; filled: the stored results, "
-            "from 85 % on.",
+            "VGG-16; line: the highest published for single spikes; filled: the stored results on "
+            "all test images, from 85 % on.",
             "![ours against the papers](images/against_papers.svg)",
             "Goals, stated for the full scale (VGG-16), and what has been reached so far:",
             markdown(tables.goal_rows(outcomes)),

@@ -1,8 +1,11 @@
 """Ours against the papers: one panel per cost, points where they have it."""
 
+from pathlib import Path
+
 import pytest
 
 from firstspike.plots.against_papers import plot_against_papers
+from firstspike.reproduce import Reproduction
 from firstspike.reproduce.figure import papers_figure
 
 PAPERS = {
@@ -26,6 +29,18 @@ def test_points_stand_where_their_costs_say() -> None:
 def test_a_cost_of_zero_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the cost 'steps' must be positive .* got 0"):
         plot_against_papers({"x": [{"accuracy": 0.9, "steps": 0.0}]}, PAPERS, ["steps"])
+
+
+def test_the_picture_of_the_docs_shows_all_test_images_or_none() -> None:
+    stored = Path(__file__).parents[2] / "benchmarks/results/reproduce"
+
+    def points(name: str) -> int:
+        figure = papers_figure([Reproduction.from_json(stored / f"{name}.json")])
+        return sum(len(line.get_xdata()) for line in figure.axes[0].lines[:-1])
+
+    assert points("quantizer-aware-cpu") == 6
+    assert points("few-steps-converted-full") == 0, "validation images"
+    assert points("t2fsnn-table2-cpu") == 0, "the first 1,000"
 
 
 def test_the_picture_of_the_docs_can_be_drawn_without_results() -> None:
