@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -440,3 +441,20 @@ def test_more_rows_than_an_event_can_name_are_refused(monkeypatch) -> None:
     monkeypatch.setattr(late_spikes_plan, "_MOST_ROWS", 8)
     with pytest.raises(NoTaps, match="late spikes reach 'features_1' by more than 8 rows of wei"):
         late_spikes_plan.make_plan(network)
+
+
+def test_links_are_one_within_a_target_a_source_and_a_class_alone() -> None:
+    """Positions and rows follow each other throughout; a class, a source and a target end a run."""
+    sources = tuple(
+        late_spikes_plan.Source(name, name, (2, positions), 8, 4, None, None)
+        for name, positions in (("a", 3), ("b", 2))
+    )
+    position, row, kind = [0, 1, 2, 3, 4], [0, 2, 4, 6, 8], [0, 0, 1, 1, 1]
+    links, start = np.array([position, row, row, kind]), np.array([0, 4, 5])
+    nothing, weights = np.zeros(0), np.zeros((1, 10, 16))
+    late = late_spikes_plan.LateSpikes(sources, 2, nothing, start, links, 4, nothing, weights)
+    runs = late_spikes_plan._runs("target", late)
+    first, last, shift, kinds = runs.links.tolist()
+    assert list(zip(first, last)) == [(0, 2), (2, 3), (4, 5), (5, 6)], "an edge more per source"
+    assert (shift, kinds) == ([0, 0, 6, 6], [0, 1, 1, 1])
+    assert runs.start.tolist() == [0, 3, 4]

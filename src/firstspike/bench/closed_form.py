@@ -35,8 +35,8 @@ CODES = {
     "linear T=16": fs.TTFS(16, fs.kernels.Linear()),
     "learned T=8": fs.TTFS(8, fs.kernels.Learned()),
 }
-WIDE, NARROW = {AVX512: 1.03, AVX2: 1.00}, {AVX512: 1.03, AVX2: 1.08}  # VGG-16, half of it
-CNN1 = {AVX512: 1.15, AVX2: 1.10}
+WIDE, NARROW = dict.fromkeys(X86, 1.00), {AVX512: 1.03, AVX2: 1.08}  # VGG-16, half of it
+CNN1 = dict.fromkeys(X86, 1.10)
 SINGLE = dict.fromkeys(X86, 1.25)
 CALLS = 20  # in a row for a single image
 WITHOUT_NUMBA = dict.fromkeys(X86, 1.10)

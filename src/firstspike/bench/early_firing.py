@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import firstspike as fs
-from firstspike.bench.processors import AVX2, AVX512, target_here
+from firstspike.bench.processors import X86, target_here
 from firstspike.bench.timing import Row, interleaved, quicker, ratio_rows
 from firstspike.models import MNISTCNN, VGG16
 
@@ -23,7 +23,7 @@ EARLY = "early firing"
 CALLED = "early firing, not prepared"
 RECORD = "early firing, every spike recorded"
 CLOCK = "clock"
-WIDE, NARROW = {AVX512: 3.0, AVX2: 2.0}, {AVX2: 3.5}
+WIDE, NARROW = dict.fromkeys(X86, 2.0), dict.fromkeys(X86, 3.5)
 
 
 def rows(quick: bool = False) -> list[Row]:
