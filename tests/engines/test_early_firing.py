@@ -12,6 +12,7 @@ from test_engines_agree import KERNELS, NETWORKS, images, random_model, spiking
 from torch import Tensor, nn
 
 import firstspike as fs
+from firstspike.compiled.memory_order import BAND, WIDTH
 from firstspike.data import from_arrays
 from firstspike.engines import arrivals as late_spikes_plan
 from firstspike.engines import default_engine, early_firing
@@ -38,12 +39,27 @@ def late_spikes(network, x: Tensor) -> int:
     )
 
 
+@pytest.fixture(params=["as chosen", "pushed", "walked"])
+def loop(request, monkeypatch) -> str:
+    """How late spikes come to their targets: pushed wherever it is possible, or nowhere."""
+    rules = {"pushed": lambda neurons, _: neurons <= WIDTH, "walked": lambda *_: False}
+    if request.param in rules:
+        monkeypatch.setattr(late_spikes_plan, "_is_pushed", rules[request.param])
+    return request.param
+
+
+def is_pushed(network) -> set[bool]:
+    plan = late_spikes_plan.make_plan(network)
+    return {target.late.pushed for target in plan.values() if target.late is not None}
+
+
 @pytest.mark.parametrize(
     "offset", [6, *(pytest.param(offset, marks=pytest.mark.slow) for offset in (11, 1))]
 )
 @pytest.mark.parametrize("name", NETWORKS)
-def test_spike_times_are_the_clocks_on_every_architecture(name: str, offset: int) -> None:
+def test_spike_times_are_the_clocks_on_every_architecture(name: str, offset: int, loop) -> None:
     network, x = spiking(name, fs.TTFS(12, offset=offset))
+    assert loop == "as chosen" or is_pushed(network) >= {loop == "pushed"}
     assert default_engine(network) == "early_firing"
     assert_as_clock(network, x)
     if offset < 11:
@@ -193,7 +209,7 @@ def dyadic(offset: int, kernel=None):
 
 
 @pytest.mark.parametrize("offset", range(1, 9))
-def test_potentials_that_equal_a_threshold_fire_as_on_the_clock(offset: int) -> None:
+def test_potentials_that_equal_a_threshold_fire_as_on_the_clock(offset: int, loop) -> None:
     for kernel in (fs.kernels.Linear(), fs.kernels.PowerOfTwo()):
         network, x = dyadic(offset, kernel)
         assert_as_clock(network, x)
@@ -207,7 +223,7 @@ def test_potentials_that_equal_a_threshold_fire_as_on_the_clock(offset: int) -> 
     "value",
     [math.inf, -math.inf, math.nan, 0.0, -0.0, 5e-324, -5e-324, 1e-310, 1e308, -1e308],
 )
-def test_potentials_at_the_ends_of_the_number_line(value: float) -> None:
+def test_potentials_at_the_ends_of_the_number_line(value: float, loop) -> None:
     network, x = dyadic(3)
     with torch.no_grad():
         for op in network.network.weight_ops().values():
@@ -239,7 +255,7 @@ def test_without_late_spikes_it_is_the_closed_form() -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 1, 5, 64])
-def test_any_batch_size_and_two_threads(samples: int) -> None:
+def test_any_batch_size_and_two_threads(samples: int, loop) -> None:
     network, _ = spiking("digits CNN", fs.TTFS(12, offset=5))
     x = images(samples, 1, 8, 8)
     expected = fs.simulate(network, x, "early_firing")
@@ -409,8 +425,9 @@ def test_other_codes_are_refused() -> None:
         fs.simulate(spiking("digits CNN", fs.TTFS(4))[0], x, "early_firing", spikes_over_time=True)
 
 
-def test_positions_side_by_side_are_one_link() -> None:
+def test_positions_side_by_side_are_one_link(monkeypatch) -> None:
     """3 rows of a 3x3 kernel; a dilated kernel's positions stay apart."""
+    monkeypatch.setattr(late_spikes_plan, "_is_pushed", lambda *_: False)
     layers = nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, dilation=2), nn.ReLU()
     model = random_model(nn.Sequential(*layers, nn.Flatten(), nn.Linear(16, 3)))
     x = images(10, 2, 8, 8)
@@ -423,7 +440,7 @@ def test_positions_side_by_side_are_one_link() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_thresholds_too_close_for_a_table_are_searched(dtype, monkeypatch) -> None:
+def test_thresholds_too_close_for_a_table_are_searched(dtype, monkeypatch, loop) -> None:
     network, x = spiking("branches", fs.TTFS(12, offset=5))
     network, x = network.to(dtype), x.to(dtype)
     by_table = fs.simulate(network, x, "early_firing")
@@ -443,18 +460,51 @@ def test_more_rows_than_an_event_can_name_are_refused(monkeypatch) -> None:
         late_spikes_plan.make_plan(network)
 
 
-def test_links_are_one_within_a_target_a_source_and_a_class_alone() -> None:
-    """Positions and rows follow each other throughout; a class, a source and a target end a run."""
+def two_sources(positions: int = 2) -> late_spikes_plan.LateSpikes:
+    """What `_pack` makes of 3 and 2 positions of 2 channels, the last heard by the last target."""
     sources = tuple(
-        late_spikes_plan.Source(name, name, (2, positions), 8, 4, None, None)
-        for name, positions in (("a", 3), ("b", 2))
+        late_spikes_plan.Source(name, name, (2, count), 8, 4, None, None)
+        for name, count in (("a", 3), ("b", 2))
     )
     position, row, kind = [0, 1, 2, 3, 4], [0, 2, 4, 6, 8], [0, 0, 1, 1, 1]
-    links, start = np.array([position, row, row, kind]), np.array([0, 4, 5])
+    links, start = np.array([position, row, row, kind]), np.full(positions + 1, 4)
+    start[0], start[-1] = 0, 5
     nothing, weights = np.zeros(0), np.zeros((1, 10, 16))
-    late = late_spikes_plan.LateSpikes(sources, 2, nothing, start, links, 4, nothing, weights)
-    runs = late_spikes_plan._runs("target", late)
+    packed = nothing, start, links, 4, nothing, weights, True
+    return late_spikes_plan.LateSpikes(sources, positions, *packed)
+
+
+def test_links_are_one_within_a_target_a_source_and_a_class_alone() -> None:
+    """Positions and rows follow each other throughout; a class, a source and a target end a run."""
+    runs = late_spikes_plan._in_runs(two_sources())
     first, last, shift, kinds = runs.links.tolist()
     assert list(zip(first, last)) == [(0, 2), (2, 3), (4, 5), (5, 6)], "an edge more per source"
     assert (shift, kinds) == ([0, 0, 6, 6], [0, 1, 1, 1])
     assert runs.start.tolist() == [0, 3, 4]
+
+
+def test_a_band_reads_what_its_targets_hear() -> None:
+    late = late_spikes_plan._by_spike(two_sources(2 * BAND))
+    assert late.tasks == 2
+    assert late.reach.tolist() == [[[0, 3], [4, 5]], [[0, 0], [5, 6]]], "by band and source"
+    assert late.start.tolist() == [0, 1, 2, 3, 3, 4, 5, 5], "no link where a source's edges end"
+    last = 2 * BAND - 1
+    assert late.links.tolist() == [[0, 0, 0, 0, last], [0, 0, 0, 6, 6], [0, 0, 1, 1, 1]]
+
+
+def test_more_positions_than_a_band_and_two_sources(loop) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(2, 5, 3, padding=1), nn.Conv2d(5, 5, 3, padding=1)
+            self.third, self.head = nn.Conv2d(5, 4, 3, stride=2), nn.Linear(324, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = self.first(x).relu()
+            second = self.second(first).relu()
+            return self.head(self.third(first + second).relu().flatten(1))
+
+    x = images(3, 2, 20, 20)
+    network = fs.convert(random_model(Residual()), fs.TTFS(12, offset=4), calibration=x)
+    assert_as_clock(network, x)
+    assert late_spikes(network, x) > 100

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WIDTHS = (16, 32, 64)  # neurons of a position that walk together in early firing, in registers
+WIDTHS = (16, 32, 64)  # neurons of a position that hear a late spike together in early firing
+WIDTH = WIDTHS[-1]  # of those that walk together, in registers
+BAND = 256  # positions of a target to which late spikes are pushed while they are in the cache
 NEURON_BITS = 20  # of the 32 of a late spike, for its neuron; the others hold its step
 
 

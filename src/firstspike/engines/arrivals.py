@@ -20,7 +20,7 @@ from torch import Tensor
 
 from firstspike._tensors import add_tensors
 from firstspike.compiled.available import TRITON_VARIABLE, has_numba
-from firstspike.compiled.memory_order import NEURON_BITS, WIDTHS
+from firstspike.compiled.memory_order import BAND, NEURON_BITS, WIDTH, WIDTHS
 from firstspike.compiled.on_gpu import on_gpu
 from firstspike.engines.prepared import frozen
 from firstspike.networks.network import INPUT, Network, Node
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _DTYPES = (torch.float32, torch.float64)
 _MOST_STEPS, _MOST_ROWS = 1 << (32 - NEURON_BITS), 1 << NEURON_BITS
+_FEW_SPIKES = 128  # may reach a position for pushing to be quicker than walking
 _LARGEST_MATRIX = 1 << 24  # elements of a matrix that is found by probing
 
 
@@ -72,8 +73,11 @@ class LateSpikes:
         sources: whose spikes may be late.
         positions: Q, of the target.
         factor, start, links, capacity, amplitude, weights, table: see `early_firing_loops.walk`,
-            for which `_in_runs` makes links and table; kernels on a GPU take a link for every
+            for which `_for_loops` makes links and table; kernels on a GPU take a link for every
             position that is heard, as `_pack` makes them, and no table.
+        pushed: whether spikes look for their targets (`early_firing_loops.push`), or targets for
+            theirs (`walk`).
+        reach: if pushed, see there.
     """
 
     sources: tuple[Source, ...]
@@ -84,7 +88,9 @@ class LateSpikes:
     capacity: int
     amplitude: Any
     weights: Any
+    pushed: bool
     table: tuple[Any, ...] = ()
+    reach: Any = None
 
     @cached_property
     def columns(self) -> dict[str, tuple[int, int, int, int]]:
@@ -104,9 +110,14 @@ class LateSpikes:
 
     @cached_property
     def arrays(self) -> tuple[Any, ...]:
-        """What `early_firing_loops.walk` takes of it, in order."""
-        links = self.factor, self.start, self.links, self.capacity
-        return *links, self.amplitude, self.weights, self.table
+        """What `early_firing_loops.walk` or `push` takes of it, in order."""
+        size = self.reach if self.pushed else self.capacity
+        return self.factor, self.start, self.links, size, self.amplitude, self.weights, self.table
+
+    @property
+    def tasks(self) -> int:
+        """Parts of a sample that may be treated apart: bands of positions, or positions."""
+        return len(self.reach) if self.pushed else self.positions
 
 
 @dataclass(frozen=True)
@@ -232,7 +243,7 @@ def make_plan(spiking: SpikingNetwork) -> Plan:
     }
     for name in spiking.populations:
         plan[name] = replace(plan[name], lead=_lead(spiking, name, device))
-    return _on_device(plan, device) if by_kernel else _in_runs(plan)
+    return _on_device(plan, device) if by_kernel else _for_loops(plan)
 
 
 def _lead(spiking: SpikingNetwork, name: str, device: torch.device) -> LookUp:
@@ -461,7 +472,9 @@ def _pack(
     heard = np.concatenate([np.full(len(t.q), t.shape_in[0]) for _, t in paths])
     order = np.concatenate([t.q for _, t in paths])
     (neurons, places) = paths[0][1].shape_out
-    width = next((width for width in WIDTHS if width >= neurons), WIDTHS[-1])
+    capacity = int(np.bincount(order, heard, minlength=1).max())
+    pushed = _is_pushed(neurons, capacity)
+    width = next(width for width in WIDTHS if width >= neurons) if pushed else WIDTH
     blocks = -(-neurons // width)
     weights = torch.zeros(blocks, rows, width, dtype=dtype)
     table = torch.cat([t.matrices().flatten(0, 1) for _, t in paths]).to(dtype)
@@ -480,48 +493,71 @@ def _pack(
         factor.numpy(),
         np.searchsorted(links[0], np.arange(places + 1)),
         np.ascontiguousarray(links[1:]),
-        int(np.bincount(order, heard, minlength=1).max()),
+        capacity,
         amplitude.numpy(),
         weights.numpy(),
+        pushed,
     )
 
 
-def _in_runs(plan: Plan) -> Plan:
-    """The plan with links as the compiled walk takes them.
+def _is_pushed(neurons: int, capacity: int) -> bool:
+    """Whether late spikes had better look for their targets than targets for theirs."""
+    return neurons <= WIDTH // 2 or (neurons <= WIDTH and capacity <= _FEW_SPIKES)
 
-    Positions whose numbers and rows of weights follow each other, as along a row of a kernel, are
-    one link: their events lie side by side.
-    """
+
+def _for_loops(plan: Plan) -> Plan:
+    """The plan with links as compiled loops take them."""
     found = dict(plan)
     for name, target in plan.items():
-        if target.late is not None and target.lead is not None:
-            late = replace(_runs(name, target.late), table=_table(target.lead))
-            found[name] = replace(target, late=late)
+        late = target.late
+        if late is not None and target.lead is not None:
+            if late.weights.shape[1] > _MOST_ROWS:
+                message = f"late spikes reach {name!r} by more than {_MOST_ROWS:,} rows of weights"
+                raise NoTaps(message)
+            late = _by_spike(late) if late.pushed else _in_runs(late)
+            found[name] = replace(target, late=replace(late, table=_table(target.lead)))
     return found
 
 
-def _runs(name: str, late: LateSpikes) -> LateSpikes:
-    if late.weights.shape[1] > _MOST_ROWS:
-        raise NoTaps(f"late spikes reach {name!r} by more than {_MOST_ROWS:,} rows of weights")
+def _columns(late: LateSpikes) -> tuple[Any, ...]:
+    """Of every link: the column of its source's edges, its source, target, shift and class."""
     position, _, row, kind = late.links
     first = np.cumsum([0, *(source.shape[1] for source in late.sources)])
     source = np.searchsorted(first, position, side="right") - 1
     channels = np.array([source.shape[0] for source in late.sources])[source]
     target = np.repeat(np.arange(late.positions), np.diff(late.start))
-    follows = (
-        (np.diff(position) == 1)
-        & (np.diff(row) == channels[1:])
-        & (np.diff(target) == 0)
-        & (np.diff(source) == 0)
-        & (np.diff(kind) == 0)
-    )
-    begin = np.flatnonzero(np.concatenate([[True], ~follows]))
-    end = np.concatenate([begin[1:], [len(position)]]) - 1
-    edge = position + source
     shift = (row - (position - first[source]) * channels) & (_MOST_ROWS - 1)
-    links = np.stack([edge[begin], edge[end] + 1, shift[begin], kind[begin]])
+    return position + source, source, target, shift, kind
+
+
+def _in_runs(late: LateSpikes) -> LateSpikes:
+    """With links as `early_firing_loops.walk` takes them.
+
+    Positions whose numbers and rows of weights follow each other, as along a row of a kernel, are
+    one link: their events lie side by side.
+    """
+    column, source, target, shift, kind = _columns(late)
+    same = [np.diff(each) == 0 for each in (source, target, shift, kind)]
+    follows = (np.diff(column) == 1) & np.logical_and.reduce(same)
+    begin = np.flatnonzero(np.concatenate([[True], ~follows]))
+    end = np.concatenate([begin[1:], [len(column)]]) - 1
+    links = np.stack([column[begin], column[end] + 1, shift[begin], kind[begin]])
     start = np.searchsorted(target[begin], np.arange(late.positions + 1))
     return replace(late, start=start, links=np.ascontiguousarray(links))
+
+
+def _by_spike(late: LateSpikes) -> LateSpikes:
+    """With links as `early_firing_loops.push` takes them."""
+    column, source, target, shift, kind = _columns(late)
+    reach = np.zeros((-(-late.positions // BAND), len(late.sources), 2), np.int64)
+    reach[..., 0] = late.sizes[1]
+    np.minimum.at(reach[..., 0], (target // BAND, source), column)
+    np.maximum.at(reach[..., 1], (target // BAND, source), column + 1)
+    reach[reach[..., 1] == 0] = 0
+    order = column.argsort(kind="stable")
+    links = np.stack([target, shift, kind])[:, order]
+    start = np.searchsorted(column[order], np.arange(late.sizes[1] + 1))
+    return replace(late, start=start, links=np.ascontiguousarray(links), reach=reach)
 
 
 def _on_device(plan: Plan, device: torch.device) -> Plan:

@@ -175,13 +175,12 @@ class _Run:
         """Steps left when each neuron fires, 0 where none does, with all that arrives late."""
         from firstspike.compiled import early_firing_loops as kernel
 
-        walk: Any = kernel.walk
+        loop: Any = kernel.push if late.pushed else kernel.walk
         rows = _rows(u, late.positions)
         lead = torch.empty_like(rows) if self.keep else rows
         arrays = (rows.numpy(), lead.numpy(), self.keep, *events, *late.arrays)
-        in_parts(
-            lambda part: walk(*arrays, (part.start, part.stop)), rows.shape[0] * rows.shape[1], 64
-        )
+        tasks, smallest = len(rows) * late.tasks, 2 if late.pushed else 64
+        in_parts(lambda part: loop(*arrays, (part.start, part.stop)), tasks, smallest)
         if self.keep:
             self.potentials[name] = _shaped(rows, u)
         return _shaped(lead, u)

@@ -29,6 +29,7 @@ class MNISTCNN(nn.Module):
         padding: of both convolutions.
         hidden: sizes of the hidden linear layers.
         dropout: after every hidden linear layer.
+        bias: whether layers without batch norm have biases.
 
     Shape: (B, in_channels, image_size, image_size) -> (B, classes).
 
@@ -47,6 +48,7 @@ class MNISTCNN(nn.Module):
         padding: int = 0,
         hidden: Sequence[int] = (800, 128),
         dropout: float = 0.0,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         check_options(
@@ -61,13 +63,14 @@ class MNISTCNN(nn.Module):
                 f"`image_size` {image_size} with `padding` {padding} leaves no pixels after two "
                 "5x5 convolutions and pools. Use images of at least 16 pixels, or padding=2."
             )
+        norm = {"batch_norm": batch_norm, "bias": bias}
         self.features = nn.Sequential(
-            *convolution(in_channels, first, 5, padding=padding, batch_norm=batch_norm),
+            *convolution(in_channels, first, 5, padding=padding, **norm),
             pool2(pool),
-            *convolution(first, second, 5, padding=padding, batch_norm=batch_norm),
+            *convolution(first, second, 5, padding=padding, **norm),
             pool2(pool),
         )
-        self.classifier = dense(second * side**2, hidden, classes, dropout)
+        self.classifier = dense(second * side**2, hidden, classes, dropout, bias)
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
