@@ -29,7 +29,13 @@ from firstspike.training.sgl import SGL
 from firstspike.training.surrogate import Surrogate
 
 ANN = "ANN"
-TARGETS = {"surrogate T=16": 1.15, "quantizer-aware T=4": 1.15, "DTA": 1.65, "DTA, bfloat16": 1.0}
+TARGETS = {
+    "surrogate T=16": 1.15,
+    "quantizer-aware T=4": 1.15,
+    "DTA": 1.65,
+    "DTA, bfloat16": 1.0,
+    "DTA, bfloat16, products": 1.0,
+}
 SAVED_TARGETS = {"surrogate T=16": 1.3, "quantizer-aware T=4": None, "DTA": 1.8}
 UNROLLED = 8  # steps of the peer's network
 
@@ -99,6 +105,7 @@ def _networks(
             f"{ANN}, bfloat16": (copy.deepcopy(model), Method(), half),
             f"{ANN}, bfloat16, products": (copy.deepcopy(model), Method(), half | products),
             "DTA, bfloat16": (convert(fs.ReLPSP()), DTA(), half),
+            "DTA, bfloat16, products": (convert(fs.ReLPSP()), DTA(), half | products),
             "through time T=2, bfloat16": (convert(fs.FewStep(2)), SGL(), half),
         }
     if not quick and (peer := unrolled(model, UNROLLED)) is not None:

@@ -171,6 +171,9 @@ class _Pair(torch.autograd.Function):
     def forward(
         ctx: Any, value: Tensor, weight: Tensor, bias: Tensor | None, size: Tensor
     ) -> tuple[Tensor, Tensor]:
+        device = value.device.type
+        if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:  # once for both ways
+            weight = weight.to(torch.get_autocast_dtype(device))
         ctx.save_for_backward(value, weight, size)
         both = F.linear(torch.cat([value, _slope(value, size)]), weight)
         a, w = both[: len(value)], both[len(value) :]
@@ -181,7 +184,7 @@ class _Pair(torch.autograd.Function):
         value, weight, size = ctx.saved_tensors
         a, kind = gradients[0], gradients[0].dtype
         both = torch.cat([value, _slope(value, size)]).to(kind).flatten(0, -2)
-        by_value = a @ weight.to(kind) if ctx.needs_input_grad[0] else None
+        by_value = a @ weight if ctx.needs_input_grad[0] else None
         by_weight = torch.cat(gradients).flatten(0, -2).mT @ both
         by_bias = a.flatten(0, -2).sum(0) if ctx.needs_input_grad[2] else None
         return by_value, by_weight, by_bias, None
