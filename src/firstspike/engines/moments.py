@@ -172,8 +172,8 @@ class _Pair(torch.autograd.Function):
         ctx: Any, value: Tensor, weight: Tensor, bias: Tensor | None, size: Tensor
     ) -> tuple[Tensor, Tensor]:
         device = value.device.type
-        if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:  # once for both ways
-            weight = weight.to(torch.get_autocast_dtype(device))
+        if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
+            weight = weight.to(torch.get_autocast_dtype(device))  # once for both ways
         ctx.save_for_backward(value, weight, size)
         both = F.linear(torch.cat([value, _slope(value, size)]), weight)
         a, w = both[: len(value)], both[len(value) :]
