@@ -36,6 +36,18 @@ def transformation(x: Tensor) -> str | None:
     return found
 
 
+def autocast_type(device: str) -> torch.dtype | None:
+    """The type that autocast gives float32 tensors on a kind of device; None where it is off.
+
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     autocast_type("cpu"), autocast_type("meta")
+    (torch.bfloat16, None)
+    """
+    available = torch.amp.is_autocast_available(device)
+    enabled = available and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if enabled else None
+
+
 def is_plain(*tensors: Tensor, device: str = "cpu") -> bool:
     """Whether loops may read the memory of these tensors: the one predicate of all fast paths.
 

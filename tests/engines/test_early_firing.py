@@ -27,6 +27,9 @@ def assert_as_clock(network, x: Tensor) -> None:
     assert agreement.identical, str(agreement)
     torch.testing.assert_close(early.logits, clock.logits, rtol=1e-9, atol=1e-12)
     for name in network.populations:
+        silent = early.spike_times[name].isinf()  # of the others the clock says what came later
+        got, expected = early.potentials[name][silent], clock.potentials[name][silent]
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
         assert early.spike_times[name].shape == clock.spike_times[name].shape
         assert torch.equal(early.spike_counts[name], clock.spike_counts[name])
 
@@ -492,6 +495,14 @@ def test_a_band_reads_what_its_targets_hear() -> None:
     assert late.links.tolist() == [[0, 0, 0, 0, last], [0, 0, 0, 6, 6], [0, 0, 1, 1, 1]]
 
 
+@pytest.mark.parametrize(
+    ("neurons", "capacity", "pushed"),
+    [(1, 10**6, True), (32, 10**6, True), (33, 129, False), (64, 128, True), (65, 1, False)],
+)
+def test_spikes_are_pushed_to_few_neurons(neurons: int, capacity: int, pushed: bool) -> None:
+    assert late_spikes_plan._is_pushed(neurons, capacity) == pushed
+
+
 def test_more_positions_than_a_band_and_two_sources(loop) -> None:
     class Residual(nn.Module):
         def __init__(self) -> None:
@@ -508,3 +519,12 @@ def test_more_positions_than_a_band_and_two_sources(loop) -> None:
     network = fs.convert(random_model(Residual()), fs.TTFS(12, offset=4), calibration=x)
     assert_as_clock(network, x)
     assert late_spikes(network, x) > 100
+    one = fs.simulate(network, x, "early_firing", potentials=True)
+    torch.set_num_threads(2)
+    try:
+        two = fs.simulate(network, x, "early_firing", potentials=True)
+    finally:
+        torch.set_num_threads(1)
+    for name in network.populations:
+        assert torch.equal(two.spike_times[name], one.spike_times[name])
+        assert torch.equal(two.potentials[name], one.potentials[name])

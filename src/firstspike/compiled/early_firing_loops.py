@@ -1,4 +1,4 @@
-"""Compiled loops of `early_firing`: late spikes are sorted by time and walked, neuron by neuron."""
+"""Compiled loops of `early_firing`: late spikes in the order of time, by target or by spike."""
 
 from __future__ import annotations
 
@@ -319,7 +319,7 @@ def walk(
 def push(
     u, lead, keep, events, edges, factor, start, links, reach, amplitude, weights, table, part
 ):
-    """`walk` where few neurons hear few spikes: spikes in the order of time, each to its targets.
+    """`walk` by spike, where few neurons hear one: in the order of time, each to its targets.
 
     It treats the positions in bands of `BAND`: part[0] ... part[1] - 1 of all N * bands.
 

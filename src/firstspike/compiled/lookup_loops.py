@@ -16,7 +16,7 @@ LANES = 8  # elements per pass of the loop; they suit 256-bit and wider register
 def look_up_vectors(typing, u, out, count, factor, low, high, shift, base, entries, results):
     """`look_up_flat` for `count` elements, a multiple of `LANES`.
 
-    `early_firing_loops.walk` holds it too; numba compiles that anew only when its own file changes.
+    `early_firing_loops` hold it too; numba compiles that anew only when its own file changes.
 
     Written as vector code because what compilers make of the plain loop, a gather instruction, is
     slow on many processors: here indices leave the vector in pairs, one load each.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-WIDTHS = (16, 32, 64)  # neurons of a position that hear a late spike together in early firing
+# Compiled into `early_firing_loops`: numba compiles those anew only when their own file changes.
+WIDTHS = (16, 32, 64)  # neurons of a position that hear a late spike together
 WIDTH = WIDTHS[-1]  # of those that walk together, in registers
 BAND = 256  # positions of a target to which late spikes are pushed while they are in the cache
 NEURON_BITS = 20  # of the 32 of a late spike, for its neuron; the others hold its step

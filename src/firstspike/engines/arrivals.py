@@ -65,19 +65,18 @@ class Source:
 
 @dataclass(frozen=True)
 class LateSpikes:
-    """The late spikes' way to one target, as the compiled walk takes it.
+    """The late spikes' way to one target, as the compiled loops take it.
 
     Arrays are numpy's on the CPU, and tensors on a GPU.
 
     Attributes:
         sources: whose spikes may be late.
         positions: Q, of the target.
-        factor, start, links, capacity, amplitude, weights, table: see `early_firing_loops.walk`,
-            for which `_for_loops` makes links and table; kernels on a GPU take a link for every
-            position that is heard, as `_pack` makes them, and no table.
         pushed: whether spikes look for their targets (`early_firing_loops.push`), or targets for
             theirs (`walk`).
-        reach: if pushed, see there.
+        factor, start, links, capacity, amplitude, weights, table, reach: see the loop, for which
+            `_for_loops` makes start, links, table and reach; kernels on a GPU take a link for
+            every position that is heard, as `_pack` makes them, and no table.
     """
 
     sources: tuple[Source, ...]

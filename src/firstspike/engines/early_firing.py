@@ -2,8 +2,9 @@
 
 With an offset below the window, a population fires while part of its input is still on its way.
 What has arrived when its window opens comes from one pass of weight operations. The rest, the late
-spikes, are walked in the order of time, position by position: a neuron hears the next step's
-spikes unless it has reached its threshold before. A threshold that falls and a potential that rests
+spikes, follow in the order of time: a neuron hears the next step's spikes unless it has reached its
+threshold before. Either each position of the target walks those it hears, or, where few neurons
+hear one, each spike is pushed to its targets. A threshold that falls and a potential that rests
 between spikes make the check cheap: one comparison per step with late spikes.
 
 The result is the clock's, up to the rounding of sums in another order.

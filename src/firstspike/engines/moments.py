@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from firstspike._tracing import autocast_type
 from firstspike.codes.relpsp import Firing, Moments
 from firstspike.networks.network import INPUT
 from firstspike.networks.ops import BatchNorm, Dense, MaxPool, Op, Reshape, WeightOp
@@ -171,9 +172,9 @@ class _Pair(torch.autograd.Function):
     def forward(
         ctx: Any, value: Tensor, weight: Tensor, bias: Tensor | None, size: Tensor
     ) -> tuple[Tensor, Tensor]:
-        device = value.device.type
-        if torch.is_autocast_enabled(device) and weight.dtype != torch.float64:
-            weight = weight.to(torch.get_autocast_dtype(device))  # once for both ways
+        half = autocast_type(value.device.type)
+        if half is not None and weight.dtype != torch.float64:
+            weight = weight.to(half)  # once for both ways
         ctx.save_for_backward(value, weight, size)
         both = F.linear(torch.cat([value, _slope(value, size)]), weight)
         a, w = both[: len(value)], both[len(value) :]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from firstspike._tracing import autocast_type
 from firstspike.engines.finite import check_pixels, nan_unless_finite
 from firstspike.engines.record import Record
 from firstspike.networks.ops.layers import (
@@ -74,7 +75,7 @@ class Prepared:
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, ...); nothing is recorded."""
         kind = self._network.input_low.device.type
-        if torch.is_autocast_enabled(kind):
+        if autocast_type(kind):
             with torch.autocast(kind, enabled=False):
                 return self(x)
         return nan_unless_finite(self._engine.logits(self._network, x, **self._plan), x)

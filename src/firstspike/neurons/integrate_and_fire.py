@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from firstspike._tracing import is_plain
+from firstspike._tracing import autocast_type, is_plain
 from firstspike.compiled.available import has_numba
 from firstspike.compiled.threads import in_parts
 from firstspike.neurons.surrogates import Boxcar, Surrogate, Triangle
@@ -65,7 +65,11 @@ def integrate_and_fire(
             f"`currents` must have 1 or `steps` = {steps} rows, got {len(currents)}. Pass one row "
             "per step."
         )
-    if currents.dtype in _HALF and threshold.dtype not in _HALF and _autocasts(currents):
+    if (
+        currents.dtype in _HALF
+        and threshold.dtype not in _HALF
+        and autocast_type(currents.device.type)
+    ):
         currents = currents.float()
     compiled = (
         {x.dtype for x in (currents, potential, threshold, leak, output)} == {currents.dtype}
@@ -83,11 +87,6 @@ def integrate_and_fire(
         currents, potential, threshold, leak, output, steps, surrogate, detach_reset
     )
     return (values.movedim(-1, 2), after.movedim(-1, 1)) if channels_last else (values, after)
-
-
-def _autocasts(x: Tensor) -> bool:
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 class _IntegrateAndFire(torch.autograd.Function):

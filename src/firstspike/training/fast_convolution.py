@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 from torch.overrides import TorchFunctionMode
 
-from firstspike._tracing import is_plain
+from firstspike._tracing import autocast_type, is_plain
 from firstspike.compiled.available import has_numba
 
 Way = Literal["winograd", "products"]
@@ -112,7 +112,7 @@ def _fits(
     """Whether the arguments of `conv2d` are those of a convolution this module computes."""
     products = way == "products"
     types: tuple[torch.dtype, ...] = (torch.float32,)
-    if torch.is_autocast_enabled("cpu"):
+    if autocast_type("cpu"):
         types = (torch.float32, torch.bfloat16, torch.float16) if products else ()
     return (
         is_plain(input, weight)
@@ -143,8 +143,7 @@ def _convolution(
     side = (input.shape[2], input.shape[3])
     if way == "products":
         function: type[torch.autograd.Function] = _Products
-        if torch.is_autocast_enabled("cpu"):
-            half = torch.get_autocast_dtype("cpu")
+        if half := autocast_type("cpu"):
             input, weight = input.to(half), weight.to(half)
             bias = None if bias is None else bias.to(half)
     else:
