@@ -62,11 +62,11 @@ def is_pushed(network) -> set[bool]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_spike_times_are_the_clocks_on_every_architecture(name: str, offset: int, loop) -> None:
     network, x = spiking(name, fs.TTFS(12, offset=offset))
-    assert loop == "as chosen" or is_pushed(network) >= {loop == "pushed"}
     assert default_engine(network) == "early_firing"
     assert_as_clock(network, x)
     if offset < 11:
         assert late_spikes(network, x) > 10  # the test is not vacuous
+        assert loop == "as chosen" or is_pushed(network) >= {loop == "pushed"}
 
 
 @pytest.mark.parametrize("half_step", [True, False])
